@@ -1,0 +1,28 @@
+"""Trust-region policy optimization as a research framework on PyTorch Lightning.
+
+`TRPO` is the LightningModule, `load` brings a trained policy back. Both are imported on first use, so that the command
+line answers before torch is loaded.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from trpo_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from trpo_lightning.training.export import load
+    from trpo_lightning.training.module import TRPO
+
+__version__ = "0.1.0"
+__all__ = ["TRPO", "UserError", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "TRPO":
+        from trpo_lightning.training.module import TRPO
+
+        return TRPO
+    if name == "load":
+        from trpo_lightning.training.export import load
+
+        return load
+    raise AttributeError(f"module 'trpo_lightning' has no attribute {name!r}")

@@ -1,0 +1,21 @@
+"""The one exception that is a message to the user, not a bug."""
+
+
+class UserError(Exception):
+    """Something the user can put right: the message is one line that names the key or file and what to do.
+
+    The command line prints the message and exits with code 2; there is no traceback.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(str(message).split()))
+
+
+def nearest(name: str, valid: list[str]) -> str:
+    """A hint such as `` (did you mean rule.delta?)``, or nothing where no valid name is close."""
+    import difflib
+
+    matches = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
+    if not matches:  # a bare leaf: `delta` for `rule.delta`
+        matches = [key for key in valid if key.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]][:1]
+    return f" (did you mean {matches[0]}?)" if matches else ""

@@ -1,0 +1,1 @@
+"""From files and command lines to runs, figures and tables."""

@@ -1,0 +1,66 @@
+"""`evaluate`: returns of a trained policy, and a video of it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from trpo_lightning.rollouts.episodes import run_episodes
+from trpo_lightning.rollouts.video import record_episode
+from trpo_lightning.threads import available_cores
+from trpo_lightning.training.export import TrainedPolicy, load
+from trpo_lightning.training.tracking import log_evaluation
+
+
+def evaluate_run(run_dir: Path, which: str, episodes: int, seed: int, video: bool) -> None:
+    """Print a table of returns of the deterministic and the stochastic policy; write `evaluation.json`; log to W&B."""
+    trained = load(run_dir, which)
+    results = {
+        name: _episodes(trained, episodes, seed, name == "deterministic") for name in ("deterministic", "stochastic")
+    }
+    _print(trained, which, results)
+    folder = run_dir if run_dir.is_dir() else run_dir.parent
+    summary = {
+        "policy": which,
+        "env_steps": trained.env_steps,
+        "seed": seed,
+        **{name: {"returns": result.tolist(), "mean": float(result.mean())} for name, result in results.items()},
+    }
+    (folder / "evaluation.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    print(f"written: {folder / 'evaluation.json'}")
+    file = None
+    if video:
+        file = folder / f"video_{which}.mp4"
+        mean = record_episode(trained, file, seed)
+        print(f"written: {file} (one episode of the deterministic policy, return {mean:.1f})")
+    log_evaluation(folder, trained.settings, summary, file)
+
+
+def _episodes(trained: TrainedPolicy, episodes: int, seed: int, deterministic: bool) -> np.ndarray:
+    return run_episodes(
+        trained.policy,
+        trained.normalizer,
+        trained.settings.env,
+        backend=trained.spec.backend,
+        episodes=episodes,
+        deterministic=deterministic,
+        seed=seed,
+        max_steps=trained.spec.max_episode_steps,
+        threads=available_cores(),
+    ).returns
+
+
+def _print(trained: TrainedPolicy, which: str, results: dict[str, np.ndarray]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    settings = trained.settings
+    title = f"{settings.env.id}, {which} policy after {trained.env_steps:,} env steps"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("policy")
+    for column in ("episodes", "mean", "std", "median", "min", "max"):
+        table.add_column(column, justify="right")
+    for name, returns in results.items():
+        numbers = (returns.mean(), returns.std(), np.median(returns), returns.min(), returns.max())
+        table.add_row(name, str(len(returns)), *(f"{number:.1f}" for number in numbers))
+    Console(highlight=False, soft_wrap=True).print(table)

@@ -1,0 +1,57 @@
+"""Conjugate gradients for a symmetric positive semi-definite operator (Hestenes & Stiefel 1952)."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ConjugateGradientSolution:
+    """`x` `[P]`, the product A x `[P]` (undamped), iterations done, and |b - (A + damping I) x| / |b|, recomputed."""
+
+    x: Tensor
+    product: Tensor
+    iterations: int
+    residual: float
+
+
+def conjugate_gradient(
+    matvec: Callable[[Tensor], Tensor], b: Tensor, *, iterations: int, tolerance: float = 1e-10, damping: float = 0.0
+) -> ConjugateGradientSolution:
+    """Approximate the solution of (A + damping I) x = b from x = 0, A given as `matvec(v)` = A v.
+
+    Stops after `iterations`, at a relative residual of `tolerance`, or when p'(A + damping I)p is not positive (also NaN),
+    and keeps the iterate it has. Draws no random numbers. One more product than iterations: the residual that is
+    returned is the true one, not the recursion's.
+    """
+    x = torch.zeros_like(b)
+    residual = b.clone()
+    direction = b.clone()  # not an alias of residual: both are updated in place
+    squared = dot(residual, residual)
+    enough = tolerance**2 * squared
+    done = 0
+    while done < iterations and squared > enough:
+        product = matvec(direction).add(direction, alpha=damping)
+        curvature = dot(direction, product)
+        if not curvature > 0.0:
+            break
+        alpha = squared / curvature
+        x.add_(direction, alpha=alpha)
+        residual.sub_(product, alpha=alpha)
+        previous, squared = squared, dot(residual, residual)
+        direction.mul_(squared / previous).add_(residual)
+        done += 1
+    product = matvec(x) if done else torch.zeros_like(b)
+    error = b - product - damping * x
+    norm = math.sqrt(dot(b, b))
+    return ConjugateGradientSolution(x, product, done, math.sqrt(dot(error, error)) / norm if norm else 0.0)
+
+
+def dot(a: Tensor, b: Tensor) -> float:
+    """a'b, accumulated in float64 (on the CPU where the device has no float64)."""
+    if a.device.type == "mps":
+        a, b = a.cpu(), b.cpu()
+    return float(torch.dot(a.double(), b.double()))

@@ -1,0 +1,36 @@
+"""What the update maximises and what bounds it, as functions of log-probabilities and distributions."""
+
+from typing import Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+
+class HasKL(Protocol):
+    """A batch of distributions with a closed-form KL divergence."""
+
+    def kl(self, other: Self) -> Tensor:
+        """KL(self || other), joint over action dimensions, `[B]`."""
+        ...
+
+
+D = TypeVar("D", bound=HasKL)
+
+
+def importance_sampled_surrogate(log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor) -> Tensor:
+    """Sum over transitions of pi_theta(a|s) / pi_old(a|s) * A(s, a), in float64 (TRPO 2015, eq. 14 times B).
+
+    All `[B]`. A sum and not a mean, so that chunks of a batch add up; its gradient at theta_old is the policy
+    gradient's sum of A grad log pi.
+    """
+    return (torch.exp(log_prob - old_log_prob) * advantages).sum(dtype=torch.float64)
+
+
+def kl_divergence(old: D, new: D, direction: str = "old_new") -> Tensor:
+    """KL(old || new) `[B]` for `"old_new"` (TRPO 2015, eq. 12), KL(new || old) for `"new_old"`."""
+    return old.kl(new) if direction == "old_new" else new.kl(old)
+
+
+def mean_kl(old: D, new: D, direction: str = "old_new") -> Tensor:
+    """Mean over states of the KL divergence, a float64 scalar."""
+    return kl_divergence(old, new, direction).mean(dtype=torch.float64)

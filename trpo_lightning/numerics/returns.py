@@ -1,0 +1,73 @@
+"""Returns and advantages of a batch of trajectory pieces, time first: `[T, N]` for N environments.
+
+Slots with `valid` False (an environment that only resets) are skipped: their results are 0, and nothing passes through
+them. `ended` marks an episode's last transition; `terminated` those whose next value is 0. The last row always
+bootstraps from `values[T]` unless it terminated.
+"""
+
+import torch
+from torch import Tensor
+
+
+def generalized_advantages(
+    rewards: Tensor,
+    values: Tensor,
+    terminated: Tensor,
+    ended: Tensor,
+    valid: Tensor,
+    *,
+    gamma: float,
+    gae_lambda: float,
+) -> Tensor:
+    """A_t = sum_l (gamma lambda)^l delta_{t+l}, delta_t = r_t + gamma V(s_{t+1}) - V(s_t) (GAE 2016, eq. 16).
+
+    `values` is `[T + 1, N]`: row t + 1 holds V of the observation that step t returned, so a truncated episode
+    bootstraps from its own last observation; a terminated one from 0. Returns `[T, N]`. Raises `ValueError` for shapes
+    that do not fit.
+    """
+    _check_shapes(rewards, values, terminated, ended, valid)
+    alive, going = ~terminated & valid, ~ended & valid
+    delta = torch.where(valid, rewards + gamma * values[1:] * alive - values[:-1], 0.0)
+    decay = going.to(delta.dtype) * (gamma * gae_lambda)
+    advantages = torch.empty_like(delta)
+    later = torch.zeros_like(delta[0])
+    for t in range(len(delta) - 1, -1, -1):
+        later = torch.addcmul(delta[t], decay[t], later, out=advantages[t])
+    return advantages
+
+
+def discounted_returns(
+    rewards: Tensor, values: Tensor, terminated: Tensor, ended: Tensor, valid: Tensor, *, gamma: float
+) -> Tensor:
+    """R_t = r_t + gamma R_{t+1}, bootstrapped with V where an episode was cut (GAE 2016, Vhat of section 5).
+
+    Arguments as `generalized_advantages`. Returns `[T, N]`.
+    """
+    _check_shapes(rewards, values, terminated, ended, valid)
+    returns = torch.zeros_like(rewards)
+    later = values[-1]
+    for t in range(len(rewards) - 1, -1, -1):
+        later = torch.where(ended[t], torch.where(terminated[t], 0.0, values[t + 1]), later)
+        later = torch.where(valid[t], rewards[t] + gamma * later, 0.0)
+        returns[t] = later
+    return returns
+
+
+def _check_shapes(rewards: Tensor, values: Tensor, *masks: Tensor) -> None:
+    if rewards.ndim != 2 or any(mask.shape != rewards.shape or mask.dtype != torch.bool for mask in masks):
+        raise ValueError("rewards must be [T, N], and the masks boolean of the same shape")
+    if values.shape != (rewards.shape[0] + 1, rewards.shape[1]):
+        raise ValueError(f"values must be [T + 1, N], not {list(values.shape)} for rewards {list(rewards.shape)}")
+
+
+def standardize(x: Tensor, epsilon: float = 1e-8) -> Tensor:
+    """(x - mean) / (std + epsilon) with the population's std: a constant or single `x` becomes zeros."""
+    x = x.double()
+    return (x - x.mean()) / (x.std(correction=0) + epsilon)
+
+
+def explained_variance(predictions: Tensor, targets: Tensor) -> float:
+    """1 - Var(targets - predictions) / Var(targets): 1 is perfect, 0 is a constant's worth; NaN for constant targets."""
+    variance = float(targets.double().var(correction=0))
+    error = float((targets.double() - predictions.double()).var(correction=0))
+    return 1.0 - error / variance if variance > 0.0 else float("nan")

@@ -1,0 +1,1 @@
+"""Stochastic policies: networks from observations to distributions over actions."""

@@ -1,0 +1,62 @@
+"""Networks for vector observations, initialised from a generator of their own."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
+
+
+def linear(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:
+    """A layer with orthogonal weights (Saxe et al. 2014) scaled by `gain` and zero bias; no global random numbers."""
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    nn.init.orthogonal_(layer.weight, gain, generator=generator)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def build_network(
+    observation_shape: tuple[int, ...],
+    outputs: int,
+    *,
+    hidden_sizes: list[int],
+    activation: str,
+    output_gain: float,
+    generator: torch.Generator,
+) -> nn.Module:
+    """A network `[B, *observation_shape] -> [B, outputs]`; the one place that decides by the observation's shape.
+
+    Vectors get a multi-layer perceptron with hidden gains of sqrt(2) (Engstrom et al. 2020, code-level optimizations).
+    Raises `ValueError` for other shapes.
+    """
+    if len(observation_shape) != 1:
+        raise ValueError(f"no network for observations of shape {observation_shape}")
+    layers: list[nn.Module] = []
+    width = observation_shape[0]
+    for size in hidden_sizes:
+        layers += [linear(width, size, math.sqrt(2.0), generator), ACTIVATIONS[activation]()]
+        width = size
+    return nn.Sequential(*layers, linear(width, outputs, output_gain, generator))
+
+
+def parameter_vector(module: nn.Module) -> Tensor:
+    """A copy of all parameters as one vector `[P]`, in `module.parameters()` order."""
+    return torch.cat([p.detach().reshape(-1) for p in module.parameters()])
+
+
+def assign_parameter_vector(module: nn.Module, theta: Tensor) -> None:
+    """Write `theta` `[P]` into the parameters, in place. Raises `ValueError` if the length does not fit."""
+    sizes = [p.numel() for p in module.parameters()]
+    if theta.numel() != sum(sizes):
+        raise ValueError(f"{theta.numel()} numbers for {sum(sizes)} parameters")
+    with torch.no_grad():
+        for p, part in zip(module.parameters(), theta.split(sizes), strict=True):
+            p.copy_(part.view_as(p))
+
+
+def named_views(module: nn.Module, theta: Tensor) -> dict[str, Tensor]:
+    """The parameters' names with differentiable views of `theta` `[P]`, for `torch.func.functional_call`."""
+    named = dict(module.named_parameters())
+    parts = theta.split([p.numel() for p in named.values()])
+    return {name: part.view_as(p) for (name, p), part in zip(named.items(), parts, strict=True)}

@@ -1,0 +1,90 @@
+"""Policies: modules that map observations `[B, *O]` to a `Distribution` over actions."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trpo_lightning.policies.distributions import Bernoulli, Categorical, Distribution, Gaussian
+from trpo_lightning.policies.networks import build_network, named_views
+from trpo_lightning.policies.spaces import ActionSpec, BinaryActions, ContinuousActions, DiscreteActions
+
+OUTPUT_GAIN = 0.01
+"""Initial scale of the last layer: actions start independent of the observation (Andrychowicz et al. 2021, sec. 3.2)."""
+
+
+class Policy(nn.Module):
+    """Base of all policies. `forward` gives the distribution; every parameter belongs to theta, whatever its name."""
+
+    def forward(self, observations: Tensor) -> Distribution:
+        """The distributions of actions for observations `[B, *O]`."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def at(self, theta: Tensor, observations: Tensor) -> Any:
+        """The distributions that parameters `theta` `[P]` would give, differentiable in `theta`; the module is unchanged."""
+        return torch.func.functional_call(self, named_views(self, theta), (observations,))
+
+
+class GaussianPolicy(Policy):
+    """Mean from a network, log std a free vector independent of the state (TRPO 2015, section 8.1)."""
+
+    def __init__(self, network: nn.Module, size: int, initial_log_std: float) -> None:
+        super().__init__()
+        self.network = network
+        self.log_std = nn.Parameter(torch.full((size,), initial_log_std))
+
+    def forward(self, observations: Tensor) -> Gaussian:
+        mean = self.network(observations)
+        return Gaussian(mean, self.log_std.expand_as(mean))
+
+
+class CategoricalPolicy(Policy):
+    """Factored categorical: logits of all dimensions from one network (TRPO 2015, section 8.1)."""
+
+    def __init__(self, network: nn.Module, choices: tuple[int, ...]) -> None:
+        super().__init__()
+        self.network, self.choices = network, choices
+
+    def forward(self, observations: Tensor) -> Categorical:
+        return Categorical(self.network(observations), self.choices)
+
+
+class BernoulliPolicy(Policy):
+    """Independent bits, their logits from one network."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, observations: Tensor) -> Bernoulli:
+        return Bernoulli(self.network(observations))
+
+
+def build_policy(
+    observation_shape: tuple[int, ...],
+    actions: ActionSpec,
+    *,
+    hidden_sizes: list[int],
+    activation: str,
+    initial_log_std: float,
+    generator: torch.Generator,
+) -> Policy:
+    """The policy for an environment's spaces. Linear policies (`hidden_sizes=[]`) start at zero weights' scale too."""
+
+    def network(outputs: int) -> nn.Module:
+        return build_network(
+            observation_shape,
+            outputs,
+            hidden_sizes=hidden_sizes,
+            activation=activation,
+            output_gain=OUTPUT_GAIN,
+            generator=generator,
+        )
+
+    match actions:
+        case ContinuousActions(size):
+            return GaussianPolicy(network(size), size, initial_log_std)
+        case DiscreteActions(choices):
+            return CategoricalPolicy(network(sum(choices)), choices)
+        case BinaryActions(size):
+            return BernoulliPolicy(network(size))

@@ -1,0 +1,1 @@
+"""Environments and sampling schemes. Nothing behind this package ever sees a fake transition."""

@@ -1,0 +1,92 @@
+"""EnvPool: the same environments stepped by C++ threads (Weng et al. 2022). An optional extra."""
+
+import importlib.util
+import warnings
+from typing import Any
+
+import numpy as np
+
+from trpo_lightning.errors import UserError, nearest
+from trpo_lightning.rollouts import gymnasium_backend
+from trpo_lightning.rollouts.environments import EnvironmentSpec, refuse_kwargs
+from trpo_lightning.rollouts.spaces import action_spec, check_observations, door, flatten_batch
+from trpo_lightning.settings import EnvSettings
+
+
+def installed() -> bool:
+    """Whether the extra is there."""
+    return importlib.util.find_spec("envpool") is not None
+
+
+def suits(settings: EnvSettings) -> bool:
+    """Whether `auto` takes EnvPool: it has the id, and gymnasium's version has the same spaces and time limit.
+
+    Environments with keyword arguments go to gymnasium, whose names for them count.
+    """
+    if not installed() or settings.kwargs or settings.asynchronous or ":" in settings.id:
+        return False
+    import envpool
+
+    if settings.id not in envpool.list_all_envs():
+        return False
+    try:
+        mine, theirs = describe(settings), gymnasium_backend.describe(settings)
+    except UserError:
+        return False
+    same = ("observation_shape", "actions", "max_episode_steps")
+    return all(getattr(mine, name) == getattr(theirs, name) for name in same)
+
+
+def _make(settings: EnvSettings, seeds: list[int], threads: int) -> Any:
+    if not installed():
+        raise UserError("env.backend=envpool needs the extra: pip install 'trpo_lightning[envpool]'")
+    import envpool
+
+    if settings.id not in envpool.list_all_envs():
+        raise UserError(f"env.id={settings.id} is not in EnvPool{nearest(settings.id, envpool.list_all_envs())}")
+    limit = {} if settings.max_episode_steps is None else {"max_episode_steps": settings.max_episode_steps}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*precision lowered.*")
+        try:
+            pool = envpool.make(
+                settings.id,
+                env_type="gymnasium",
+                num_envs=len(seeds),
+                num_threads=min(threads, len(seeds)),
+                seed=seeds,
+                **limit,
+                **settings.kwargs,
+            )
+            _ = pool.observation_space, pool.action_space  # built, with their warnings, on first access
+        except Exception as error:
+            refuse_kwargs(settings, error)
+    return pool
+
+
+def describe(settings: EnvSettings) -> EnvironmentSpec:
+    """Build a pool of one to see its spaces and time limit."""
+    pool = _make(settings, [0], 1)
+    check_observations(pool.observation_space, settings.id)
+    example = flatten_batch(pool.observation_space, pool.reset()[0])
+    limit = int(pool.spec.config.max_episode_steps)
+    return EnvironmentSpec(example.shape[1:], action_spec(pool.action_space, settings.id), limit or None, "envpool")
+
+
+class EnvPoolEnvironments:
+    """A synchronous pool: all environments step together, so that results do not depend on timing."""
+
+    def __init__(self, settings: EnvSettings, seeds: list[int], threads: int) -> None:
+        self.num_envs = len(seeds)
+        self._pool = _make(settings, seeds, threads)
+        self._space = self._pool.observation_space
+        self._door = door(self._pool.action_space)
+
+    def reset(self) -> np.ndarray:
+        return flatten_batch(self._space, self._pool.reset()[0])
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        observations, rewards, terminated, truncated, _ = self._pool.step(self._door(actions))
+        return flatten_batch(self._space, observations), rewards, terminated, truncated
+
+    def close(self) -> None:
+        del self._pool

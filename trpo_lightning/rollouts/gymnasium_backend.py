@@ -1,0 +1,107 @@
+"""gymnasium's vector environments: any registered id, any `module:function` of the user's."""
+
+import difflib
+import importlib
+import logging
+import warnings
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+
+from trpo_lightning.errors import UserError
+from trpo_lightning.rollouts.environments import EnvironmentSpec, refuse_kwargs
+from trpo_lightning.rollouts.spaces import action_spec, check_observations, door, flatten_batch
+from trpo_lightning.settings import EnvSettings
+
+
+def user_function(env_id: str) -> Any:
+    """The callable of `module:function`, or None where the part after the colon is a gymnasium id (`module:Id-v0`)."""
+    module_name, colon, name = env_id.partition(":")
+    if not colon:
+        return None
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UserError(f"env.id={env_id}: module {module_name} cannot be imported: {error}") from error
+    function = getattr(module, name, None)
+    if function is None and name not in gym.registry:
+        raise UserError(f"env.id={env_id}: module {module_name} has no {name}, and registers no such environment")
+    return function
+
+
+def make_one(settings: EnvSettings, **kwargs: Any) -> gym.Env:
+    """One environment, with its time limit. Raises `UserError` naming the id where it cannot be built."""
+    function = user_function(settings.id)
+    kwargs = {**settings.kwargs, **kwargs}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(out of date|precision lowered).*")
+        try:
+            if function is None:
+                name = settings.id.partition(":")[2] or settings.id
+                return gym.make(name, max_episode_steps=settings.max_episode_steps, disable_env_checker=True, **kwargs)
+            env = function(**kwargs)
+        except gym.error.UnregisteredEnv as error:
+            raise UserError(f"env.id={settings.id} is not registered{_close_ids(settings.id)}") from error
+        except gym.error.DependencyNotInstalled as error:
+            raise UserError(f"env.id={settings.id} needs a package that is not installed: {error}") from error
+        except Exception as error:
+            refuse_kwargs(settings, error)
+    if not isinstance(env, gym.Env):
+        raise UserError(f"env.id={settings.id} returned a {type(env).__name__}, not a gymnasium.Env")
+    if settings.max_episode_steps is not None:
+        env = gym.wrappers.TimeLimit(env, settings.max_episode_steps)
+    return env
+
+
+def _close_ids(env_id: str) -> str:
+    ids = {name.lower(): name for name in gym.registry}
+    matches = [ids[match] for match in difflib.get_close_matches(env_id.lower(), ids, n=3, cutoff=0.5)]
+    return f" (did you mean {', '.join(matches)}?)" if matches else ""
+
+
+def time_limit(env: gym.Env) -> int | None:
+    """The smallest time limit among an environment's wrappers, in steps, or None."""
+    limits = [env.spec.max_episode_steps if env.spec else None]
+    while isinstance(env, gym.Wrapper):
+        limits.append(getattr(env, "_max_episode_steps", None))
+        env = env.env
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def describe(settings: EnvSettings) -> EnvironmentSpec:
+    """Build one environment to see its spaces and time limit."""
+    env = make_one(settings)
+    try:
+        check_observations(env.observation_space, settings.id)
+        shape = gym.spaces.flatten_space(env.observation_space).shape
+        assert shape is not None
+        return EnvironmentSpec(shape, action_spec(env.action_space, settings.id), time_limit(env), "gymnasium")
+    finally:
+        env.close()
+
+
+class GymnasiumEnvironments:
+    """`SyncVectorEnv` or, with `env.asynchronous`, `AsyncVectorEnv` (a process for each environment)."""
+
+    def __init__(self, settings: EnvSettings, seeds: list[int]) -> None:
+        logging.getLogger("gymnasium").setLevel(logging.ERROR)
+        makers = [partial(make_one, settings)] * len(seeds)
+        kind = AsyncVectorEnv if settings.asynchronous else SyncVectorEnv
+        self.num_envs, self._seeds = len(seeds), seeds
+        self._envs = kind(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
+        self._space = self._envs.single_observation_space
+        self._door = door(self._envs.single_action_space)
+
+    def reset(self) -> np.ndarray:
+        observations, _ = self._envs.reset(seed=self._seeds)
+        return flatten_batch(self._space, observations)
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        observations, rewards, terminated, truncated, _ = self._envs.step(self._door(actions))
+        return flatten_batch(self._space, observations), rewards, terminated, truncated
+
+    def close(self) -> None:
+        self._envs.close()

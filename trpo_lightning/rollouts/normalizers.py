@@ -1,0 +1,88 @@
+"""Running statistics of observations and returns: frozen during an iteration, merged after it, part of checkpoints."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trpo_lightning.settings import NormalizeSettings
+
+EPSILON = 1e-8
+
+
+class RunningMoments(nn.Module):
+    """Mean and population variance of all rows seen, merged batch by batch in float64 (Chan et al. 1979)."""
+
+    count: Tensor
+    mean: Tensor
+    sum_of_squares: Tensor
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("sum_of_squares", torch.zeros(shape, dtype=torch.float64))
+
+    def merge(self, rows: np.ndarray) -> None:
+        """Take in rows `[B, *shape]`; rows with a non-finite number are left out."""
+        rows = rows[np.isfinite(rows).reshape(len(rows), -1).all(1)].astype(np.float64)
+        if not len(rows):
+            return
+        mean = torch.from_numpy(np.asarray(rows.mean(0)))
+        squares = torch.from_numpy(np.asarray(((rows - rows.mean(0)) ** 2).sum(0)))
+        total = self.count + len(rows)
+        difference = mean - self.mean
+        self.sum_of_squares += squares + difference.square() * (self.count * len(rows) / total)
+        self.mean += difference * (len(rows) / total)
+        self.count.copy_(total)
+
+    def std(self) -> Tensor:
+        """Standard deviation; 1 before anything was seen and where nothing varies."""
+        variance = self.sum_of_squares / self.count.clamp(min=1.0)
+        return torch.where(variance > EPSILON, variance.sqrt(), torch.ones_like(variance))
+
+    def _apply(self, fn, recurse=True):  # noqa: ANN001, ANN202
+        return self  # statistics stay on the CPU and in float64, where the collector uses them
+
+
+class Normalizer(nn.Module):
+    """What the policy sees of an observation, and what the update sees of a reward.
+
+    Observations: (o - mean) / std, clipped. Rewards: r / std of the running discounted return, not centred, clipped
+    (Engstrom et al. 2020, code-level optimizations). Both use statistics as they were at the last `merge`.
+    """
+
+    def __init__(self, observation_shape: tuple[int, ...], settings: NormalizeSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.observations = RunningMoments(observation_shape)
+        self.returns = RunningMoments(())
+        self.register_load_state_dict_post_hook(lambda module, _: module.freeze())
+        self.freeze()
+
+    def freeze(self) -> None:
+        """Take the statistics over into what `normalize` and `scale_rewards` use."""
+        self._mean = self.observations.mean.numpy().copy()
+        self._inverse_std = (1.0 / self.observations.std()).numpy()
+        self._reward_scale = 1.0 / float(self.returns.std())
+
+    def normalize(self, observations: np.ndarray) -> np.ndarray:
+        """Raw observations `[..., *O]` as the policy sees them, float32."""
+        if not self.settings.observations:
+            return observations.astype(np.float32)
+        x = (observations - self._mean) * self._inverse_std
+        clip = self.settings.observation_clip
+        return np.clip(x, -clip, clip, out=x).astype(np.float32)
+
+    def scale_rewards(self, rewards: np.ndarray) -> np.ndarray:
+        """Rewards of any shape as the update sees them, float64."""
+        if not self.settings.rewards:
+            return rewards
+        return np.clip(rewards * self._reward_scale, -self.settings.reward_clip, self.settings.reward_clip)
+
+    def merge(self, observations: np.ndarray, returns: np.ndarray) -> None:
+        """After an iteration: take in raw observations `[B, *O]` and running discounted returns `[B]`, then freeze."""
+        if self.settings.observations:
+            self.observations.merge(observations)
+        if self.settings.rewards:
+            self.returns.merge(returns)
+        self.freeze()

@@ -1,0 +1,67 @@
+"""A video of one episode, through gymnasium's own rendering."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+
+from trpo_lightning.errors import UserError
+from trpo_lightning.randomness import Stream, environment_seed
+from trpo_lightning.rollouts.environments import one_line
+from trpo_lightning.rollouts.episodes import MAX_STEPS_WITHOUT_LIMIT
+from trpo_lightning.rollouts.gymnasium_backend import make_one
+from trpo_lightning.rollouts.spaces import door
+from trpo_lightning.settings import RunSettings
+
+
+class Actor(Protocol):
+    """What acts on raw observations."""
+
+    settings: RunSettings
+
+    def act(self, observations: Any, *, deterministic: bool = True) -> np.ndarray:
+        """Actions for observations."""
+        ...
+
+
+def record_episode(actor: Actor, file: Path, seed: int) -> float:
+    """Write an mp4 of one episode of the deterministic policy; its return. Raises `UserError` where it cannot be drawn."""
+    try:
+        import imageio.v3 as iio
+        import imageio_ffmpeg  # noqa: F401
+    except ImportError as error:
+        raise UserError("--video needs the extra: pip install 'trpo_lightning[video]'") from error
+    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        os.environ.setdefault("MUJOCO_GL", "egl")
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    env = make_one(actor.settings.env, render_mode="rgb_array")
+    try:
+        frames, total = _play(actor, env, environment_seed(seed, Stream.EVALUATION_ENVIRONMENT, 0, 0))
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"env.id={actor.settings.env.id} cannot be rendered here: {one_line(error)}") from error
+    finally:
+        env.close()
+    iio.imwrite(file, np.stack(frames), fps=env.metadata.get("render_fps", 30), macro_block_size=1, codec="libx264")
+    return total
+
+
+def _play(actor: Actor, env: gym.Env, seed: int) -> tuple[list[np.ndarray], float]:
+    to_env = door(env.action_space)
+    observation, _ = env.reset(seed=seed)
+    frames, total = [], 0.0
+    for _ in range(MAX_STEPS_WITHOUT_LIMIT):
+        frame = env.render()
+        if not isinstance(frame, np.ndarray):
+            raise UserError(f"env.id={actor.settings.env.id} does not render to pictures")
+        frames.append(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2])  # the codec takes even sizes
+        action = to_env(actor.act(gym.spaces.flatten(env.observation_space, observation))[None])[0]
+        observation, reward, terminated, truncated, _ = env.step(action)
+        total += float(reward)
+        if terminated or truncated:
+            break
+    return frames, total

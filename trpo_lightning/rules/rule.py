@@ -1,0 +1,53 @@
+"""The seam between a batch and new parameters."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trpo_lightning.policies.networks import assign_parameter_vector
+from trpo_lightning.policies.policy import Policy
+from trpo_lightning.rollouts.rollout import Batch
+from trpo_lightning.settings import RuleSettings
+
+
+@dataclass(frozen=True)
+class RuleResult:
+    """New parameters `[P]`; on a rejection the old ones, bit for bit, and the reason."""
+
+    theta: Tensor
+    rejection_reason: str | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class UpdateRule:
+    """A rule reads a policy and a batch and returns new parameters; it never writes to the policy."""
+
+    def __init__(self, settings: RuleSettings) -> None:
+        self.settings = settings
+
+    def update(self, policy: Policy, batch: Batch, generator: torch.Generator) -> RuleResult:
+        """New parameters from a batch collected with `policy` as it is. `generator` is the rule's own for this iteration."""
+        raise NotImplementedError(f"{type(self).__name__} has no update")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the rule remembers between iterations, as tensors and plain values."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a `state_dict`."""
+
+
+class ParameterUpdate(torch.optim.Optimizer):
+    """Writes a rule's parameters into the policy: the one optimizer step that Lightning counts in an iteration."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(policy.parameters(), {})
+        self._policy = policy
+
+    @torch.no_grad()
+    def step(self, closure: Any) -> None:
+        """`closure()` returns theta `[P]`."""
+        assign_parameter_vector(self._policy, closure())

@@ -1,0 +1,37 @@
+"""How many cores torch may use, part by part."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def available_cores() -> int:
+    """Cores that this process may use (an affinity mask counts, where the system has one)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Environment variables that bound a process to `threads`; they must be set before torch and NumPy are imported.
+
+    NumPy's BLAS gets one: all its matrices are small, the large ones are torch's.
+    """
+    return {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}
+
+
+@contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    """Run torch on `number` threads inside the block.
+
+    One thread while environments step: a small batch gains nothing from a second one, which would compete with the
+    simulator's threads (measured on 2 cores: inference of a rollout 0.02 s instead of 0.20 s).
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

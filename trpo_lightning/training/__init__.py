@@ -1,0 +1,1 @@
+"""The LightningModule, its data step, callbacks, checkpoints and tracking."""

@@ -1,0 +1,139 @@
+"""Barrier files: everything a run needs to go on, bit for bit.
+
+A file is one line of text, naming the format and the SHA-256 of what follows, and a `torch.save` of tensors and plain
+values, loaded with `weights_only=True` after the hash is checked: a flipped bit would load silently otherwise.
+"""
+
+import hashlib
+import io
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from trpo_lightning.errors import UserError
+from trpo_lightning.settings import to_dict
+from trpo_lightning.training.export import export
+from trpo_lightning.training.files import plain, write_atomically
+from trpo_lightning.training.module import TRPO
+
+FORMAT = 1
+HEADER = re.compile(rb"trpo_lightning checkpoint (\d+) sha256=([0-9a-f]{64})\n")
+KEPT = 2
+"""Barrier files kept in a run directory."""
+
+
+def state_of(module: TRPO, **extra: Any) -> dict[str, Any]:
+    """The whole state of a run between two iterations."""
+    return plain(
+        {
+            "format": FORMAT,
+            "iteration": module.iteration,
+            "env_steps": module.env_steps,
+            "rejected": module.rejected,
+            "best_evaluation": module.best_evaluation,
+            "settings": to_dict(module.settings),
+            "policy": module.policy.state_dict(),
+            "value_function": module.value_function.state_dict(),
+            "value_optimizer": module.value_function.optimizer_state(),
+            "rule": module.rule.state_dict(),
+            "normalizer": module.normalizer.state_dict(),
+            "random": _global_random_state(),
+            **extra,
+        }
+    )
+
+
+def restore(module: TRPO, state: dict[str, Any]) -> None:
+    """Put a state of `state_of` back into a module made from the same settings."""
+    module.policy.load_state_dict(state["policy"])
+    module.value_function.load_state_dict(state["value_function"])
+    module.value_function.load_optimizer_state(state["value_optimizer"])
+    module.rule.load_state_dict(state["rule"])
+    module.normalizer.load_state_dict(state["normalizer"])
+    module.iteration, module.env_steps = state["iteration"], state["env_steps"]
+    module.rejected, module.best_evaluation = state["rejected"], state["best_evaluation"]
+    _restore_global_random_state(state["random"])
+
+
+def _global_random_state() -> dict[str, Any]:
+    """States of the generators that third-party code may use; the project's own numbers do not come from them."""
+    version, numbers, gauss = random.getstate()
+    _, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": [version, list(numbers), gauss],
+        "numpy": [torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state(),
+    }
+
+
+def _restore_global_random_state(state: dict[str, Any]) -> None:
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+
+
+def save(state: dict[str, Any], path: Path) -> None:
+    """Write a state atomically. Raises `OSError`, leaving earlier files as they are."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    data = buffer.getvalue()
+    digest = hashlib.sha256(data).hexdigest()
+    write_atomically(path, f"trpo_lightning checkpoint {FORMAT} sha256={digest}\n".encode() + data)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A state from a file. Raises `UserError` naming the file for one that is missing, foreign, damaged or of another version."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    match = HEADER.match(data)
+    if match is None:
+        raise UserError(f"{path}: is not a checkpoint of trpo_lightning, or its beginning is damaged")
+    if int(match[1]) != FORMAT:
+        raise UserError(f"{path}: has format {int(match[1])}, this version reads {FORMAT}")
+    payload = data[match.end() :]
+    if hashlib.sha256(payload).hexdigest().encode() != match[2]:
+        raise UserError(f"{path}: is damaged: its SHA-256 does not fit its contents")
+    return torch.load(io.BytesIO(payload), weights_only=True)
+
+
+def barrier_files(folder: Path) -> list[Path]:
+    """Barrier files of a `checkpoints` folder, newest first."""
+    return sorted(folder.glob("barrier_*.ckpt"), reverse=True)
+
+
+class BarrierCallback(pl.Callback):
+    """Writes a file at each barrier, keeps the last two, and exports the policy as `last.pt` beside them.
+
+    `extra` is stored in the file as it is.
+    """
+
+    def __init__(self, folder: Path, **extra: Any) -> None:
+        self.folder, self.extra = folder, extra
+        self._episodes = 0
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """After the iteration's row is written: the file never runs ahead of the records."""
+        del trainer
+        assert isinstance(pl_module, TRPO)
+        self._episodes += pl_module.row["episode/count"]
+        if not pl_module.at_barrier():
+            return
+        save(state_of(pl_module, **self.extra), self.folder / f"barrier_{pl_module.iteration:08d}.ckpt")
+        for old in barrier_files(self.folder)[KEPT:]:
+            old.unlink(missing_ok=True)
+        export(pl_module, self.folder / "last.pt")
+        if not self._episodes and pl_module.spec.max_episode_steps is None:
+            print(
+                f"warning: env.id={pl_module.settings.env.id} has no time limit, and no episode ended within "
+                f"{pl_module.barrier_interval} iterations: set env.max_episode_steps, or every barrier cuts all episodes"
+            )
+        self._episodes = 0

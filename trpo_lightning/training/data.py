@@ -1,0 +1,22 @@
+"""Collecting a rollout is Lightning's data step."""
+
+from collections.abc import Callable, Iterator
+
+from trpo_lightning.rollouts.rollout import Rollout
+
+
+class RolloutLoader:
+    """A train dataloader of length 1: one rollout an epoch, collected when it is asked for.
+
+    The length matters: Lightning prefetches a batch from a loader without one, and every update would then use a
+    rollout of the policy before last.
+    """
+
+    def __init__(self, collect: Callable[[], Rollout]) -> None:
+        self._collect = collect
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Rollout]:
+        yield self._collect()

@@ -1,0 +1,58 @@
+"""Evaluation during training: environments and random numbers of its own, no effect on the run."""
+
+import copy
+import time
+from pathlib import Path
+
+import pytorch_lightning as pl
+
+from trpo_lightning.rollouts.episodes import Episodes, run_episodes
+from trpo_lightning.training.export import export
+from trpo_lightning.training.module import TRPO
+
+
+class EvaluationCallback(pl.Callback):
+    """Every `evaluation.every` iterations: episodes of the deterministic and the stochastic policy, on the same seeds.
+
+    The policy with the best deterministic mean so far is exported to `best_path`, where one is given.
+    """
+
+    def __init__(self, best_path: Path | None = None) -> None:
+        self.best_path = best_path
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
+        """Adds to the row of the iteration that just ended."""
+        del trainer
+        assert isinstance(pl_module, TRPO)
+        every = pl_module.settings.evaluation.every
+        if not every or pl_module.iteration % every:
+            return
+        began = time.perf_counter()
+        mean = float(evaluate(pl_module, deterministic=True).returns.mean())
+        stochastic = float(evaluate(pl_module, deterministic=False).returns.mean())
+        pl_module.row |= {
+            "evaluation/return_mean": mean,
+            "evaluation/return_mean_stochastic": stochastic,
+            "time/evaluation": time.perf_counter() - began,
+        }
+        if pl_module.best_evaluation is None or mean > pl_module.best_evaluation:
+            pl_module.best_evaluation = mean
+            if self.best_path is not None:
+                export(pl_module, self.best_path, evaluation_return_mean=mean)
+
+
+def evaluate(module: TRPO, *, deterministic: bool) -> Episodes:
+    """Episodes of the module's policy as it is now."""
+    policy = module.policy if module.device.type == "cpu" else copy.deepcopy(module.policy).cpu()
+    return run_episodes(
+        policy,
+        module.normalizer,
+        module.settings.env,
+        backend=module.spec.backend,
+        episodes=module.settings.evaluation.episodes,
+        deterministic=deterministic,
+        seed=module.settings.seed,
+        iteration=module.iteration,
+        max_steps=module.spec.max_episode_steps,
+        threads=module.collector.threads,
+    )

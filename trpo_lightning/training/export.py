@@ -1,0 +1,120 @@
+"""Policies for use after training: small files with the policy, its normalizer and how it was made."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from trpo_lightning.errors import UserError
+from trpo_lightning.policies.policy import Policy, build_policy
+from trpo_lightning.policies.spaces import ActionSpec, BinaryActions, ContinuousActions, DiscreteActions
+from trpo_lightning.rollouts.environments import EnvironmentSpec
+from trpo_lightning.rollouts.normalizers import Normalizer
+from trpo_lightning.settings import RunSettings, from_dict, to_dict
+from trpo_lightning.training.files import plain, write_atomically
+from trpo_lightning.training.module import TRPO
+
+ACTION_KINDS = {"continuous": ContinuousActions, "discrete": DiscreteActions, "binary": BinaryActions}
+
+
+@dataclass
+class TrainedPolicy:
+    """A policy with the normalizer it was trained with."""
+
+    policy: Policy
+    normalizer: Normalizer
+    settings: RunSettings
+    spec: EnvironmentSpec
+    iteration: int
+    env_steps: int
+
+    @torch.inference_mode()
+    def act(
+        self, observations: Any, *, deterministic: bool = True, generator: np.random.Generator | None = None
+    ) -> np.ndarray:
+        """Actions for raw observations: one `[*O]` gives `[A]`, a batch `[B, *O]` gives `[B, A]`.
+
+        Continuous actions are not clipped to the environment's bounds; discrete ones count from 0. A stochastic action
+        draws from `generator` (by default a fresh, unseeded one). Raises `ValueError` for another shape.
+        """
+        x = np.asarray(observations)
+        shape = self.spec.observation_shape
+        if x.shape[-len(shape) :] != shape or x.ndim > len(shape) + 1:
+            raise ValueError(f"observations must be {list(shape)} or a batch of them, not {list(x.shape)}")
+        batch = x.reshape(-1, *shape)
+        distribution = self.policy(torch.from_numpy(self.normalizer.normalize(batch)))
+        actions = distribution.mode()
+        if not deterministic:
+            generator = generator or np.random.default_rng()
+            draw = generator.standard_normal if distribution.noise == "normal" else generator.random
+            actions = distribution.sample(torch.from_numpy(draw(tuple(actions.shape), dtype=np.float32)))
+        return actions.numpy() if x.ndim > len(shape) else actions.numpy()[0]
+
+
+def export(module: TRPO, path: Path, **metadata: Any) -> None:
+    """Write the module's policy as it is now, atomically."""
+    kind = next(name for name, cls in ACTION_KINDS.items() if isinstance(module.spec.actions, cls))
+    state = {
+        "kind": "policy",
+        "iteration": module.iteration,
+        "env_steps": module.env_steps,
+        "settings": to_dict(module.settings),
+        "observation_shape": module.spec.observation_shape,
+        "actions": [kind, getattr(module.spec.actions, "choices", None) or getattr(module.spec.actions, "size", 0)],
+        "max_episode_steps": module.spec.max_episode_steps,
+        "backend": module.spec.backend,
+        "policy": {name: tensor.cpu() for name, tensor in module.policy.state_dict().items()},
+        "normalizer": module.normalizer.state_dict(),
+        "metadata": metadata,
+    }
+    buffer = io.BytesIO()
+    torch.save(plain(state), buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load(run_dir: str | Path, which: str = "last") -> TrainedPolicy:
+    """The policy of a run directory (`which` is `last` or `best`) or of an exported `.pt` file.
+
+    `last` is the policy at the run's end, or at its latest barrier while it goes on. Raises `UserError` where there is no such policy.
+    """
+    path = Path(run_dir)
+    if path.is_file():
+        return load_file(path)
+    if not path.is_dir():
+        raise UserError(f"{run_dir}: is not a run directory")
+    file = path / "checkpoints" / f"{which}.pt"
+    if file.is_file():
+        return load_file(file)
+    found = sorted(p.stem for p in (path / "checkpoints").glob("*.pt"))
+    hint = f"it has {', '.join(found)}" if found else "the run has not got that far"
+    raise UserError(f"{run_dir}: has no {which} policy: {hint}")
+
+
+def load_file(path: Path) -> TrainedPolicy:
+    """A policy from an exported file. Raises `UserError` naming the file if it is damaged or something else."""
+    try:
+        state = torch.load(path, weights_only=True)
+        settings = from_dict(state["settings"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except Exception as error:
+        raise UserError(f"{path}: is not a policy of trpo_lightning, or it is damaged") from error
+    kind, size = state["actions"]
+    actions: ActionSpec = ACTION_KINDS[kind](tuple(size) if kind == "discrete" else size)
+    shape = tuple(state["observation_shape"])
+    spec = EnvironmentSpec(shape, actions, state["max_episode_steps"], state["backend"])
+    policy = build_policy(
+        shape,
+        actions,
+        hidden_sizes=settings.policy.hidden_sizes,
+        activation=settings.policy.activation,
+        initial_log_std=settings.policy.initial_log_std,
+        generator=torch.Generator(),
+    )
+    policy.load_state_dict(state["policy"])
+    normalizer = Normalizer(shape, settings.normalize)
+    normalizer.load_state_dict(state["normalizer"])
+    return TrainedPolicy(policy, normalizer, settings, spec, state["iteration"], state["env_steps"])

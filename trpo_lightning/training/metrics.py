@@ -1,0 +1,40 @@
+"""Every metric of a run: name and meaning. The table in the README and the columns of `metrics.csv` are these."""
+
+METRICS: dict[str, str] = {
+    "iteration": "updates done: one rollout and one policy update each; equals Lightning's `global_step`",
+    "env_steps": "real steps of the training environments so far; the x axis of every figure",
+    "episode/return_mean": "mean undiscounted return of the episodes that ended in this iteration (empty if none did)",
+    "episode/length_mean": "mean length of these episodes, in steps",
+    "episode/count": "how many episodes ended",
+    "evaluation/return_mean": "mean return of the evaluation episodes, deterministic policy (the distribution's mode)",
+    "evaluation/return_mean_stochastic": "the same for the stochastic policy",
+    "trust_region/kl": "mean KL between old and new policy over the whole batch, after the line search",
+    "trust_region/kl_quadratic": "what the Fisher matrix predicts for it: step' A step / 2",
+    "trust_region/kl_quadratic_damped": "the same with damping: step' (A + damping I) step / 2",
+    "trust_region/surrogate_improvement": "rise of the surrogate over the whole batch",
+    "trust_region/expected_improvement": "its first-order prediction: gradient' step",
+    "trust_region/step_norm": "2-norm of the step in parameters",
+    "cg/iterations": "conjugate-gradient iterations",
+    "cg/residual": "true relative residual |g - (A + damping I) s| / |g|",
+    "line_search/backtracks": "shrinkings of the full step",
+    "line_search/accepted": "1 if the line search found a step",
+    "update/rejected": "rejected updates so far; each leaves the parameters bit-identical",
+    "update/rejection_reason": "why this iteration's update was rejected (text; empty if it was not)",
+    "policy/entropy": "mean entropy of the policy at collection, in nats",
+    "value/loss": "mean squared error of the value fit during its last epoch",
+    "value/explained_variance": "1 - Var(target - V) / Var(target), with V from before the fit",
+    "time/collect": "seconds of the rollout, of which:",
+    "time/simulator": "seconds inside the environments' step",
+    "time/inference": "seconds of normalization and the policy's forward pass and sampling",
+    "time/advantages": "seconds of value predictions and advantages",
+    "time/gradient": "seconds of the surrogate's gradient",
+    "time/cg": "seconds of conjugate gradients with their Fisher-vector products",
+    "time/line_search": "seconds of the line search",
+    "time/value_fit": "seconds of the value function's fit",
+    "time/evaluation": "seconds of evaluation episodes",
+    "time/overhead": "seconds of the rest: Lightning, logging, checkpoints, progress",
+    "time/steps_per_second": "env steps of this iteration over all its seconds",
+}
+
+TEXT_METRICS = ("update/rejection_reason",)
+"""Metrics that are no numbers: only loggers that say `accepts_text` get them."""

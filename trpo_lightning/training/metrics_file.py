@@ -1,0 +1,75 @@
+"""`metrics.csv`: one row an iteration, whatever happens to other loggers."""
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import Logger
+
+from trpo_lightning.errors import UserError
+from trpo_lightning.training.files import write_atomically
+from trpo_lightning.training.metrics import METRICS
+
+
+class MetricsFile(Logger):
+    """Appends a row for each iteration, its columns those of `METRICS`, empty where there is no number.
+
+    `keep_iterations` cuts an existing file: rows after the barrier a run resumes from are dropped, to be written again.
+    """
+
+    accepts_text = True
+
+    def __init__(self, path: Path, keep_iterations: int = 0) -> None:
+        super().__init__()
+        self.path = path
+        rows = [row for row in read_rows(path) if int(row["iteration"]) <= keep_iterations]
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(METRICS), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(path, text.getvalue().encode())
+        self._file = open(path, "a", encoding="utf-8", newline="")  # noqa: SIM115
+        self._writer = csv.DictWriter(self._file, list(METRICS), lineterminator="\n")
+
+    @property
+    def name(self) -> str:
+        """Of this logger."""
+        return "metrics_file"
+
+    @property
+    def version(self) -> int:
+        """Lightning asks for one."""
+        return 0
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Settings are in `config.yaml`."""
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Append a row and hand it to the operating system: a killed process loses nothing."""
+        self._writer.writerow({name: "" if value != value else value for name, value in metrics.items()})
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The whole rows of a metrics file, as text; a torn last line is left out. Raises `UserError` for a foreign file."""
+    if not path.exists():
+        return []
+    with open(path, encoding="utf-8", errors="replace", newline="") as file:
+        reader = csv.DictReader(file)
+        if "iteration" not in (reader.fieldnames or []):
+            raise UserError(f"{path}: is not a metrics file of trpo_lightning: it has no column named iteration")
+        unknown = set(reader.fieldnames or []) - set(METRICS)
+        if unknown:
+            raise UserError(f"{path}: has columns that this version does not know: {', '.join(sorted(unknown))}")
+        rows = []
+        for row in reader:
+            if None in row or None in row.values() or not row["iteration"].isdigit():
+                break
+            rows.append(row)
+        return rows

@@ -1,0 +1,228 @@
+"""TRPO as a LightningModule: collecting a rollout is the data step, the policy update is `training_step`."""
+
+import copy
+import math
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from trpo_lightning.errors import UserError
+from trpo_lightning.numerics.returns import (
+    discounted_returns,
+    explained_variance,
+    generalized_advantages,
+    standardize,
+)
+from trpo_lightning.policies.policy import Policy, build_policy
+from trpo_lightning.randomness import Stream, torch_generator
+from trpo_lightning.rollouts.environments import describe_environment
+from trpo_lightning.rollouts.normalizers import Normalizer
+from trpo_lightning.rollouts.rollout import Batch, Rollout, valid_rows
+from trpo_lightning.rollouts.single_path import SinglePathCollector
+from trpo_lightning.rules import build_rule
+from trpo_lightning.rules.rule import ParameterUpdate
+from trpo_lightning.settings import RunSettings, from_keywords
+from trpo_lightning.training.data import RolloutLoader
+from trpo_lightning.training.metrics import METRICS, TEXT_METRICS
+from trpo_lightning.values.network import NetworkValueFunction
+
+EPISODES_BETWEEN_BARRIERS = 5
+ITERATIONS_BETWEEN_BARRIERS = 50
+"""Barrier interval where the environment has no time limit to derive it from."""
+
+
+class TRPO(pl.LightningModule):
+    """Trust-region policy optimization (Schulman et al. 2015) with GAE (Schulman et al. 2016).
+
+    `TRPO("Hopper-v5", delta=0.02)`: settings by keyword, with the defaults of the command line; a group as a dict,
+    `policy={"hidden_sizes": [32]}`. One Lightning epoch is one iteration, so `max_epochs` counts iterations; training also
+    ends at `total_env_steps`. Raises `UserError` for settings or environments that cannot work.
+    """
+
+    def __init__(self, env_id: str | None = None, *, settings: RunSettings | None = None, **keywords: Any) -> None:
+        super().__init__()
+        if settings is None:
+            settings = from_keywords(**keywords)
+            settings.env.id = env_id or settings.env.id
+        elif env_id is not None or keywords:
+            raise UserError("give TRPO either settings or an environment id and keywords, not both")
+        self.settings = settings
+        self.automatic_optimization = False
+        self.spec = describe_environment(settings.env)
+        self.policy: Policy = build_policy(
+            self.spec.observation_shape,
+            self.spec.actions,
+            hidden_sizes=settings.policy.hidden_sizes,
+            activation=settings.policy.activation,
+            initial_log_std=settings.policy.initial_log_std,
+            generator=torch_generator(settings.seed, Stream.POLICY_INIT),
+        )
+        self.value_function = NetworkValueFunction(
+            self.spec.observation_shape, settings.value, torch_generator(settings.seed, Stream.VALUE_INIT)
+        )
+        self.normalizer = Normalizer(self.spec.observation_shape, settings.normalize)
+        self.rule = build_rule(settings.rule)
+        self.collector = SinglePathCollector(settings, self.spec, settings.threads or torch.get_num_threads())
+        self.iteration = 0
+        self.env_steps = 0
+        self.rejected = 0
+        self.best_evaluation: float | None = None
+        self.row: dict[str, Any] = {}
+        self._row_began = time.perf_counter()
+
+    @property
+    def barrier_interval(self) -> int:
+        """Iterations between barriers, at which episodes are cut and a run can be resumed; 0 is never."""
+        if self.settings.checkpoint.every is not None:
+            return self.settings.checkpoint.every
+        if self.spec.max_episode_steps is None:
+            return ITERATIONS_BETWEEN_BARRIERS
+        return math.ceil(EPISODES_BETWEEN_BARRIERS * self.spec.max_episode_steps / self.collector.steps)
+
+    def at_barrier(self) -> bool:
+        """Whether the state between two iterations, now, is one that a run can be resumed from."""
+        return self.barrier_interval > 0 and self.iteration % self.barrier_interval == 0
+
+    def setup(self, stage: str) -> None:
+        """Refuse trainers that would change the algorithm in silence."""
+        if self.trainer.world_size > 1:
+            raise UserError(
+                f"one device a run, not {self.trainer.world_size}: use Trainer(devices=1) and more environments"
+            )
+        if self.trainer.precision not in ("32-true", "64-true"):
+            raise UserError(f"Trainer(precision={self.trainer.precision!r}): the update needs 32-true or 64-true")
+
+    def configure_optimizers(self) -> ParameterUpdate:
+        """The policy's update, Lightning's one counted step; the value function keeps its own optimizer."""
+        return ParameterUpdate(self.policy)
+
+    def train_dataloader(self) -> RolloutLoader:
+        """One rollout an epoch."""
+        return RolloutLoader(self.collect)
+
+    def collect(self) -> Rollout:
+        """The data step: a rollout with the policy as it is now; at a barrier in fresh environments."""
+        if self.at_barrier():
+            self.collector.restart(self.iteration)
+        policy = self.policy
+        if self.device.type != "cpu":
+            policy = copy.deepcopy(policy).cpu()
+        return self.collector.collect(policy, self.normalizer, self.iteration)
+
+    def transfer_batch_to_device(self, batch: Rollout, device: torch.device, dataloader_idx: int) -> Rollout:
+        """Rollouts stay arrays on the CPU; what the update needs of them goes to the device in `training_step`."""
+        return batch
+
+    def on_train_start(self) -> None:
+        """Start the clock of the first row."""
+        self._row_began = time.perf_counter()
+
+    def training_step(self, rollout: Rollout, batch_idx: int = 0) -> None:
+        """One update from one rollout."""
+        # ---- 1. advantages, with the value function from before this iteration's fit
+        began = time.perf_counter()
+        batch, targets, values = self._advantages(rollout)
+        seconds = {**rollout.seconds, "advantages": time.perf_counter() - began}
+
+        # ---- 2. policy: the rule's new parameters, written by the one step that Lightning counts
+        generator = torch_generator(self.settings.seed, Stream.FISHER_SUBSET, self.iteration)
+        with torch.no_grad():
+            entropy = float(self.policy(batch.observations).entropy().mean())
+        result = self.rule.update(self.policy, batch, generator)
+        self.optimizers().step(lambda: result.theta)  # type: ignore[union-attr]
+        seconds |= result.seconds
+
+        # ---- 3. value function
+        began = time.perf_counter()
+        generator = torch_generator(self.settings.seed, Stream.VALUE_FIT, self.iteration)
+        value_loss = self.value_function.fit(batch.observations, targets, generator)
+        seconds["value_fit"] = time.perf_counter() - began
+
+        # ---- 4. normalizers and records
+        raw, returns = rollout.raw_observations[rollout.valid], rollout.running_returns[rollout.valid]
+        self.normalizer.merge(raw, returns)
+        self.iteration += 1
+        self.env_steps += rollout.env_steps
+        self.rejected += result.rejection_reason is not None
+        self.row = {
+            "iteration": self.iteration,
+            "env_steps": self.env_steps,
+            **_episode_metrics(rollout),
+            **result.metrics,
+            "update/rejected": self.rejected,
+            "update/rejection_reason": result.rejection_reason,
+            "policy/entropy": entropy,
+            "value/loss": value_loss,
+            "value/explained_variance": explained_variance(values, targets),
+            **{f"time/{name}": value for name, value in seconds.items() if f"time/{name}" in METRICS},
+            "time/steps_per_second": rollout.env_steps,  # divided by the row's seconds when these are known
+        }
+        if self.env_steps >= self.settings.total_env_steps:
+            self.trainer.should_stop = True
+
+    def _advantages(self, rollout: Rollout) -> tuple[Batch, torch.Tensor, torch.Tensor]:
+        """The batch of valid transitions, value targets `[B]` and the values `[B]` they are measured against."""
+        s, device = self.settings, self.device
+        slots = rollout.observations.shape[:2]
+        observations = torch.from_numpy(rollout.observations)
+        values = self.value_function.predict(observations.flatten(0, 1).to(device)).cpu().double().view(slots)
+        ended = torch.from_numpy(rollout.terminated | rollout.truncated)
+        arrays = (rollout.rewards, rollout.terminated, rollout.valid)
+        rewards, terminated, valid = (torch.from_numpy(array) for array in arrays)
+        masks = (terminated, ended, valid)
+        advantages = generalized_advantages(rewards, values, *masks, gamma=s.gamma, gae_lambda=s.gae_lambda)
+        if s.value.targets == "returns":
+            targets = discounted_returns(rewards, values, *masks, gamma=s.gamma)
+        else:
+            targets = advantages + values[:-1]
+
+        def rows(x: Any) -> torch.Tensor:
+            return valid_rows(x, rollout.valid, device)
+
+        chosen = rows(advantages)
+        if s.rule.standardize_advantages:
+            chosen = standardize(chosen)
+        batch = Batch(rows(rollout.observations), rows(rollout.actions), chosen.float())
+        return batch, rows(targets).float(), rows(values).float()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Close the row, after callbacks have added theirs, and hand it to the loggers and to `callback_metrics`."""
+        now = time.perf_counter()
+        total, self._row_began = now - self._row_began, now
+        known = ("collect", "advantages", "gradient", "cg", "line_search", "value_fit", "evaluation")
+        self.row["time/overhead"] = total - sum(self.row.get(f"time/{name}", 0.0) for name in known)
+        self.row["time/steps_per_second"] /= total
+        numbers = {
+            name: value
+            for name, value in self.row.items()
+            if name not in TEXT_METRICS and not (isinstance(value, float) and math.isnan(value))
+        }
+        for logger in self.trainer.loggers:
+            row = self.row if getattr(logger, "accepts_text", False) else numbers
+            logger.log_metrics(row, step=self.iteration)
+        self.trainer.callback_metrics.update({name: torch.tensor(float(v)) for name, v in numbers.items()})
+
+    def on_train_end(self) -> None:
+        """Close the environments."""
+        self.collector.close()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse Lightning's own checkpoints: they lack normalizers' timing, environments and random streams."""
+        raise UserError(
+            "a Lightning checkpoint is an export and cannot be resumed exactly: "
+            "resume from a run directory (python -m trpo_lightning train --resume RUN_DIR)"
+        )
+
+
+def _episode_metrics(rollout: Rollout) -> dict[str, float]:
+    """Means over the episodes that ended; no return before the first one did."""
+    count = len(rollout.episode_returns)
+    if not count:
+        return {"episode/count": 0}
+    return {
+        "episode/return_mean": sum(rollout.episode_returns) / count,
+        "episode/length_mean": sum(rollout.episode_lengths) / count,
+        "episode/count": count,
+    }

@@ -1,0 +1,71 @@
+"""What made a result: code, versions, machine and command."""
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "pytorch-lightning", "gymnasium", "mujoco", "envpool", "wandb", "omegaconf", "numpy")
+
+
+def git_state() -> dict[str, Any]:
+    """Commit, `git describe` and the hash of uncommitted changes of the checkout this code runs from, if it is one."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return {"commit": None}
+    diff = _git(root, "diff", "HEAD") or ""
+    return {
+        "commit": _git(root, "rev-parse", "HEAD"),
+        "describe": _git(root, "describe", "--always", "--dirty", "--tags"),
+        "diff_sha256": hashlib.sha256(diff.encode()).hexdigest() if diff else None,
+    }
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def provenance(command: list[str] | None = None, **facts: Any) -> dict[str, Any]:
+    """A record of one process: it goes into `provenance.json`, a list with an entry for each start of the run."""
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": command or sys.argv,
+        "git": git_state(),
+        "trpo_lightning": importlib.metadata.version("trpo_lightning"),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "machine": {
+            "platform": platform.platform(),
+            "cpu": cpu_name(),
+            "cores": os.cpu_count(),
+            "host": platform.node(),
+        },
+        **facts,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def cpu_name() -> str:
+    """The processor's name as the operating system has it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,234 @@
+"""One run in one directory: files, W&B, signals, barriers and the way back from them."""
+
+import fcntl
+import json
+import logging
+import os
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from trpo_lightning.errors import UserError
+from trpo_lightning.settings import RunSettings
+from trpo_lightning.training.checkpoint import BarrierCallback, barrier_files, read, restore
+from trpo_lightning.training.console import ConsoleCallback
+from trpo_lightning.training.evaluation import EvaluationCallback
+from trpo_lightning.training.export import export
+from trpo_lightning.training.files import write_atomically
+from trpo_lightning.training.metrics_file import MetricsFile, read_rows
+from trpo_lightning.training.module import TRPO
+from trpo_lightning.training.provenance import provenance
+from trpo_lightning.training.tracking import RunTracker, start_tracking
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """How a run ended: `finished` or `interrupted` (by the signal `signal_number`)."""
+
+    run_dir: Path
+    state: str
+    iteration: int
+    env_steps: int
+    signal_number: int = 0
+
+
+def train_run(
+    settings: RunSettings,
+    run_dir: Path,
+    *,
+    write_config: Callable[[RunSettings, Path], None],
+    resume: bool = False,
+    quiet: bool = False,
+) -> RunOutcome:
+    """Train until `total_env_steps`, SIGTERM or Ctrl-C, and leave everything in `run_dir`.
+
+    `resume` continues from the newest good barrier, or from the beginning if there is none yet. Raises `UserError` if the
+    directory holds a run already (without `resume`), or if another process is at it.
+    """
+    _quiet_third_parties()
+    with _locked(run_dir):
+        if not resume and (run_dir / "metrics.csv").exists():
+            raise UserError(
+                f"{run_dir} holds a run already: continue it with --resume {run_dir}, or choose another name="
+            )
+        state = _newest_barrier(run_dir) if resume else None
+        rows = read_rows(run_dir / "metrics.csv")
+        tracker, settings = start_tracking(
+            settings,
+            run_dir,
+            run_id=state["wandb_run_id"] if state else _recorded_run_id(run_dir),
+            name=f"{settings.env.id} {settings.name} seed {settings.seed}",
+            job_type="train",
+            tags=[_git_tag()],
+            skip_iterations=max((int(row["iteration"]) for row in rows), default=0),
+            resume=resume,
+        )
+        outcome = None
+        try:
+            outcome = _fit(settings, run_dir, state, tracker, write_config, quiet)
+        finally:
+            if tracker is not None:
+                stopped = outcome is not None and outcome.state == "interrupted"
+                code = 128 + outcome.signal_number if stopped and outcome else (0 if outcome else 1)
+                tracker.finish(code, preempting=stopped)
+            if outcome is None:
+                _write_status(run_dir, "failed")
+        return outcome
+
+
+def _fit(
+    settings: RunSettings,
+    run_dir: Path,
+    state: dict[str, Any] | None,
+    tracker: RunTracker | None,
+    write_config: Callable[[RunSettings, Path], None],
+    quiet: bool,
+) -> RunOutcome:
+    torch.set_num_threads(settings.threads or torch.get_num_threads())
+    module = TRPO(settings=settings)
+    if state is not None:
+        restore(module, state)
+    run_id = tracker.run.id if tracker else None
+    write_config(settings, run_dir / "config.yaml")
+    _append_provenance(run_dir, module, run_id, state)
+    _write_status(run_dir, "running", module, wandb_run_id=run_id)
+    metrics = MetricsFile(run_dir / "metrics.csv", keep_iterations=module.iteration)
+    checkpoints = run_dir / "checkpoints"
+    stopper = _StopOnSignal()
+    callbacks: list[pl.Callback] = [
+        EvaluationCallback(checkpoints / "best.pt"),
+        BarrierCallback(checkpoints, wandb_run_id=run_id),
+        stopper,
+    ]
+    if not quiet:
+        callbacks.append(ConsoleCallback(f"{settings.env.id} {settings.name} seed {settings.seed}"))
+    trainer = pl.Trainer(
+        max_epochs=-1,
+        accelerator=settings.device,
+        devices=1,
+        logger=[metrics, *([tracker] if tracker else [])],
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=str(run_dir),
+    )
+    try:
+        if module.env_steps < settings.total_env_steps:
+            trainer.fit(module)
+    finally:
+        metrics.close()
+    interrupted = stopper.signal_number != 0 and module.env_steps < settings.total_env_steps
+    export(module, checkpoints / "last.pt")
+    if tracker and not interrupted:
+        files = {"best": checkpoints / "best.pt", "last": checkpoints / "last.pt"}
+        tracker.log_policies(files, {"env_steps": module.env_steps, "evaluation/return_mean": module.best_evaluation})
+    outcome = RunOutcome(
+        run_dir,
+        "interrupted" if interrupted else "finished",
+        module.iteration,
+        module.env_steps,
+        stopper.signal_number if interrupted else 0,
+    )
+    _write_status(run_dir, outcome.state, module, wandb_run_id=run_id)
+    return outcome
+
+
+class _StopOnSignal(pl.Callback):
+    """SIGTERM and Ctrl-C end the run after the iteration they arrive in; a second Ctrl-C ends it at once."""
+
+    signal_number = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the place of Lightning's handlers, which would leave in the middle of an iteration."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.signal_number and number == signal.SIGINT:
+            signal.default_int_handler(number, frame)
+        self.signal_number = self.signal_number or number
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop between two iterations."""
+        if self.signal_number:
+            trainer.should_stop = True
+
+
+@contextmanager
+def _locked(run_dir: Path) -> Iterator[None]:
+    """Hold the run directory for this process; the lock goes with the process, however it ends."""
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        file = open(run_dir / ".lock", "a", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        raise UserError(f"{run_dir}: cannot be written: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{run_dir}: another process is at this run") from error
+        yield
+
+
+def _newest_barrier(run_dir: Path) -> dict[str, Any] | None:
+    """The newest barrier that can be read; says which ones cannot. None if there is none to read at all."""
+    files = barrier_files(run_dir / "checkpoints")
+    for path in files:
+        try:
+            return read(path)
+        except UserError as error:
+            print(f"warning: {error}; trying the one before")
+    if files:
+        raise UserError(f"{run_dir}: none of its {len(files)} barrier files can be read")
+    print(f"{run_dir} has no barrier yet: starting from the beginning")
+    return None
+
+
+def _append_provenance(run_dir: Path, module: TRPO, run_id: str | None, state: dict[str, Any] | None) -> None:
+    path = run_dir / "provenance.json"
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    record = provenance(
+        backend=module.spec.backend,
+        threads=module.collector.threads,
+        barrier_interval=module.barrier_interval,
+        resumed_from_iteration=state["iteration"] if state else None,
+        wandb_run_id=run_id,
+    )
+    write_atomically(path, json.dumps([*earlier, record], indent=2).encode() + b"\n")
+
+
+def _write_status(run_dir: Path, state: str, module: TRPO | None = None, **facts: Any) -> None:
+    path = run_dir / "status.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    now = {"iteration": module.iteration, "env_steps": module.env_steps} if module else {}
+    record = {**before, "state": state, "pid": os.getpid(), **now, **facts}
+    write_atomically(path, json.dumps(record, indent=2).encode() + b"\n")
+
+
+def _recorded_run_id(run_dir: Path) -> str | None:
+    path = run_dir / "status.json"
+    recorded = json.loads(path.read_text(encoding="utf-8")).get("wandb_run_id") if path.exists() else None
+    return recorded or os.environ.get("WANDB_RUN_ID")
+
+
+def _git_tag() -> str:
+    from trpo_lightning.training.provenance import git_state
+
+    return git_state().get("describe") or ""
+
+
+def _quiet_third_parties() -> None:
+    """No adverts and no notes about hardware that the run does not use."""
+    for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+    warnings.filterwarnings("ignore", message=".*GPU available but not used.*")

@@ -1,0 +1,1 @@
+"""Value functions: predict expected returns, and fit them to a batch."""
