@@ -1,27 +1,30 @@
-"""Command line: `python -m trpo_lightning train | experiment | evaluate | list`. Heavy imports wait until they are needed."""
+"""Command line: `python -m trpo_lightning COMMAND`. Heavy imports wait until they are needed."""
 
 import argparse
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
-from trpo_lightning.errors import UserError
+from trpo_lightning.errors import BUSY, BusyError, UserError
 
 EXIT_USER_ERROR = 2
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; 0 is success, 2 a user's error told in one line, 128 + n a stop by signal n."""
+    """Run a command; 0 is success, 1 a failed run, 2 a user's error told in one line, 128 + n a stop by signal n."""
     parser = build_parser()
-    options, rest = parser.parse_known_args(arguments)
-    unknown = [item for item in rest if item.startswith("-")]
     try:
-        if unknown:
-            raise UserError(f"unknown option {unknown[0]}: see python -m trpo_lightning {options.command or ''} --help")
+        options, rest = parser.parse_known_args(arguments)
+        for item in rest:
+            if item.startswith("-") or not hasattr(options, "overrides"):
+                kind = "option" if item.startswith("-") else "argument"
+                raise UserError(f"unknown {kind} {item}: see python -m trpo_lightning {options.command or ''} --help")
+            options.overrides.append(item)  # argparse leaves what follows an option behind
         return options.function(options) if options.command else parser.print_help() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return BUSY if isinstance(error, BusyError) else EXIT_USER_ERROR
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -31,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The commands and their options."""
-    parser = argparse.ArgumentParser(prog="python -m trpo_lightning", description="Trust-region policy optimization.")
+    parser = _Parser(prog="python -m trpo_lightning", description="Trust-region policy optimization.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     train = commands.add_parser(
@@ -47,10 +50,32 @@ def build_parser() -> argparse.ArgumentParser:
     experiment = commands.add_parser(
         "experiment", help="all runs of an experiment that are missing", allow_abbrev=False
     )
-    experiment.add_argument("name", metavar="NAME")
-    experiment.add_argument("overrides", nargs="*", metavar="key=value", help="settings for all runs")
-    experiment.add_argument("--root", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
+    _add_experiment_options(experiment)
+    experiment.add_argument("--jobs", type=int, metavar="N", help="runs at a time; default: one for each core")
+    experiment.add_argument("--dry-run", action="store_true", help="print the runs and stop")
+    experiment.add_argument("--force", action="store_true", help="move earlier runs away and do all anew")
     experiment.set_defaults(function=_experiment)
+
+    report = commands.add_parser("report", help="figures and tables of what has run so far", allow_abbrev=False)
+    _add_experiment_options(report)
+    report.add_argument(
+        "--with",
+        dest="external",
+        action="append",
+        default=[],
+        metavar="LABEL=SOURCE",
+        help="join curves from elsewhere: FILES.csv:steps=COLUMN,return=COLUMN,env=ID, another --root, or wandb:PATH",
+    )
+    report.set_defaults(function=_report)
+
+    sweep = commands.add_parser("sweep", help="register an experiment as a W&B sweep", allow_abbrev=False)
+    _add_experiment_options(sweep)
+    sweep.add_argument("--dry-run", action="store_true", help="print the sweep's configuration and stop")
+    sweep.set_defaults(function=_sweep)
+
+    sweep_run = commands.add_parser("sweep-run", help="one run of a sweep, as a W&B agent calls it", allow_abbrev=False)
+    _add_experiment_options(sweep_run)
+    sweep_run.set_defaults(function=_sweep_run)
 
     evaluate = commands.add_parser("evaluate", help="episodes of a trained policy", allow_abbrev=False)
     evaluate.add_argument("run_dir", type=Path, metavar="RUN_DIR")
@@ -63,6 +88,13 @@ def build_parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("list", help="all experiments", allow_abbrev=False)
     listing.set_defaults(function=_list)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells its errors in one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}: see {self.prog} --help")
 
 
 class _SettingsHelp(argparse.HelpFormatter):
@@ -109,7 +141,7 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _resumed_settings(options: argparse.Namespace):  # noqa: ANN202
+def _resumed_settings(options: argparse.Namespace):
     from trpo_lightning.experiment.config import changed_keys, load_settings, recorded_settings
 
     before = recorded_settings(options.resume)
@@ -123,20 +155,72 @@ def _resumed_settings(options: argparse.Namespace):  # noqa: ANN202
     return after
 
 
+def _add_experiment_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="narrow axes, env.id, seed or name; set others"
+    )
+    parser.add_argument("--scale", default="full", metavar="SCALE", help="such as quick; default: full")
+    parser.add_argument("--root", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
+
+
 def _experiment(options: argparse.Namespace) -> int:
-    from trpo_lightning.experiment.declaration import SCALE, load_experiment
-    from trpo_lightning.experiment.runner import run_experiment
+    from trpo_lightning.experiment.declaration import load_experiment
+    from trpo_lightning.experiment.runner import results_so_far, run_cells
 
-    experiment = load_experiment(options.name)
-    results = run_experiment(experiment, options.root, options.overrides)
+    if options.jobs is not None and options.jobs < 1:
+        raise UserError(f"--jobs {options.jobs} is too small: it must be at least 1")
+    experiment = load_experiment(options.name, options.scale)
+    cells = experiment.cells(options.overrides)
+    if options.dry_run:
+        for result in results_so_far(cells, options.root):
+            print(f"{result.state:<12} {result.cell.settings.total_env_steps:>11,} env steps  {result.run_dir}")
+        return 0
+    results = run_cells(cells, options.root, jobs=options.jobs, force=options.force)
 
-    from trpo_lightning.experiment.report import report
+    from trpo_lightning.experiment.report import write_report
 
-    report(results, experiment.title, options.root / experiment.name / SCALE / "report")
-    states = [result.state for result in results]
-    if "interrupted" in states:
-        return 130
-    return 1 if "failed" in states else 0
+    write_report(experiment, results, options.root)
+    states = {result.state for result in results}
+    return 1 if "failed" in states else 130 if states & {"interrupted", "missing"} else 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from trpo_lightning.experiment.declaration import load_experiment
+    from trpo_lightning.experiment.report import write_report
+    from trpo_lightning.experiment.runner import results_so_far
+
+    experiment = load_experiment(options.name, options.scale)
+    results = results_so_far(experiment.cells(options.overrides), options.root)
+    write_report(experiment, results, options.root, options.external)
+    return 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from trpo_lightning.experiment.declaration import load_experiment
+    from trpo_lightning.experiment.sweep import register, sweep_config
+
+    experiment = load_experiment(options.name, options.scale)
+    if options.dry_run:
+        import yaml
+
+        print(yaml.safe_dump(sweep_config(experiment, options.overrides, options.root), sort_keys=False), end="")
+        return 0
+    settings = experiment.cells(options.overrides)[0].settings.tracking
+    command = register(experiment, options.overrides, options.root, settings.project, settings.entity)
+    print(f"start this on each machine, in a clone of the project with its environment activated:\n{command}")
+    return 0
+
+
+def _sweep_run(options: argparse.Namespace) -> int:
+    from trpo_lightning.experiment.declaration import load_experiment
+    from trpo_lightning.experiment.sweep import cell_of, run_of_sweep
+    from trpo_lightning.threads import available_cores, thread_environment
+
+    experiment = load_experiment(options.name, options.scale)
+    threads = cell_of(experiment, options.overrides).settings.threads or available_cores()
+    os.environ.update(thread_environment(threads))
+    return run_of_sweep(experiment, options.overrides, options.root)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -152,14 +236,18 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from trpo_lightning.experiment.declaration import list_experiments
+    from trpo_lightning.experiment.declaration import experiment_names, load_experiment
+    from trpo_lightning.experiment.runner import results_so_far
 
-    for experiment in list_experiments():
-        steps = sum(cell.settings.total_env_steps for cell in experiment.cells())
-        print(
-            f"{experiment.name:<24} {len(experiment.cells()):>3} runs {steps:>12,} env steps "
-            f"{experiment.minutes:>6g} min   {experiment.title}"
-        )
+    print(f"{'experiment':<26} {'scale':<6} {'runs':>4} {'done':>4} {'env steps':>13} {'min':>5}  title")
+    for name in experiment_names():
+        for scale in ("full", *load_experiment(name).scales):
+            experiment = load_experiment(name, scale)
+            cells = experiment.cells()
+            done = sum(result.state == "finished" for result in results_so_far(cells, Path("runs")))
+            steps = sum(cell.settings.total_env_steps for cell in cells)
+            numbers = f"{len(cells):>4} {done:>4} {steps:>13,} {experiment.minutes:>5g}"
+            print(f"{name:<26} {scale:<6} {numbers}  {experiment.title}")
     return 0
 
 

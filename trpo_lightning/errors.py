@@ -11,6 +11,14 @@ class UserError(Exception):
         super().__init__(" ".join(str(message).split()))
 
 
+class BusyError(UserError):
+    """Another process is at the same run: the command line exits with `BUSY`, which is not a failure."""
+
+
+BUSY = 75
+"""Exit code for `BusyError` (EX_TEMPFAIL of sysexits.h)."""
+
+
 def nearest(name: str, valid: list[str]) -> str:
     """A hint such as `` (did you mean rule.delta?)``, or nothing where no valid name is close."""
     import difflib

@@ -8,6 +8,7 @@ judges values.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -15,6 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trpo_lightning.errors import UserError, nearest
+
+SWEEP_CELL = "cell"
+"""A sweep's parameter that names a run as a whole, where the runs are no full product of axes; it is no setting."""
 
 
 def option(
@@ -94,7 +98,10 @@ class RuleSettings:
 
     name: str = option("trust_region", "update rule", choices=("trust_region", "vanilla_policy_gradient"))
     delta: float = option(
-        0.01, "radius of the trust region: bound on the mean KL", source="TRPO 2015, table 2", above=0.0
+        0.02,
+        "radius of the trust region: bound on the mean KL (TRPO 2015, table 2: 0.01)",
+        source="measured: Hopper-v5, 3 seeds, 300k steps",
+        above=0.0,
     )
     cg_iterations: int = option(10, "conjugate-gradient iterations at most", source="TRPO 2015, app. C", minimum=1)
     cg_tolerance: float = option(1e-10, "CG stops at this relative residual", minimum=0.0, maximum=1.0)
@@ -117,6 +124,20 @@ class RuleSettings:
         0.8, "the line search shrinks the step by this", source="Spinning Up", above=0.0, maximum=0.99
     )
     max_backtracks: int = option(10, "shrinkings before the update is rejected", source="Spinning Up", minimum=0)
+    kl_slack: float | None = option(
+        1.0,
+        "the line search accepts a KL up to kl_slack * delta; null does not check it (OpenAI Baselines: 1.5)",
+        source="TRPO 2015, app. C",
+        above=0.0,
+    )
+    improvement_ratio: float = option(
+        0.0,
+        "the line search accepts a surrogate that rises by more than this share of its first-order prediction "
+        "(modular_rl: 0.1)",
+        source="TRPO 2015, app. C",
+        minimum=0.0,
+        maximum=0.99,
+    )
     standardize_advantages: bool = option(True, "advantages of a batch get mean 0 and std 1")
     learning_rate: float = option(3e-3, "vanilla_policy_gradient: Adam's step size (Spinning Up: 3e-4)", above=0.0)
 
@@ -136,6 +157,9 @@ class ValueSettings:
         "lambda_returns",
         "regression targets: lambda-returns (advantage + old value) or discounted returns",
         choices=("lambda_returns", "returns"),
+    )
+    bootstrap_time_limits: bool = option(
+        True, "a time limit bootstraps from the value of its last observation; false treats it as a death"
     )
 
 
@@ -199,11 +223,12 @@ class RunSettings:
     device: str = option("cpu", "where policy and value function live", choices=("cpu", "gpu"))
 
 
-def keys(settings: Any = RunSettings, prefix: str = "") -> dict[str, dataclasses.Field]:
+@functools.cache
+def keys(group: type = RunSettings, prefix: str = "") -> dict[str, dataclasses.Field]:
     """All dotted keys in order of declaration: `{"env.id": Field, ..., "seed": Field}`."""
     found: dict[str, dataclasses.Field] = {}
-    hints = typing.get_type_hints(settings if isinstance(settings, type) else type(settings))
-    for item in dataclasses.fields(settings):
+    hints = typing.get_type_hints(group)
+    for item in dataclasses.fields(group):
         if dataclasses.is_dataclass(hints[item.name]):
             found |= keys(hints[item.name], f"{prefix}{item.name}.")
         else:
@@ -252,7 +277,7 @@ def _assign(settings: RunSettings, key: str, value: Any) -> None:
 
 
 def check(settings: RunSettings) -> RunSettings:
-    """Return the settings if every value has its type and lies in its range, else raise a `UserError` naming the key."""
+    """The settings, if every value has its type and lies in its range; else raises a `UserError` naming the key."""
     for key, item in keys().items():
         value = get(settings, key)
         _assign(settings, key, _checked(key, value, _hint(key), item.metadata))
@@ -267,6 +292,7 @@ def check(settings: RunSettings) -> RunSettings:
     return settings
 
 
+@functools.cache
 def _hint(key: str) -> Any:
     owner: Any = RunSettings
     for part in key.split("."):
@@ -289,7 +315,10 @@ def _checked(key: str, value: Any, hint: Any, limits: Any) -> Any:
             raise UserError(f"{key}={value!r} is not a mapping from names to values")
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError as error:
+            raise UserError(f"{key} is too large for a float") from error
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise UserError(f"{key}={value!r} is not of type {hint.__name__}")
     if isinstance(value, float) and not math.isfinite(value):

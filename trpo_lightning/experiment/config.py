@@ -9,10 +9,13 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from trpo_lightning.errors import UserError, nearest
-from trpo_lightning.settings import RunSettings, check, get, keys
+from trpo_lightning.settings import RunSettings, check, get, keys, to_dict
 
 FREE_FORM = ("env.kwargs",)
 """Keys below which any name is valid."""
+
+NOT_YAML = (YAMLError, OmegaConfBaseException, ValueError, LookupError, AttributeError, RecursionError)
+"""What reading a text as YAML can raise: the constructors of `!!int`, `!!bool`, `!!timestamp` let Python's through."""
 
 RESUMABLE = ("total_env_steps", "tracking.")
 """Keys that may change when a run is continued: they do not change what has been computed."""
@@ -29,17 +32,27 @@ def load_settings(overrides: list[str], file: Path | None = None) -> RunSettings
 
 def merge(sources: list[tuple[str, DictConfig]]) -> RunSettings:
     """Settings from named sources, later ones over earlier ones, checked key by key."""
-    config: Any = OmegaConf.structured(RunSettings)
     for name, source in sources:
         _refuse_unknown(name, source)
-        try:
-            config = OmegaConf.merge(config, source)
-        except OmegaConfBaseException as error:
-            raise UserError(f"{name}: {_explain(error)}") from error
+    config: Any = OmegaConf.structured(RunSettings)
+    try:
+        config = OmegaConf.merge(config, OmegaConf.merge({}, *(source for _, source in sources)))
+    except (OmegaConfBaseException, OverflowError):
+        config = _merge_one_by_one(config, sources)
     try:
         return check(OmegaConf.to_object(config))  # type: ignore[arg-type]
     except OmegaConfBaseException as error:
         raise UserError(_explain(error)) from error
+
+
+def _merge_one_by_one(config: Any, sources: list[tuple[str, DictConfig]]) -> Any:
+    """Slower, and able to name the source that does not fit."""
+    for name, source in sources:
+        try:
+            config = OmegaConf.merge(config, source)
+        except (OmegaConfBaseException, OverflowError) as error:
+            raise UserError(f"{name}: {_explain(error)}") from error
+    return config
 
 
 def read_yaml(file: Path) -> DictConfig:
@@ -48,7 +61,7 @@ def read_yaml(file: Path) -> DictConfig:
         config = OmegaConf.load(file)
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror or error}") from error
-    except (YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+    except NOT_YAML as error:
         raise UserError(f"{file}: is not valid YAML: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(config, DictConfig):
         raise UserError(f"{file}: must be a mapping from keys to values")
@@ -64,7 +77,7 @@ def parse_overrides(overrides: list[str]) -> DictConfig:
             raise UserError(f"command line: {item!r} is not key=value")
         try:
             config = OmegaConf.merge(config, OmegaConf.from_dotlist([item]))
-        except (YAMLError, OmegaConfBaseException) as error:
+        except NOT_YAML as error:
             raise UserError(f"command line: {item!r} cannot be read: {' '.join(str(error).split())[:200]}") from error
     assert isinstance(config, DictConfig)
     return config
@@ -85,7 +98,16 @@ def write_config(settings: RunSettings, path: Path) -> None:
     """Every key with its value, as YAML that `train --config` reads back."""
     from trpo_lightning.training.files import write_atomically
 
-    write_atomically(path, OmegaConf.to_yaml(OmegaConf.structured(settings)).encode())
+    write_atomically(path, OmegaConf.to_yaml(OmegaConf.create(_escaped(to_dict(settings)))).encode())
+
+
+def _escaped(value: Any) -> Any:
+    """The value with `${` in its texts escaped: what was resolved once is not to be resolved again."""
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_escaped(item) for item in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 
 def recorded_settings(run_dir: Path) -> RunSettings:

@@ -1,102 +1,216 @@
-"""An experiment is one YAML file: bases, overrides, variants, seeds."""
+"""An experiment is one YAML file: bases, overrides, axes or variants, environments, seeds, and how to judge them."""
 
+import itertools
+import math
+import random
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from trpo_lightning.errors import UserError, nearest
 from trpo_lightning.experiment.config import from_flat, merge, parse_overrides, read_yaml
-from trpo_lightning.settings import RunSettings
-
-SCALE = "full"
-KEYS = ("title", "question", "bases", "overrides", "variants", "seeds", "minutes")
+from trpo_lightning.experiment.experiment_file import (
+    FULL,
+    dotted,
+    experiment_names,
+    experiments_folder,
+    read_experiment_file,
+)
+from trpo_lightning.settings import RunSettings, get, keys
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of an experiment: its settings and where it goes below the root of all runs."""
+    """One run of an experiment: its settings, the levels it stands for, and where it goes below the root of runs."""
 
     settings: RunSettings
+    levels: dict[str, Any]
     directory: Path
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A declared comparison. `variants` maps a name to dotted keys, with `seeds` of its own where it has any."""
+    """A declared comparison at one scale.
+
+    `axes` map keys to levels (their cartesian product), `variants` a name to several keys; a variant may set its own
+    `seeds`, `env.id` and budget. `search` draws the levels of an axis from ranges instead.
+    """
 
     name: str
+    scale: str
     file: Path
     title: str
-    question: str
+    hypothesis: str
     minutes: float
     bases: list[str] = field(default_factory=list)
     overrides: dict[str, Any] = field(default_factory=dict)
+    axes: dict[str, list[Any]] = field(default_factory=dict)
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
+    environments: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [0])
+    search: dict[str, Any] = field(default_factory=dict)
+    metric: str = "episode/return_mean"
+    score: str = "last_episodes"
+    references: list[str] = field(default_factory=list)
+    known_differences: list[str] = field(default_factory=list)
+    scales: tuple[str, ...] = ()
 
     def cells(self, arguments: list[str] | None = None) -> list[Cell]:
-        """All runs in the order to do them: seeds outermost, so that half an experiment is one with fewer seeds."""
-        extra = ("command line", parse_overrides(arguments or []))
-        sources = [(str(base), read_yaml(base)) for base in (self._base_file(name) for name in self.bases)]
-        sources.append(from_flat(self.overrides, str(self.file)))
-        found: list[tuple[int, Cell]] = []
-        for name, variant in self.variants.items() or {"default": {}}.items():
-            values = {key: value for key, value in variant.items() if key != "seeds"}
-            for order, seed in enumerate(variant.get("seeds", self.seeds)):
-                own = from_flat({**values, "name": name, "seed": seed}, f"{self.file}, variant {name}")
-                found.append((order, self._cell(merge([*sources, own, extra]))))
-        ordered = [cell for _, cell in sorted(found, key=lambda pair: pair[0])]
-        return list({cell.directory: cell for cell in ordered}.values())  # `seed=0` makes all seeds one
+        """All runs in the order to do them: seeds outermost, so that half an experiment is one with fewer seeds.
 
-    def _cell(self, settings: RunSettings) -> Cell:
-        settings = replace(settings, tracking=replace(settings.tracking, group=settings.tracking.group or self.name))
-        return Cell(settings, Path(self.name) / SCALE / directory_of(settings))
+        `arguments` narrow it where they name the seed, the environment, the variant or an axis, and override elsewhere.
+        """
+        chosen: dict[str, Any] = dotted(OmegaConf.to_container(parse_overrides(arguments or [])))  # type: ignore[arg-type]
+        variants = self.variants or {"": {}}
+        points = self._points(chosen)
+        found: list[tuple[int, Cell]] = []
+        for (name, variant), point in itertools.product(variants.items(), points):
+            seeds = [chosen["seed"]] if "seed" in chosen else variant.get("seeds", self.seeds)
+            for env_id in self._environments(variant, chosen):
+                cell = None
+                for order, seed in enumerate(seeds):
+                    if cell is None or type(seed) is not int or seed < 0:  # else only the seed differs: no new merge
+                        cell = self.cell({**variant, **point}, name, env_id, seed, chosen)
+                    found.append((order, self._with_seed(cell, seed)))
+        cells = [cell for _, cell in sorted(found, key=lambda pair: pair[0])]
+        if "name" in chosen:
+            cells = [cell for cell in cells if cell.settings.name == str(chosen["name"])]
+        if not cells:
+            given = f" with {' '.join(arguments)}" if arguments else ""
+            raise UserError(f"{self.file}: no run is left of experiment {self.name}{given}")
+        _refuse_duplicates(self.file, cells)
+        return cells
+
+    def cell(
+        self, values: dict[str, Any], variant: str, env_id: str | None, seed: int, chosen: dict[str, Any] | None = None
+    ) -> Cell:
+        """The run with these levels: `values` are dotted keys, of a variant and of a point of the axes."""
+        axes = [*self.axes, *self.search.get("ranges", {})]
+        extra = {key: value for key, value in (chosen or {}).items() if key != "name"}
+        own = {**self.overrides, **({} if env_id is None else {"env.id": env_id}), **values, "seed": seed}
+        own = {key: value for key, value in own.items() if key != "seeds" and key not in extra}
+        one_thread = OmegaConf.create({"threads": 1})
+        sources = [("default", one_thread), *self._base_sources(), from_flat(own, str(self.file))]
+        settings = merge([*sources, from_flat(extra, "command line")])
+        levels = {key: get(settings, key) for key in axes if key in values}
+        name = ",".join([*([variant] if variant else []), *(f"{_leaf(k, axes)}={_text(v)}" for k, v in levels.items())])
+        tracking = replace(settings.tracking, group=settings.tracking.group or self.name)
+        settings = replace(settings, name=name or "default", tracking=tracking)
+        levels = {**({"variant": variant} if variant else {}), **levels}
+        return Cell(settings, levels, self.directory / directory_of(settings))
+
+    def _with_seed(self, cell: Cell, seed: Any) -> Cell:
+        if cell.settings.seed == seed:
+            return cell
+        settings = replace(cell.settings, seed=int(seed))
+        return Cell(settings, cell.levels, self.directory / directory_of(settings))
+
+    @property
+    def directory(self) -> Path:
+        """`<experiment>/<scale>`, below the root of all runs."""
+        return Path(self.name) / self.scale
+
+    def default_name(self) -> str:
+        """The variant that others are compared with: at the base's own values of all axes, else the first."""
+        cells = self.cells()
+        plain = merge([("default", OmegaConf.create({})), *self._base_sources()])
+        for cell in cells:
+            if cell.levels and all(k in keys() and get(plain, k) == v for k, v in cell.levels.items()):
+                return cell.settings.name
+        return cells[0].settings.name
+
+    def _points(self, chosen: dict[str, Any]) -> list[dict[str, Any]]:
+        """Points of the axes, as dotted keys."""
+        if self.search:
+            drawn = [{key: chosen.get(key, value) for key, value in point.items()} for point in sample(self.search)]
+            return [point for index, point in enumerate(drawn) if point not in drawn[:index]]
+        axes = {key: [chosen[key]] if key in chosen else levels for key, levels in self.axes.items()}
+        return [dict(zip(axes, levels, strict=True)) for levels in itertools.product(*axes.values())]
+
+    def _environments(self, variant: dict[str, Any], chosen: dict[str, Any]) -> list[str | None]:
+        own = variant.get("env.id")
+        if "env.id" not in chosen:
+            return [own] if own else [*self.environments] or [None]
+        return [chosen["env.id"]] if own in (None, chosen["env.id"]) else []
+
+    def _base_sources(self) -> list[tuple[str, DictConfig]]:
+        return [(str(file), read_yaml(file)) for file in map(self._base_file, self.bases)]
 
     def _base_file(self, name: str) -> Path:
         file = self.file.parent / f"{name}.yaml"
         if not file.is_file():
             valid = [str(p.relative_to(self.file.parent).with_suffix("")) for p in self.file.parent.glob("*/*.yaml")]
-            raise UserError(f"{self.file}: there is no base {name}{nearest(name, valid)}")
+            raise UserError(f"{self.file}: there is no base {name}{nearest(str(name), valid)}")
         return file
+
+
+def load_experiment(name: str, scale: str = FULL) -> Experiment:
+    """The experiment of a name at a scale. Raises `UserError` for an unknown one (naming the nearest) or a bad file."""
+    names = experiment_names()
+    if name not in names:
+        raise UserError(f"there is no experiment {name}{nearest(name, names)}: `list` shows {', '.join(names)}")
+    file = experiments_folder() / f"{name}.yaml"
+    values, scales = read_experiment_file(file, scale)
+    return Experiment(name=name, scale=scale, file=file, scales=tuple(scales), **values)
+
+
+def sample(search: dict[str, Any]) -> list[dict[str, Any]]:
+    """Different points of a random search, the same at each call: uniform, or uniform in the logarithm.
+
+    There are fewer than `runs` where whole numbers do not give so many.
+    """
+    generator = random.Random(0)
+    points: list[dict[str, Any]] = []
+    for _ in range(100 * search["runs"]):
+        point = {key: _draw(generator, limits) for key, limits in search["ranges"].items()}
+        if point not in points:
+            points.append(point)
+        if len(points) == search["runs"]:
+            break
+    return points
+
+
+def _draw(generator: random.Random, limits: dict[str, Any]) -> int | float:
+    low, high = limits["min"], limits["max"]
+    if isinstance(low, int):
+        return generator.randint(low, high)
+    if limits.get("distribution") == "log_uniform_values":
+        value = math.exp(generator.uniform(math.log(low), math.log(high)))
+    else:
+        value = generator.uniform(low, high)
+    return min(max(float(f"{value:.4g}"), low), high)  # four digits: the number is part of a run's name
+
+
+def _leaf(key: str, axes: list[str]) -> str:
+    """The last part of a key, or all of it where two axes end alike."""
+    leaf = key.rpartition(".")[2]
+    return leaf if sum(axis.rpartition(".")[2] == leaf for axis in axes) == 1 else key
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return "-".join(map(_text, value)) or "none"
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _refuse_duplicates(file: Path, cells: list[Cell]) -> None:
+    seen = set()
+    for cell in cells:
+        if cell.directory in seen:
+            raise UserError(f"{file}: two runs are the same: {cell.directory}")
+        seen.add(cell.directory)
 
 
 def directory_of(settings: RunSettings) -> Path:
     """`<env>/<variant>/seed_<n>`, the end of a run directory's path."""
-    safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in settings.env.id)
-    return Path(safe) / settings.name / f"seed_{settings.seed}"
+    return Path(_safe(settings.env.id)) / _safe(settings.name) / f"seed_{settings.seed}"
 
 
-def experiments_folder() -> Path:
-    """Where experiment files are: `experiments/` of the working directory, else of the checkout of this code."""
-    for folder in (Path.cwd() / "experiments", Path(__file__).resolve().parents[2] / "experiments"):
-        if folder.is_dir():
-            return folder
-    raise UserError("there is no folder named experiments here: run this in a checkout of the project")
-
-
-def list_experiments() -> list[Experiment]:
-    """All declared experiments, by name."""
-    return [load_experiment(file.stem) for file in sorted(experiments_folder().glob("*.yaml"))]
-
-
-def load_experiment(name: str) -> Experiment:
-    """The experiment of a name. Raises `UserError` for an unknown one (with the nearest) or a file that does not fit."""
-    folder = experiments_folder()
-    file = folder / f"{name}.yaml"
-    names = [path.stem for path in sorted(folder.glob("*.yaml"))]
-    if name not in names:
-        raise UserError(f"there is no experiment {name}{nearest(name, names)}: `list` shows {', '.join(names)}")
-    values = OmegaConf.to_container(read_yaml(file))
-    assert isinstance(values, dict)
-    for key in values:
-        if key not in KEYS:
-            raise UserError(f"{file}: unknown key {key}{nearest(str(key), list(KEYS))}")
-    for key in ("title", "question", "minutes"):
-        if key not in values:
-            raise UserError(f"{file}: the key {key} is missing")
-    variants = values.get("variants") or {}
-    if not isinstance(variants, dict) or not all(isinstance(value, dict) for value in variants.values()):
-        raise UserError(f"{file}: variants must map names to keys and values")
-    return Experiment(name=name, file=file, **{str(key): value for key, value in values.items()})
+def _safe(name: str) -> str:
+    """The name as one component of a path."""
+    text = "".join(c if c.isalnum() or c in "._-=," else "_" for c in name)
+    return text if text.strip(".") else "_" * len(text)

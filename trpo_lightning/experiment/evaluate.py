@@ -1,15 +1,18 @@
 """`evaluate`: returns of a trained policy, and a video of it."""
 
 import json
+import secrets
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from trpo_lightning.rollouts.episodes import run_episodes
 from trpo_lightning.rollouts.video import record_episode
+from trpo_lightning.settings import RunSettings, to_dict
 from trpo_lightning.threads import available_cores
 from trpo_lightning.training.export import TrainedPolicy, load
-from trpo_lightning.training.tracking import log_evaluation
+from trpo_lightning.training.tracking import first_line, open_run, resolve_mode
 
 
 def evaluate_run(run_dir: Path, which: str, episodes: int, seed: int, video: bool) -> None:
@@ -64,3 +67,57 @@ def _print(trained: TrainedPolicy, which: str, results: dict[str, np.ndarray]) -
         numbers = (returns.mean(), returns.std(), np.median(returns), returns.min(), returns.max())
         table.add_row(name, str(len(returns)), *(f"{number:.1f}" for number in numbers))
     Console(highlight=False, soft_wrap=True).print(table)
+
+
+def log_evaluation(run_dir: Path, settings: RunSettings, summary: dict[str, Any], video: Path | None) -> None:
+    """A W&B run of its own (job type `evaluation`) with the returns, the video and, online, the policy's lineage."""
+    mode = resolve_mode(settings.tracking.wandb)
+    if mode == "disabled":
+        return
+    status = run_dir / "status.json"
+    source = json.loads(status.read_text(encoding="utf-8")).get("wandb_run_id") if status.is_file() else None
+    run = open_run(
+        mode,
+        settings,
+        run_dir,
+        id=secrets.token_hex(4),  # never that of WANDB_RUN_ID, the run that trains
+        job_type="evaluation",
+        name=f"{settings.env.id} {settings.name} seed {settings.seed} evaluation",
+        config={**to_dict(settings), "evaluation_of": source},
+    )
+    if run is None:
+        return
+    try:
+        run.log(_evaluation_record(summary, video))
+        if source and not run.offline:
+            _use_policy(run, f"policy-{source}:{summary['policy']}")
+        run.finish()
+    except Exception as error:
+        print(f"warning: W&B did not take the evaluation ({first_line(error)}); it is in {run_dir / 'evaluation.json'}")
+
+
+def _evaluation_record(summary: dict[str, Any], video: Path | None) -> dict[str, Any]:
+    import wandb
+
+    rows = [
+        [name, episode, value]
+        for name in ("deterministic", "stochastic")
+        for episode, value in enumerate(summary[name]["returns"])
+    ]
+    record: dict[str, Any] = {
+        "env_steps": summary["env_steps"],
+        "evaluation/return_mean": summary["deterministic"]["mean"],
+        "evaluation/return_mean_stochastic": summary["stochastic"]["mean"],
+        "evaluation/returns": wandb.Table(columns=["policy", "episode", "return"], data=rows),
+    }
+    if video is not None:
+        record["evaluation/video"] = wandb.Video(str(video), format="mp4")
+    return record
+
+
+def _use_policy(run: Any, artifact: str) -> None:
+    """Lineage, where W&B has the policy: an interrupted run has not uploaded one."""
+    try:
+        run.use_artifact(artifact)
+    except Exception as error:
+        print(f"warning: the evaluation is not linked to {artifact} in W&B ({first_line(error)})")

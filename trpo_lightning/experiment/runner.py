@@ -1,90 +1,240 @@
-"""Runs what an experiment lacks, one run after the other, each in a process of its own."""
+"""Runs what an experiment lacks: several runs at a time, each on one thread in a process of its own."""
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from trpo_lightning.errors import UserError
-from trpo_lightning.experiment.config import changed_keys, recorded_settings, write_config
-from trpo_lightning.experiment.declaration import Cell, Experiment
+from trpo_lightning.errors import BUSY, UserError
+from trpo_lightning.experiment.config import RESUMABLE, changed_keys, recorded_settings, write_config
+from trpo_lightning.experiment.declaration import Cell
+from trpo_lightning.experiment.progress import ProgressView
+from trpo_lightning.settings import get, keys
 from trpo_lightning.threads import available_cores, thread_environment
 
 INTERRUPTED = (130, 143)
 """Exit codes of a run stopped by Ctrl-C or SIGTERM."""
+POLL_SECONDS = 0.2
+PRIVATE_VARIABLES = ("WANDB_SERVICE", "WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
+"""Of the process that starts runs: a child that inherits them would mix with its W&B run."""
 
 
 @dataclass(frozen=True)
 class CellResult:
-    """How a run of an experiment stands: `finished`, `interrupted` or `failed`."""
+    """How a run stands: finished, interrupted, failed, missing, running, or elsewhere (another process is at it)."""
 
     cell: Cell
     run_dir: Path
     state: str
 
 
-def run_experiment(experiment: Experiment, root: Path, arguments: list[str] | None = None) -> list[CellResult]:
-    """Do the runs that are missing; finished ones are left, interrupted ones resumed. A failed run does not stop the rest."""
-    cells = experiment.cells(arguments)
-    results = []
-    for number, cell in enumerate(cells, 1):
-        run_dir = root / cell.directory
-        print(f"\n[{number}/{len(cells)}] {run_dir}", flush=True)
-        state = _run(cell, run_dir)
-        results.append(CellResult(cell, run_dir, state))
-        if state == "interrupted":
-            break
-    return results
+@dataclass
+class _Child:
+    cell: Cell
+    run_dir: Path
+    process: subprocess.Popen
+    signals: int = 0
+    """How often it was told to stop."""
+
+
+def run_cells(
+    cells: list[Cell], root: Path, *, jobs: int | None = None, force: bool = False, log_lines: bool | None = None
+) -> list[CellResult]:
+    """Do the runs that are missing, `jobs` at a time (default: one for each core that a run leaves free).
+
+    Finished runs are left, interrupted ones resumed, and a failed one does not stop the rest. Ctrl-C and SIGTERM stop
+    all after their iteration, a second Ctrl-C at once. `force` moves earlier runs away and does all anew. Raises
+    `UserError` for a run directory with other settings, before anything starts.
+    """
+    for cell in cells:
+        _check(cell, root / cell.directory, force)
+    if force:
+        for cell in cells:
+            _move_away(root / cell.directory)
+    threads = max((cell.settings.threads or available_cores()) for cell in cells)
+    jobs = jobs or max(1, available_cores() // threads)
+    pool = _Pool(cells, root, jobs, log_lines if log_lines is not None else len(cells) <= 8)
+    return pool.run()
+
+
+class _Pool:
+    """At most `jobs` children at a time, and what is known of the rest."""
+
+    def __init__(self, cells: list[Cell], root: Path, jobs: int, log_lines: bool) -> None:
+        self.root, self.jobs = root, jobs
+        self.pending = deque(cells)
+        self.children: list[_Child] = []
+        self.results: dict[Path, CellResult] = {
+            c.directory: CellResult(c, root / c.directory, "missing") for c in cells
+        }
+        self.stopping = 0
+        """How many signals to stop came, the last of them:"""
+        self.signal_number = signal.SIGTERM
+        self.view = ProgressView(cells, root, log_lines)
+
+    def run(self) -> list[CellResult]:
+        with self._signals(), self.view, tempfile.TemporaryDirectory() as folder:
+            while self.children or (self.pending and not self.stopping):
+                while self.pending and not self.stopping and len(self.children) < self.jobs:
+                    self._start(self.pending.popleft(), Path(folder))
+                self._tell_to_stop()
+                self._reap()
+                self.view.update([child.run_dir for child in self.children])
+                time.sleep(POLL_SECONDS)
+        return list(self.results.values())
+
+    def _start(self, cell: Cell, folder: Path) -> None:
+        run_dir = self.root / cell.directory
+        if _is_locked(run_dir):
+            self._record(cell, "elsewhere", "another process is at it")
+            return
+        command = _command(cell, run_dir, folder)
+        if command is None:
+            self._record(cell, "finished", "finished before")
+            return
+        run_dir.mkdir(parents=True, exist_ok=True)
+        threads = cell.settings.threads or available_cores()
+        variables = {**os.environ, **thread_environment(threads)}
+        for name in PRIVATE_VARIABLES:
+            variables.pop(name, None)
+        with open(run_dir / "log.txt", "a", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                command, env=variables, stdout=log, stderr=log, stdin=subprocess.DEVNULL, process_group=0
+            )  # a group of its own: Ctrl-C in a terminal reaches it through this process only, so just once
+        self.children.append(_Child(cell, run_dir, process))
+        self.view.started(run_dir)
+
+    def _reap(self) -> None:
+        for child in [c for c in self.children if c.process.poll() is not None]:
+            self.children.remove(child)
+            code = child.process.returncode
+            if code == 0 or (code > 0 and is_finished(child.cell, child.run_dir)):
+                self._record(child.cell, "finished")
+            elif code in INTERRUPTED or (child.signals and code < 0) or child.signals > 1:
+                self._record(child.cell, "interrupted", "stopped; the next call resumes it")
+            elif code == BUSY:
+                self._record(child.cell, "elsewhere", "another process is at it")
+            else:
+                killed = f"killed by {signal.Signals(-code).name}; the last it said: " if code < 0 else ""
+                told = f"failed: {killed}{_last_line(child.run_dir)} (see {child.run_dir}/log.txt)"
+                self._record(child.cell, "failed", told)
+
+    def _record(self, cell: Cell, state: str, message: str = "") -> None:
+        run_dir = self.root / cell.directory
+        self.results[cell.directory] = CellResult(cell, run_dir, state)
+        self.view.ended(run_dir, state, message)
+
+    def _tell_to_stop(self) -> None:
+        """Pass on the signals that came: the first ends a run after its iteration, the third kills it."""
+        for child in self.children:
+            while child.signals < self.stopping:
+                child.signals += 1
+                child.process.send_signal(signal.SIGKILL if child.signals > 2 else self.signal_number)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Note Ctrl-C, SIGTERM and a closed terminal, for the loop to act on."""
+
+        def handle(number: int, _: object) -> None:
+            self.stopping += 1
+            self.signal_number = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
+            self.view.stopping = True
+
+        watched = [n for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+        before = {number: signal.signal(number, handle) for number in watched}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def results_so_far(cells: list[Cell], root: Path) -> list[CellResult]:
+    """How the runs stand, without starting any."""
+    return [CellResult(cell, root / cell.directory, _standing(root / cell.directory)) for cell in cells]
 
 
 def run_state(run_dir: Path) -> str | None:
     """The state in a run directory's `status.json`, or None if no run began there."""
     try:
-        return json.loads((run_dir / "status.json").read_text(encoding="utf-8"))["state"]
+        return str(json.loads((run_dir / "status.json").read_text(encoding="utf-8"))["state"])
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{run_dir / 'status.json'}: cannot be read: delete the run directory to start over") from error
 
 
-def _run(cell: Cell, run_dir: Path) -> str:
-    state = run_state(run_dir)
-    if state is not None:
-        changed = changed_keys(recorded_settings(run_dir), cell.settings)
-        if changed:
-            raise UserError(
-                f"{run_dir} was run with other settings ({', '.join(changed)}): move it away, or give the variant a new name"
-            )
-    with tempfile.TemporaryDirectory() as folder:
-        if state is None:
-            config = Path(folder) / "config.yaml"
-            write_config(cell.settings, config)
-            arguments = ["--config", str(config), "--run-dir", str(run_dir)]
-        elif state == "finished" and cell.settings.total_env_steps <= recorded_settings(run_dir).total_env_steps:
-            print("finished before", flush=True)
-            return state
-        else:
-            arguments = ["--resume", str(run_dir), f"total_env_steps={cell.settings.total_env_steps}"]
-        threads = cell.settings.threads or available_cores()
-        code = _call([sys.executable, "-m", "trpo_lightning", "train", *arguments], threads)
-    if code in INTERRUPTED:
-        return "interrupted"
-    return "failed" if code else "finished"
+def _standing(run_dir: Path) -> str:
+    """`status.json` says `running` of a run that was killed, too: only its lock tells."""
+    state = run_state(run_dir) or "missing"
+    if state != "running":
+        return state
+    return "elsewhere" if _is_locked(run_dir) else "interrupted"
 
 
-def _call(command: list[str], threads: int) -> int:
-    """The exit code of a child process that gets our SIGTERM; Ctrl-C reaches it by itself, and is waited for."""
-    with subprocess.Popen(command, env={**os.environ, **thread_environment(threads)}) as child:
-        before = signal.signal(signal.SIGTERM, lambda number, _: child.send_signal(number))
-        try:
-            while True:
-                try:
-                    return child.wait()
-                except KeyboardInterrupt:
-                    continue
-        finally:
-            signal.signal(signal.SIGTERM, before)
+def _is_locked(run_dir: Path) -> bool:
+    """Whether a process is at this run."""
+    try:
+        with open(run_dir / ".lock", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _has_begun(run_dir: Path) -> bool:
+    """A run that failed before its settings were recorded has not: it is done anew."""
+    return run_state(run_dir) is not None and (run_dir / "config.yaml").is_file()
+
+
+def _check(cell: Cell, run_dir: Path, force: bool) -> None:
+    if force and _is_locked(run_dir):
+        raise UserError(f"{run_dir}: another process is at this run: stop it before --force moves it away")
+    if force or not _has_begun(run_dir):
+        return
+    changed = changed_keys(recorded_settings(run_dir), cell.settings)
+    if changed:
+        raise UserError(
+            f"{run_dir} was run with other settings ({', '.join(changed)}): --force moves it away and runs it anew"
+        )
+
+
+def is_finished(cell: Cell, run_dir: Path) -> bool:
+    """Whether the run has all the steps that the cell asks for."""
+    steps = cell.settings.total_env_steps
+    return run_state(run_dir) == "finished" and steps <= recorded_settings(run_dir).total_env_steps
+
+
+def _move_away(run_dir: Path) -> None:
+    if run_dir.exists():
+        run_dir.rename(run_dir.with_name(f"{run_dir.name}.replaced-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"))
+
+
+def _command(cell: Cell, run_dir: Path, folder: Path) -> list[str] | None:
+    """What does or continues the run; None if there is nothing left to do."""
+    train = [sys.executable, "-m", "trpo_lightning", "train"]
+    if not _has_begun(run_dir):
+        config = folder / f"{len(list(folder.iterdir()))}.yaml"
+        write_config(cell.settings, config)
+        return [*train, "--config", str(config), "--run-dir", str(run_dir), "--quiet"]
+    if is_finished(cell, run_dir):
+        return None
+    before, after = recorded_settings(run_dir), cell.settings
+    changed = [key for key in keys() if key.startswith(RESUMABLE) and get(before, key) != get(after, key)]
+    return [*train, "--resume", str(run_dir), *(f"{key}={json.dumps(get(after, key))}" for key in changed), "--quiet"]
+
+
+def _last_line(run_dir: Path) -> str:
+    lines = (run_dir / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it left no message"

@@ -23,7 +23,7 @@ def conjugate_gradient(
 ) -> ConjugateGradientSolution:
     """Approximate the solution of (A + damping I) x = b from x = 0, A given as `matvec(v)` = A v.
 
-    Stops after `iterations`, at a relative residual of `tolerance`, or when p'(A + damping I)p is not positive (also NaN),
+    Stops after `iterations`, at a relative residual of `tolerance`, or if p'(A + damping I)p is not positive (or NaN),
     and keeps the iterate it has. Draws no random numbers. One more product than iterations: the residual that is
     returned is the true one, not the recursion's.
     """

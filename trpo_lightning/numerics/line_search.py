@@ -28,10 +28,12 @@ def backtracking_line_search(
     bound: float,
     ratio: float,
     max_backtracks: int,
+    least_improvement: float = 0.0,
 ) -> LineSearchResult:
     """Try theta + ratio^k full_step for k = 0 ... max_backtracks; take the first that improves within the bound.
 
     `evaluate(theta)` returns (objective, constraint); accepted is objective > objective(theta) and constraint <= bound.
+    `least_improvement` asks the full step for more than that rise, a shrunken one for its share of it (Armijo's rule).
     A candidate with non-finite values is refused like any other. `failure` says what was wrong with the last candidate.
     """
     start, _ = evaluate(theta)
@@ -44,8 +46,8 @@ def backtracking_line_search(
             failure = "surrogate or KL is not finite"
         elif constraint > bound:
             failure = "the KL is beyond delta"
-        elif objective <= start:
-            failure = "the surrogate does not improve"
+        elif objective - start <= fraction * least_improvement:
+            failure = "the surrogate does not improve enough" if least_improvement else "the surrogate does not improve"
         else:
             return LineSearchResult(candidate, True, fraction, k, objective - start, constraint)
     return LineSearchResult(theta, False, 0.0, max_backtracks, 0.0, 0.0, failure)

@@ -27,7 +27,8 @@ def generalized_advantages(
     """
     _check_shapes(rewards, values, terminated, ended, valid)
     alive, going = ~terminated & valid, ~ended & valid
-    delta = torch.where(valid, rewards + gamma * values[1:] * alive - values[:-1], 0.0)
+    bootstrap = torch.where(alive, values[1:], 0.0)  # not a product: a terminal observation may be non-finite
+    delta = torch.where(valid, rewards + gamma * bootstrap - values[:-1], 0.0)
     decay = going.to(delta.dtype) * (gamma * gae_lambda)
     advantages = torch.empty_like(delta)
     later = torch.zeros_like(delta[0])
@@ -63,11 +64,16 @@ def _check_shapes(rewards: Tensor, values: Tensor, *masks: Tensor) -> None:
 def standardize(x: Tensor, epsilon: float = 1e-8) -> Tensor:
     """(x - mean) / (std + epsilon) with the population's std: a constant or single `x` becomes zeros."""
     x = x.double()
+    if not len(x):
+        return x
+    x = x - x[:1]  # the mean of a constant may be off by rounding; that of zeros is exact
     return (x - x.mean()) / (x.std(correction=0) + epsilon)
 
 
 def explained_variance(predictions: Tensor, targets: Tensor) -> float:
-    """1 - Var(targets - predictions) / Var(targets): 1 is perfect, 0 is a constant's worth; NaN for constant targets."""
-    variance = float(targets.double().var(correction=0))
+    """1 - Var(targets - predictions) / Var(targets): 1 is perfect; NaN for constant targets."""
+    if not len(targets):
+        return float("nan")
+    variance = float((targets.double() - targets[:1].double()).var(correction=0))  # exactly 0 for a constant
     error = float((targets.double() - predictions.double()).var(correction=0))
     return 1.0 - error / variance if variance > 0.0 else float("nan")

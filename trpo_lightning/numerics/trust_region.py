@@ -5,6 +5,7 @@
 by one natural-gradient direction, a step to the boundary of the quadratic model, and a backtracking line search.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -49,13 +50,16 @@ def trust_region_step(
     step_length: str = "damped",
     backtrack_ratio: float = 0.8,
     max_backtracks: int = 10,
+    kl_slack: float | None = 1.0,
+    improvement_ratio: float = 0.0,
 ) -> TrustRegionStep:
-    r"""Solve the trust-region problem once: s ~ (A + damping I)^-1 g, step beta s, backtrack until L rises and KL <= delta.
+    r"""Solve the problem once: s ~ (A + damping I)^-1 g, step beta s, backtrack until L rises and KL <= delta.
 
     beta = sqrt(2 delta / s'(A + damping I)s) for `step_length="damped"` (what implementations do), and
-    sqrt(2 delta / s'As), the paper's, for `"undamped"`. Metrics: the KL found, the two quadratic predictions
-    step'A step / 2 and step'(A + damping I) step / 2, the surrogate's improvement, its first-order prediction g'step,
-    the step's 2-norm, CG iterations and true relative residual, and backtracks. Nothing raises on bad numbers: a
+    sqrt(2 delta / s'As), the paper's, for `"undamped"`. The search accepts KL <= kl_slack * delta (None: any) and a
+    rise of L above improvement_ratio times its first-order prediction. Metrics: the KL found, the two quadratic
+    predictions step'A step / 2 and step'(A + damping I) step / 2, the surrogate's rise, its prediction g'step, the
+    step's 2-norm, CG iterations and true relative residual, and backtracks. Nothing raises on bad numbers: a
     non-finite gradient, curvature or candidate, or a direction that is not one of ascent, is a rejection with a reason.
     """
     gradient = problem.gradient()
@@ -77,7 +81,13 @@ def trust_region_step(
 
     beta = (2.0 * delta / (damped_curvature if step_length == "damped" else curvature)) ** 0.5
     search = backtracking_line_search(
-        problem.evaluate, problem.theta, beta * s, bound=delta, ratio=backtrack_ratio, max_backtracks=max_backtracks
+        problem.evaluate,
+        problem.theta,
+        beta * s,
+        bound=math.inf if kl_slack is None else kl_slack * delta,
+        ratio=backtrack_ratio,
+        max_backtracks=max_backtracks,
+        least_improvement=improvement_ratio * beta * ascent,
     )
     metrics |= {"line_search/backtracks": float(search.backtracks), "line_search/accepted": float(search.accepted)}
     if not search.accepted:

@@ -5,7 +5,6 @@ number to refuse. Every quantity is joint over the action's dimensions and has s
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -166,19 +165,17 @@ class Bernoulli:
         return F.logsigmoid(torch.where(actions > 0, self.logits, -self.logits)).sum(-1)
 
     def entropy(self) -> Tensor:
-        return self._mean_of(lambda logits: -F.logsigmoid(logits))
+        p, log_p = self._outcomes()
+        return -_expectation(p, log_p).sum(-1)
 
     def kl(self, other: Self) -> Tensor:
-        sign = (1.0, -1.0)
-        return torch.stack(
-            [
-                torch.sigmoid(s * self.logits) * (F.logsigmoid(s * self.logits) - F.logsigmoid(s * other.logits))
-                for s in sign
-            ]
-        ).sum((0, -1))
+        p, log_p = self._outcomes()
+        return _expectation(p, log_p - other._outcomes()[1]).sum(-1)
 
-    def _mean_of(self, value: Callable[[Tensor], Tensor]) -> Tensor:
-        return sum(torch.sigmoid(x) * value(x) for x in (self.logits, -self.logits)).sum(-1)
+    def _outcomes(self) -> tuple[Tensor, Tensor]:
+        """Probabilities of a one and a zero, and their logarithms, each `[B, A, 2]`."""
+        logits = torch.stack([self.logits, -self.logits], dim=-1)
+        return torch.sigmoid(logits), F.logsigmoid(logits)
 
     def fisher_product(self, tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         p = torch.sigmoid(self.logits)

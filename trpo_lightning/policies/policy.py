@@ -10,7 +10,7 @@ from trpo_lightning.policies.networks import build_network, named_views
 from trpo_lightning.policies.spaces import ActionSpec, BinaryActions, ContinuousActions, DiscreteActions
 
 OUTPUT_GAIN = 0.01
-"""Initial scale of the last layer: actions start independent of the observation (Andrychowicz et al. 2021, sec. 3.2)."""
+"""Initial scale of the last layer: actions start independent of the observation (Andrychowicz et al. 2021)."""
 
 
 class Policy(nn.Module):
@@ -21,7 +21,7 @@ class Policy(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def at(self, theta: Tensor, observations: Tensor) -> Any:
-        """The distributions that parameters `theta` `[P]` would give, differentiable in `theta`; the module is unchanged."""
+        """The distributions that `theta` `[P]` would give, differentiable in `theta`; the module is unchanged."""
         return torch.func.functional_call(self, named_views(self, theta), (observations,))
 
 

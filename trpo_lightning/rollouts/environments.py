@@ -5,7 +5,7 @@ with reward 0: a fake transition, which the sampling schemes leave out.
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 
@@ -70,7 +70,7 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 
 
-def refuse_kwargs(settings: EnvSettings, error: Exception) -> Any:
+def refuse_kwargs(settings: EnvSettings, error: Exception) -> NoReturn:
     """Raise the one-line error for an environment that could not be built."""
     kwargs = f" with env.kwargs={settings.kwargs}" if settings.kwargs else ""
     raise UserError(f"env.id={settings.id}{kwargs} could not be built: {one_line(error)}") from error

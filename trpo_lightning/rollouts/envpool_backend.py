@@ -12,6 +12,9 @@ from trpo_lightning.rollouts.environments import EnvironmentSpec, refuse_kwargs
 from trpo_lightning.rollouts.spaces import action_spec, check_observations, door, flatten_batch
 from trpo_lightning.settings import EnvSettings
 
+NO_LIMIT = 2**31 - 1
+"""EnvPool's `max_episode_steps` where an environment has no time limit."""
+
 
 def installed() -> bool:
     """Whether the extra is there."""
@@ -19,7 +22,7 @@ def installed() -> bool:
 
 
 def suits(settings: EnvSettings) -> bool:
-    """Whether `auto` takes EnvPool: it has the id, and gymnasium's version has the same spaces and time limit.
+    """Whether `auto` takes EnvPool: it has the id, and gymnasium lacks it or has the same spaces and time limit.
 
     Environments with keyword arguments go to gymnasium, whose names for them count.
     """
@@ -29,6 +32,8 @@ def suits(settings: EnvSettings) -> bool:
 
     if settings.id not in envpool.list_all_envs():
         return False
+    if settings.id not in gymnasium_backend.registered_ids():
+        return True
     try:
         mine, theirs = describe(settings), gymnasium_backend.describe(settings)
     except UserError:
@@ -69,7 +74,8 @@ def describe(settings: EnvSettings) -> EnvironmentSpec:
     check_observations(pool.observation_space, settings.id)
     example = flatten_batch(pool.observation_space, pool.reset()[0])
     limit = int(pool.spec.config.max_episode_steps)
-    return EnvironmentSpec(example.shape[1:], action_spec(pool.action_space, settings.id), limit or None, "envpool")
+    actions = action_spec(pool.action_space, settings.id)
+    return EnvironmentSpec(example.shape[1:], actions, limit if 0 < limit < NO_LIMIT else None, "envpool")
 
 
 class EnvPoolEnvironments:

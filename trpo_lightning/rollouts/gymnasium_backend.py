@@ -56,6 +56,11 @@ def make_one(settings: EnvSettings, **kwargs: Any) -> gym.Env:
     return env
 
 
+def registered_ids() -> list[str]:
+    """All ids that gymnasium knows."""
+    return list(gym.registry)
+
+
 def _close_ids(env_id: str) -> str:
     ids = {name.lower(): name for name in gym.registry}
     matches = [ids[match] for match in difflib.get_close_matches(env_id.lower(), ids, n=3, cutoff=0.5)]
@@ -96,7 +101,7 @@ class GymnasiumEnvironments:
         self._door = door(self._envs.single_action_space)
 
     def reset(self) -> np.ndarray:
-        observations, _ = self._envs.reset(seed=self._seeds)
+        observations, _ = self._envs.reset(seed=list(self._seeds))
         return flatten_batch(self._space, observations)
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

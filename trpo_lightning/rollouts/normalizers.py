@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from trpo_lightning.settings import NormalizeSettings
 
-EPSILON = 1e-8
+EPSILON = 1e-12
+"""A variance up to this, or up to rounding of the mean, counts as none: the feature is constant."""
 
 
 class RunningMoments(nn.Module):
@@ -24,7 +25,7 @@ class RunningMoments(nn.Module):
 
     def merge(self, rows: np.ndarray) -> None:
         """Take in rows `[B, *shape]`; rows with a non-finite number are left out."""
-        rows = rows[np.isfinite(rows).reshape(len(rows), -1).all(1)].astype(np.float64)
+        rows = rows[np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))].astype(np.float64)
         if not len(rows):
             return
         mean = torch.from_numpy(np.asarray(rows.mean(0)))
@@ -38,9 +39,10 @@ class RunningMoments(nn.Module):
     def std(self) -> Tensor:
         """Standard deviation; 1 before anything was seen and where nothing varies."""
         variance = self.sum_of_squares / self.count.clamp(min=1.0)
-        return torch.where(variance > EPSILON, variance.sqrt(), torch.ones_like(variance))
+        constant = variance <= torch.clamp(1e-20 * self.mean.square(), min=EPSILON)
+        return torch.where(constant, torch.ones_like(variance), variance.sqrt())
 
-    def _apply(self, fn, recurse=True):  # noqa: ANN001, ANN202
+    def _apply(self, fn, recurse=True):
         return self  # statistics stay on the CPU and in float64, where the collector uses them
 
 

@@ -12,8 +12,9 @@ class Rollout:
     """Slots `[T, N]` of T steps in N environments, as arrays on the CPU.
 
     `observations` `[T + 1, N, *O]` are what the policy saw; row t + 1 is what step t returned, at an episode's end its
-    last observation. `actions` `[T, N, A]` are as sampled, `log_probs` `[T, N]` theirs at collection, `rewards` `[T, N]`
-    as the update sees them. A slot with `valid` False only reset its environment: everything in it is to be ignored.
+    last observation. `actions` `[T, N, A]` are as sampled, `log_probs` `[T, N]` theirs at collection, `rewards`
+    `[T, N]` as the update sees them. In a slot with `valid` False
+    the environment only reset: everything in it is to be ignored.
     """
 
     observations: np.ndarray

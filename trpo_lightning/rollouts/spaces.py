@@ -23,7 +23,7 @@ def action_spec(space: spaces.Space, env_id: str) -> ActionSpec:
         case spaces.MultiBinary():
             return BinaryActions(int(np.prod(space.shape)))
     raise UserError(
-        f"env.id={env_id}: action space {space} is not supported: use Box of floats, Discrete, MultiDiscrete or MultiBinary"
+        f"env.id={env_id}: action space {space} is not one of Box of floats, Discrete, MultiDiscrete, MultiBinary"
     )
 
 
@@ -70,4 +70,4 @@ def flatten_batch(space: spaces.Space, observations: Any) -> np.ndarray:
         return np.concatenate([flatten_batch(part, batch) for part, batch in pairs], axis=1)
     if isinstance(space, spaces.Box | spaces.MultiBinary):
         return np.asarray(observations).reshape(len(observations), -1)
-    return np.stack([gym.spaces.flatten(space, row) for row in observations])
+    return np.stack([np.asarray(gym.spaces.flatten(space, row)) for row in observations])

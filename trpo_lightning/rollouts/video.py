@@ -28,7 +28,7 @@ class Actor(Protocol):
 
 
 def record_episode(actor: Actor, file: Path, seed: int) -> float:
-    """Write an mp4 of one episode of the deterministic policy; its return. Raises `UserError` where it cannot be drawn."""
+    """Write an mp4 of an episode of the deterministic policy; its return. Raises `UserError` if it cannot be drawn."""
     try:
         import imageio.v3 as iio
         import imageio_ffmpeg  # noqa: F401

@@ -29,7 +29,7 @@ class UpdateRule:
         self.settings = settings
 
     def update(self, policy: Policy, batch: Batch, generator: torch.Generator) -> RuleResult:
-        """New parameters from a batch collected with `policy` as it is. `generator` is the rule's own for this iteration."""
+        """New parameters from a batch collected with `policy` as it is; `generator` is this iteration's own."""
         raise NotImplementedError(f"{type(self).__name__} has no update")
 
     def state_dict(self) -> dict[str, Any]:
@@ -48,6 +48,6 @@ class ParameterUpdate(torch.optim.Optimizer):
         self._policy = policy
 
     @torch.no_grad()
-    def step(self, closure: Any) -> None:
+    def step(self, closure: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """`closure()` returns theta `[P]`."""
         assign_parameter_vector(self._policy, closure())

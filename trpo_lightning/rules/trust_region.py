@@ -39,6 +39,8 @@ class TrustRegionRule(UpdateRule):
             step_length=s.step_length,
             backtrack_ratio=s.backtrack_ratio,
             max_backtracks=s.max_backtracks,
+            kl_slack=s.kl_slack,
+            improvement_ratio=s.improvement_ratio,
         )
         seconds = {"cg": 0.0, **timer.seconds}
         seconds["overhead"] = time.perf_counter() - began - sum(seconds.values())
@@ -78,7 +80,7 @@ def fisher_rows(rows: int, fraction: float, generator: torch.Generator) -> Tenso
 def surrogate_gradient(policy: Policy, batch: Batch, chunk: int = CHUNK) -> Tensor:
     """The surrogate's gradient `[P]` at the policy's own parameters: the mean of A grad log pi."""
     parameters = list(policy.parameters())
-    total = torch.zeros(sum(p.numel() for p in parameters), device=batch.observations.device)
+    total = torch.zeros_like(parameter_vector(policy))
     for part in _slices(len(batch), chunk):
         log_prob = policy(batch.observations[part]).log_prob(batch.actions[part])
         surrogate = importance_sampled_surrogate(log_prob, log_prob.detach(), batch.advantages[part])

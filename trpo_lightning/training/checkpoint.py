@@ -89,7 +89,7 @@ def save(state: dict[str, Any], path: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A state from a file. Raises `UserError` naming the file for one that is missing, foreign, damaged or of another version."""
+    """A state from a file. Raises `UserError` naming a file that is missing, foreign, damaged or of another version."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -134,6 +134,6 @@ class BarrierCallback(pl.Callback):
         if not self._episodes and pl_module.spec.max_episode_steps is None:
             print(
                 f"warning: env.id={pl_module.settings.env.id} has no time limit, and no episode ended within "
-                f"{pl_module.barrier_interval} iterations: set env.max_episode_steps, or every barrier cuts all episodes"
+                f"{pl_module.barrier_interval} iterations: set env.max_episode_steps, or each barrier cuts them all"
             )
         self._episodes = 0

@@ -5,8 +5,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from trpo_lightning.training.module import TRPO
-
-COLUMNS = f"{'iteration':>9}  {'env steps':>10}  {'return':>9}  {'KL':>7}  {'steps/s':>8}"
+from trpo_lightning.training.update_line import HEADER, update_line
 
 
 class ConsoleCallback(pl.Callback):
@@ -25,7 +24,7 @@ class ConsoleCallback(pl.Callback):
             f"[bold]{self.title}[/bold]: {settings.env.num_envs} environments on {spec.backend}, "
             f"{settings.rollout.steps_per_iteration} steps an iteration, barriers every {pl_module.barrier_interval}"
         )
-        self.console.print(f"[dim]{COLUMNS}[/dim]")
+        self.console.print(f"[dim]{HEADER}[/dim]")
         if self.console.is_terminal:
             parts = (BarColumn(40), TextColumn("{task.percentage:3.0f} %"), TimeElapsedColumn(), TimeRemainingColumn())
             self._progress = Progress(TextColumn("{task.description}"), *parts, console=self.console, transient=True)
@@ -36,7 +35,7 @@ class ConsoleCallback(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The iteration's line."""
         assert isinstance(pl_module, TRPO)
-        self.console.print(line(pl_module.row))
+        self.console.print(update_line(pl_module.row))
         if self._progress is not None:
             self._progress.update(self._task, completed=pl_module.env_steps)
 
@@ -52,18 +51,3 @@ class ConsoleCallback(pl.Callback):
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
-
-
-def line(row: dict) -> str:
-    """One update for a person: no return before the first episode ended, and why an update was rejected."""
-    mean = row.get("episode/return_mean")
-    text = (
-        f"{row['iteration']:>9}  {row['env_steps']:>10,}  {'-' if mean is None else f'{mean:.1f}':>9}  "
-        f"{row.get('trust_region/kl', float('nan')):>7.4f}  {row['time/steps_per_second']:>8,.0f}"
-    )
-    evaluation = row.get("evaluation/return_mean")
-    if evaluation is not None:
-        text += f"  [green]evaluation {evaluation:.1f}[/green]"
-    if row["update/rejection_reason"]:
-        text += f"  [yellow]rejected: {row['update/rejection_reason']}[/yellow]"
-    return text

@@ -3,6 +3,7 @@
 import copy
 import time
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 
@@ -20,9 +21,11 @@ class EvaluationCallback(pl.Callback):
     def __init__(self, best_path: Path | None = None) -> None:
         self.best_path = best_path
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Adds to the row of the iteration that just ended."""
-        del trainer
+        del trainer, outputs, batch, batch_idx
         assert isinstance(pl_module, TRPO)
         every = pl_module.settings.evaluation.every
         if not every or pl_module.iteration % every:

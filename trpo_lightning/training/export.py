@@ -78,7 +78,8 @@ def export(module: TRPO, path: Path, **metadata: Any) -> None:
 def load(run_dir: str | Path, which: str = "last") -> TrainedPolicy:
     """The policy of a run directory (`which` is `last` or `best`) or of an exported `.pt` file.
 
-    `last` is the policy at the run's end, or at its latest barrier while it goes on. Raises `UserError` where there is no such policy.
+    `last` is the policy at the run's end, or at its latest barrier while it goes on. Raises `UserError` where there is
+    no such policy.
     """
     path = Path(run_dir)
     if path.is_file():

@@ -4,8 +4,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
-
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write to a temporary name in the same folder, flush it to the disk, rename it. Raises `OSError`."""
@@ -28,6 +26,8 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def plain(value: Any) -> Any:
     """Ordered dicts as dicts and tuples as lists, so that a file holds nothing but tensors and plain values."""
+    import torch
+
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

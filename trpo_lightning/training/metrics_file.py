@@ -30,7 +30,7 @@ class MetricsFile(Logger):
         writer.writeheader()
         writer.writerows(rows)
         write_atomically(path, text.getvalue().encode())
-        self._file = open(path, "a", encoding="utf-8", newline="")  # noqa: SIM115
+        self._file = open(path, "a", encoding="utf-8", newline="")
         self._writer = csv.DictWriter(self._file, list(METRICS), lineterminator="\n")
 
     @property
@@ -57,7 +57,7 @@ class MetricsFile(Logger):
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The whole rows of a metrics file, as text; a torn last line is left out. Raises `UserError` for a foreign file."""
+    """The whole rows of a metrics file, as text; without a torn last line. Raises `UserError` if foreign."""
     if not path.exists():
         return []
     with open(path, encoding="utf-8", errors="replace", newline="") as file:
@@ -71,5 +71,5 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         for row in reader:
             if None in row or None in row.values() or not row["iteration"].isdigit():
                 break
-            rows.append(row)
+            rows.append({name: row.get(name, "") for name in METRICS})
         return rows

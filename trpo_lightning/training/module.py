@@ -15,6 +15,7 @@ from trpo_lightning.numerics.returns import (
     generalized_advantages,
     standardize,
 )
+from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy, build_policy
 from trpo_lightning.randomness import Stream, torch_generator
 from trpo_lightning.rollouts.environments import describe_environment
@@ -22,10 +23,11 @@ from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.rollout import Batch, Rollout, valid_rows
 from trpo_lightning.rollouts.single_path import SinglePathCollector
 from trpo_lightning.rules import build_rule
-from trpo_lightning.rules.rule import ParameterUpdate
+from trpo_lightning.rules.rule import ParameterUpdate, RuleResult
 from trpo_lightning.settings import RunSettings, from_keywords
 from trpo_lightning.training.data import RolloutLoader
 from trpo_lightning.training.metrics import METRICS, TEXT_METRICS
+from trpo_lightning.training.noise import quiet_warnings
 from trpo_lightning.values.network import NetworkValueFunction
 
 EPISODES_BETWEEN_BARRIERS = 5
@@ -37,8 +39,8 @@ class TRPO(pl.LightningModule):
     """Trust-region policy optimization (Schulman et al. 2015) with GAE (Schulman et al. 2016).
 
     `TRPO("Hopper-v5", delta=0.02)`: settings by keyword, with the defaults of the command line; a group as a dict,
-    `policy={"hidden_sizes": [32]}`. One Lightning epoch is one iteration, so `max_epochs` counts iterations; training also
-    ends at `total_env_steps`. Raises `UserError` for settings or environments that cannot work.
+    `policy={"hidden_sizes": [32]}`. One Lightning epoch is one iteration, so `max_epochs` counts iterations; training
+    also ends at `total_env_steps`. Raises `UserError` for settings or environments that cannot work.
     """
 
     def __init__(self, env_id: str | None = None, *, settings: RunSettings | None = None, **keywords: Any) -> None:
@@ -87,12 +89,13 @@ class TRPO(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Refuse trainers that would change the algorithm in silence."""
+        quiet_warnings()
         if self.trainer.world_size > 1:
             raise UserError(
                 f"one device a run, not {self.trainer.world_size}: use Trainer(devices=1) and more environments"
             )
-        if self.trainer.precision not in ("32-true", "64-true"):
-            raise UserError(f"Trainer(precision={self.trainer.precision!r}): the update needs 32-true or 64-true")
+        if self.trainer.precision != "32-true":
+            raise UserError(f"Trainer(precision={self.trainer.precision!r}): the update needs 32-true")
 
     def configure_optimizers(self) -> ParameterUpdate:
         """The policy's update, Lightning's one counted step; the value function keeps its own optimizer."""
@@ -130,7 +133,7 @@ class TRPO(pl.LightningModule):
         generator = torch_generator(self.settings.seed, Stream.FISHER_SUBSET, self.iteration)
         with torch.no_grad():
             entropy = float(self.policy(batch.observations).entropy().mean())
-        result = self.rule.update(self.policy, batch, generator)
+        result = self.rule.update(self.policy, batch, generator) if len(batch) else self._nothing_to_learn_from()
         self.optimizers().step(lambda: result.theta)  # type: ignore[union-attr]
         seconds |= result.seconds
 
@@ -162,14 +165,19 @@ class TRPO(pl.LightningModule):
         if self.env_steps >= self.settings.total_env_steps:
             self.trainer.should_stop = True
 
+    def _nothing_to_learn_from(self) -> RuleResult:
+        """A rollout of one step in which every environment only reset."""
+        return RuleResult(parameter_vector(self.policy), "the rollout has no transition")
+
     def _advantages(self, rollout: Rollout) -> tuple[Batch, torch.Tensor, torch.Tensor]:
         """The batch of valid transitions, value targets `[B]` and the values `[B]` they are measured against."""
         s, device = self.settings, self.device
         slots = rollout.observations.shape[:2]
         observations = torch.from_numpy(rollout.observations)
         values = self.value_function.predict(observations.flatten(0, 1).to(device)).cpu().double().view(slots)
-        ended = torch.from_numpy(rollout.terminated | rollout.truncated)
-        arrays = (rollout.rewards, rollout.terminated, rollout.valid)
+        ends = rollout.terminated | rollout.truncated
+        ended = torch.from_numpy(ends)
+        arrays = (rollout.rewards, rollout.terminated if s.value.bootstrap_time_limits else ends, rollout.valid)
         rewards, terminated, valid = (torch.from_numpy(array) for array in arrays)
         masks = (terminated, ended, valid)
         advantages = generalized_advantages(rewards, values, *masks, gamma=s.gamma, gae_lambda=s.gae_lambda)

@@ -2,10 +2,8 @@
 
 import fcntl
 import json
-import logging
 import os
 import signal
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from trpo_lightning.errors import UserError
+from trpo_lightning.errors import BusyError, UserError
 from trpo_lightning.settings import RunSettings
 from trpo_lightning.training.checkpoint import BarrierCallback, barrier_files, read, restore
 from trpo_lightning.training.console import ConsoleCallback
@@ -25,6 +23,7 @@ from trpo_lightning.training.export import export
 from trpo_lightning.training.files import write_atomically
 from trpo_lightning.training.metrics_file import MetricsFile, read_rows
 from trpo_lightning.training.module import TRPO
+from trpo_lightning.training.noise import quiet_lightning
 from trpo_lightning.training.provenance import provenance
 from trpo_lightning.training.tracking import RunTracker, start_tracking
 
@@ -47,18 +46,23 @@ def train_run(
     write_config: Callable[[RunSettings, Path], None],
     resume: bool = False,
     quiet: bool = False,
+    check_settings: Callable[[RunSettings], None] | None = None,
 ) -> RunOutcome:
     """Train until `total_env_steps`, SIGTERM or Ctrl-C, and leave everything in `run_dir`.
 
-    `resume` continues from the newest good barrier, or from the beginning if there is none yet. Raises `UserError` if the
-    directory holds a run already (without `resume`), or if another process is at it.
+    `resume` continues from the newest good barrier, or from the beginning if there is none yet. Raises `UserError` if
+    the directory holds a run already (without `resume`), or if another process is at it. `check_settings` may raise on
+    the settings that W&B's config gives back.
     """
-    _quiet_third_parties()
+    quiet_lightning()
     with _locked(run_dir):
         if not resume and (run_dir / "metrics.csv").exists():
             raise UserError(
                 f"{run_dir} holds a run already: continue it with --resume {run_dir}, or choose another name="
             )
+        if resume and _reached(run_dir, settings.total_env_steps):
+            status = _status(run_dir)
+            return RunOutcome(run_dir, "finished", status["iteration"], status["env_steps"])
         state = _newest_barrier(run_dir) if resume else None
         rows = read_rows(run_dir / "metrics.csv")
         tracker, settings = start_tracking(
@@ -68,20 +72,27 @@ def train_run(
             name=f"{settings.env.id} {settings.name} seed {settings.seed}",
             job_type="train",
             tags=[_git_tag()],
-            skip_iterations=max((int(row["iteration"]) for row in rows), default=0),
+            rows=rows,
+            keep_iterations=state["iteration"] if state else 0,
             resume=resume,
         )
-        outcome = None
+        outcome: RunOutcome | None = None
         try:
+            if check_settings is not None:
+                check_settings(settings)
             outcome = _fit(settings, run_dir, state, tracker, write_config, quiet)
+            return outcome
+        except KeyboardInterrupt:
+            _write_status(run_dir, "interrupted")
+            raise
+        except BaseException:
+            _write_status(run_dir, "failed")
+            raise
         finally:
             if tracker is not None:
                 stopped = outcome is not None and outcome.state == "interrupted"
                 code = 128 + outcome.signal_number if stopped and outcome else (0 if outcome else 1)
-                tracker.finish(code, preempting=stopped)
-            if outcome is None:
-                _write_status(run_dir, "failed")
-        return outcome
+                tracker.finish(code, preempting=code == 128 + signal.SIGTERM)
 
 
 def _fit(
@@ -168,14 +179,14 @@ def _locked(run_dir: Path) -> Iterator[None]:
     """Hold the run directory for this process; the lock goes with the process, however it ends."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        file = open(run_dir / ".lock", "a", encoding="utf-8")  # noqa: SIM115
+        file = open(run_dir / ".lock", "a", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{run_dir}: cannot be written: {error.strerror}") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"{run_dir}: another process is at this run") from error
+            raise BusyError(f"{run_dir}: another process is at this run") from error
         yield
 
 
@@ -207,28 +218,27 @@ def _append_provenance(run_dir: Path, module: TRPO, run_id: str | None, state: d
 
 
 def _write_status(run_dir: Path, state: str, module: TRPO | None = None, **facts: Any) -> None:
-    path = run_dir / "status.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    before = _status(run_dir)
     now = {"iteration": module.iteration, "env_steps": module.env_steps} if module else {}
     record = {**before, "state": state, "pid": os.getpid(), **now, **facts}
-    write_atomically(path, json.dumps(record, indent=2).encode() + b"\n")
+    write_atomically(run_dir / "status.json", json.dumps(record, indent=2).encode() + b"\n")
+
+
+def _status(run_dir: Path) -> dict[str, Any]:
+    path = run_dir / "status.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _reached(run_dir: Path, env_steps: int) -> bool:
+    status = _status(run_dir)
+    return status.get("state") == "finished" and status.get("env_steps", 0) >= env_steps
 
 
 def _recorded_run_id(run_dir: Path) -> str | None:
-    path = run_dir / "status.json"
-    recorded = json.loads(path.read_text(encoding="utf-8")).get("wandb_run_id") if path.exists() else None
-    return recorded or os.environ.get("WANDB_RUN_ID")
+    return _status(run_dir).get("wandb_run_id") or os.environ.get("WANDB_RUN_ID")
 
 
 def _git_tag() -> str:
     from trpo_lightning.training.provenance import git_state
 
     return git_state().get("describe") or ""
-
-
-def _quiet_third_parties() -> None:
-    """No adverts and no notes about hardware that the run does not use."""
-    for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
-    warnings.filterwarnings("ignore", message=".*GPU available but not used.*")

@@ -1,29 +1,46 @@
-"""Weights & Biases on top of the local files: it never stops or slows a run, and its absence loses nothing."""
+"""Weights & Biases on top of the local files: it never stops or slows a run, and its absence loses nothing.
 
+`metrics.csv` is the record; W&B gets each of its rows once. A process that continues a run first finds out which
+iterations W&B has, sends those of the file that it lacks, and skips those that are computed again: online the server
+knows, offline the recordings in the run directory tell. An offline recording that was not sent yet is superseded by the
+next one, which repeats its rows, because a killed process may have lost some of them.
+"""
+
+import copy
 import netrc
 import os
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from pytorch_lightning.loggers import WandbLogger
 
-from trpo_lightning.errors import UserError
-from trpo_lightning.settings import RunSettings, from_dict, keys, to_dict
+from trpo_lightning.errors import UserError, nearest
+from trpo_lightning.settings import SWEEP_CELL, RunSettings, from_dict, keys, to_dict
+from trpo_lightning.training.recordings import Recording, sent_offline
 
-INIT_TIMEOUT = 30
-"""Seconds until a server that does not answer is given up and the run is recorded offline."""
+CONNECT_TIMEOUT = 5
+INIT_TIMEOUT = 20
+"""Seconds until a server that cannot be connected to, or does not answer, is given up and the run recorded offline."""
+FINISH_TIMEOUT = 60
+"""Seconds that a run waits at its end for W&B to take what is left."""
 
 
 class RunTracker(WandbLogger):
-    """Lightning's W&B logger over a run of ours: whole rows, `env_steps` as x axis, each iteration once."""
+    """Lightning's W&B logger over a run of ours: whole rows, `env_steps` as x axis, each iteration once.
+
+    W&B has the iterations up to `sent_iterations` already.
+    """
 
     accepts_text = True
 
-    def __init__(self, run: Any, skip_iterations: int = 0) -> None:
+    def __init__(self, run: Any, run_dir: Path, sent_iterations: int = 0) -> None:
         super().__init__(experiment=run)
-        self.run, self._skip, self._warned = run, skip_iterations, False
+        self.run, self.run_dir = run, run_dir
+        self._sent, self._warned = sent_iterations, False
         run.define_metric("env_steps")
         run.define_metric("*", step_metric="env_steps")
 
@@ -31,18 +48,18 @@ class RunTracker(WandbLogger):
         """The whole config went to `wandb.init`."""
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """One row; rows up to `skip_iterations` were sent before the run was interrupted."""
-        if metrics["iteration"] <= self._skip:
+        """Hand over one row, without its empty values; it is sent in the background."""
+        if metrics["iteration"] <= self._sent:
             return
         try:
             self.run.log({name: value for name, value in metrics.items() if value is not None and value == value})
-        except Exception as error:  # a broken connection must not end training; the row is in metrics.csv
+        except Exception as error:  # whatever is wrong with W&B must not end training; the row is in metrics.csv
             if not self._warned:
-                print(f"warning: W&B does not take metrics any more ({error}); metrics.csv has them all")
+                print(f"warning: W&B does not take metrics any more ({first_line(error)}); metrics.csv has them all")
                 self._warned = True
 
     def log_policies(self, files: dict[str, Path], metadata: dict[str, Any]) -> None:
-        """Upload exported policies as one artifact with an alias for each file that is there."""
+        """Upload exported policies as versions of one artifact, with an alias for each file that is there."""
         import wandb
 
         try:
@@ -52,16 +69,20 @@ class RunTracker(WandbLogger):
                     artifact.add_file(str(path), name="policy.pt")
                     self.run.log_artifact(artifact, aliases=[alias])
         except Exception as error:
-            print(f"warning: W&B did not take the policies ({error}); they are in {next(iter(files.values())).parent}")
+            folder = self.run_dir / "checkpoints"
+            print(f"warning: W&B did not take the policies ({first_line(error)}); they are in {folder}")
 
     def finish(self, exit_code: int, *, preempting: bool = False) -> None:
-        """End the run in W&B; `preempting` asks for it to be queued again."""
+        """End the run in W&B; `preempting` asks a sweep to queue it again."""
         try:
             if preempting:
                 self.run.mark_preempting()
             self.run.finish(exit_code=exit_code)
         except Exception as error:
-            print(f"warning: W&B did not finish ({error}); wandb sync {self.run.dir} sends what is missing")
+            print(
+                f"warning: W&B does not have all of this run ({first_line(error)}); "
+                f"later: python -m trpo_lightning train --resume {self.run_dir}"
+            )
 
 
 def resolve_mode(mode: str) -> str:
@@ -77,13 +98,14 @@ def resolve_mode(mode: str) -> str:
 
 
 def _has_key() -> bool:
+    """Whether W&B finds a key without asking for one."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    import wandb
-
-    host = urlsplit(wandb.Settings().base_url).netloc
+    client = _client()
+    if client.api_key:
+        return True
     try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(urlsplit(client.base_url).netloc) is not None
     except (OSError, netrc.NetrcParseError):
         return False
 
@@ -96,57 +118,127 @@ def start_tracking(
     name: str,
     job_type: str,
     tags: list[str],
-    skip_iterations: int = 0,
+    rows: Iterable[Mapping[str, str]] = (),
+    keep_iterations: int = 0,
     resume: bool = False,
 ) -> tuple[RunTracker | None, RunSettings]:
     """Start (or continue) the W&B run; returns the settings that W&B's config says, the run's only truth.
 
-    A server that does not answer, or refuses the key, makes the run an offline one, with a line that says how to send it later.
+    `rows` are those of `metrics.csv`, of which a continued run keeps the first `keep_iterations`. A server that does
+    not answer, or refuses the key, makes the run an offline one, with a line that says how to send it later.
     """
     mode = resolve_mode(settings.tracking.wandb)
     if mode == "disabled":
         return None, settings
+    before = set((run_dir / "wandb").glob("*run-*"))
+    run = open_run(
+        mode,
+        settings,
+        run_dir,
+        job_type=job_type,
+        name=name,
+        tags=[tag[:64] for tag in [*tags, *settings.tracking.tags] if tag],
+        id=run_id,
+        resume="allow" if resume else None,
+        config=to_dict(settings),
+    )
+    if run is None:
+        return None, settings
+    try:
+        settings = read_back(run.config)
+    except UserError:
+        run.finish(exit_code=2)
+        raise
+    return _track(run, run_dir, before, list(rows), keep_iterations), settings
+
+
+def _track(run: Any, run_dir: Path, before: set[Path], rows: list[Mapping[str, str]], keep: int) -> RunTracker:
+    """Send what W&B lacks of the rows that are kept; `before` are the recordings of earlier processes."""
+    earlier = [Recording(path) for path in before if path.name.endswith(f"-{run.id}")]
+    sent = run.starting_step
+    if run.offline:
+        sent = sent_offline(earlier, max((int(row["iteration"]) for row in rows), default=0))
+        Recording(Path(run.dir).parent).begin(sent)
+    tracker = RunTracker(run, run_dir, sent)
+    for row in rows:
+        if int(row["iteration"]) <= keep:
+            tracker.log_metrics({name: _value(text) for name, text in row.items() if text})
+    for recording in earlier:
+        recording.supersede()
+    return tracker
+
+
+def _value(text: str) -> int | float | str:
+    """A cell of `metrics.csv`."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
+def open_run(mode: str, settings: RunSettings, run_dir: Path, **arguments: Any) -> Any:
+    """`wandb.init`, offline where online fails; None, with a line why, where both do."""
     import wandb
 
-    arguments: dict[str, Any] = {
-        "project": settings.tracking.project,
-        "entity": settings.tracking.entity,
-        "group": settings.tracking.group,
-        "job_type": job_type,
-        "name": name,
-        "tags": [tag[:64] for tag in [*tags, *settings.tracking.tags] if tag],
-        "dir": str(run_dir),
-        "id": run_id,
-        "resume": "allow" if resume else None,
-        "config": to_dict(settings),
-    }
+    reason = ""
     try:
-        run = wandb.init(mode=mode, settings=_client_settings(), **arguments)  # type: ignore[arg-type]
-    except wandb.Error as error:
-        if mode == "offline":
-            print(f"warning: no W&B records: {' '.join(str(error).split())}")
-            return None, settings
-        wandb.teardown()
-        run = wandb.init(mode="offline", settings=_client_settings(), **arguments)
-        print(f"warning: W&B is out of reach ({_first_line(error)}); later: wandb sync {Path(run.dir).parent}")
-    if mode == "online" and resume and not run.offline:
-        skip_iterations = int(run.summary.get("iteration") or 0)
-    return RunTracker(run, skip_iterations), read_back(run.config)
+        client = _client()
+        arguments |= {"group": settings.tracking.group, "dir": str(run_dir), "settings": _run_settings()}
+        if client.sweep_id:  # the sweep says what these are
+            arguments.pop("id", None)
+        else:
+            arguments |= {"project": settings.tracking.project, "entity": settings.tracking.entity}
+        if mode == "online":
+            try:
+                _check_way(client.base_url)
+                return wandb.init(mode="online", **arguments)
+            except Exception as error:
+                reason = first_line(error)
+                wandb.teardown()
+        run = wandb.init(mode="offline", **arguments)
+    except Exception as error:
+        print(f"warning: no W&B records of this run ({first_line(error)}); {run_dir} has its own")
+        return None
+    if reason:
+        print(f"warning: W&B is out of reach ({reason}); later: wandb sync {Path(run.dir).parent}")
+    return run
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _check_way(url: str) -> None:
+    """Raise where there is no key, or no way to the server: the client would ask for the one and wait for the other."""
+    if not _has_key():
+        raise UserError("no API key is configured")
+    parts = urlsplit(url)
+    if parts.hostname and not getproxies().keys() & {"http", "https", "all"}:
+        port = parts.port or (80 if parts.scheme == "http" else 443)
+        socket.create_connection((parts.hostname, port), CONNECT_TIMEOUT).close()
 
 
-def _client_settings() -> Any:
-    """Silent, and sure to end: the defaults hang for ever at finish when the server is gone, and lose 15 s when killed."""
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its kind where it has none."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    return type(error).__name__ if text in ("", "<no message>") else text
+
+
+def _client() -> Any:
+    """The client's settings from files and environment, which it reads once; from here on it prints nothing."""
+    import wandb
+
+    return wandb.setup(settings=wandb.Settings(silent=True)).settings
+
+
+def _run_settings() -> Any:
+    """Sure to end: the defaults hang for ever at finish when the server is gone, and lose 15 s of rows when killed."""
     import wandb
 
     return wandb.Settings(
         silent=True,
         console="off",
         init_timeout=INIT_TIMEOUT,
-        finish_timeout=60,
+        finish_timeout=FINISH_TIMEOUT,
+        finish_timeout_raises=True,
         x_transaction_log_flush_interval=1,
     )
 
@@ -156,61 +248,18 @@ def read_back(config: Mapping[str, Any]) -> RunSettings:
 
     Keys that begin with an underscore are W&B's own. Raises `UserError` for any other unknown key.
     """
-    values = {name: value for name, value in dict(config).items() if not name.startswith("_")}
-    nested = {
-        name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items() if "." not in name
-    }
-    for name, value in values.items():
-        if "." not in name:
-            continue
-        if name not in keys():
-            raise UserError(f"W&B's config has an unknown key {name}")
-        group, _, leaf = name.partition(".")
-        nested.setdefault(group, {})[leaf] = value
+    own = {name: value for name, value in dict(config).items() if not name.startswith("_") and name != SWEEP_CELL}
+    values = {name: copy.deepcopy(value) for name, value in own.items()}
+    nested = {name: value for name, value in values.items() if "." not in name}
+    valid = list(keys())
+    for name in values:
+        inside = name.startswith("env.kwargs.") if "." in name else any(key.startswith(f"{name}.") for key in valid)
+        if name not in valid and not inside:
+            raise UserError(f"W&B's config: unknown key {name}{nearest(name, valid)}")
+        if "." in name:
+            *groups, leaf = name.split(".")
+            node = nested
+            for group in groups:
+                node = node.setdefault(group, {})
+            node[leaf] = values[name]
     return from_dict(nested)
-
-
-def log_evaluation(run_dir: Path, settings: RunSettings, summary: dict[str, Any], video: Path | None) -> None:
-    """A W&B run of its own (job type `evaluation`) with the returns, the video and, online, the policy's lineage."""
-    mode = resolve_mode(settings.tracking.wandb)
-    if mode == "disabled":
-        return
-    import json
-
-    import wandb
-
-    status = run_dir / "status.json"
-    source = json.loads(status.read_text(encoding="utf-8")).get("wandb_run_id") if status.is_file() else None
-    try:
-        run = wandb.init(
-            mode=mode,  # type: ignore[arg-type]
-            settings=_client_settings(),
-            project=settings.tracking.project,
-            entity=settings.tracking.entity,
-            group=settings.tracking.group,
-            job_type="evaluation",
-            name=f"{settings.env.id} {settings.name} seed {settings.seed} evaluation",
-            dir=str(run_dir),
-            config={**to_dict(settings), "evaluation_of": source},
-        )
-        if source and mode == "online":
-            run.use_artifact(f"policy-{source}:{summary['policy']}")
-        rows = [
-            [name, i, value]
-            for name in ("deterministic", "stochastic")
-            for i, value in enumerate(summary[name]["returns"])
-        ]
-        record: dict[str, Any] = {
-            "env_steps": summary["env_steps"],
-            "evaluation/return_mean": summary["deterministic"]["mean"],
-            "evaluation/return_mean_stochastic": summary["stochastic"]["mean"],
-            "evaluation/returns": wandb.Table(columns=["policy", "episode", "return"], data=rows),
-        }
-        if video is not None:
-            record["evaluation/video"] = wandb.Video(str(video), format="mp4")
-        run.log(record)
-        run.finish()
-    except Exception as error:
-        print(
-            f"warning: W&B did not take the evaluation ({_first_line(error)}); it is in {run_dir / 'evaluation.json'}"
-        )

@@ -47,7 +47,7 @@ class NetworkValueFunction(nn.Module):
 
         A non-finite target or prediction leaves the network and the optimizer as they were and returns NaN.
         """
-        if not (torch.isfinite(targets).all() and torch.isfinite(self.predict(observations)).all()):
+        if not (len(targets) and torch.isfinite(targets).all() and torch.isfinite(self.predict(observations)).all()):
             return float("nan")
         total = torch.zeros((), device=targets.device)
         for _ in range(self.settings.epochs):

@@ -1,0 +1,51 @@
+# Everything works from a fresh clone with python3 (3.11 or newer) and make: targets create .venv when they need it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NAME ?= quickstart
+SCALE ?= full
+JOBS ?=
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install experiment sweep report test test-all lint format clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
+
+install: $(VENV)/.installed  ## create .venv and install the pinned dependencies
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@echo "installing into $(VENV), a few minutes the first time"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[envpool,video,dev]' 2>&1 \
+		| (grep -v '^WARNING: Location' || true)
+	@$(BIN)/python -c 'import torch, pytorch_lightning, gymnasium, envpool, wandb, pytest'
+	@touch $@
+
+experiment: $(VENV)/.installed  ## run an experiment: NAME=quickstart SCALE=quick JOBS=2 ARGS='rule.delta=0.02 seed=0'
+	@$(BIN)/python -m trpo_lightning experiment $(NAME) --scale $(SCALE) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
+
+sweep: $(VENV)/.installed  ## register it as a W&B sweep and print the agent's command
+	@$(BIN)/python -m trpo_lightning sweep $(NAME) --scale $(SCALE) $(ARGS)
+
+report: $(VENV)/.installed  ## figures, tables and report.html from what has run so far
+	@$(BIN)/python -m trpo_lightning report $(NAME) --scale $(SCALE) $(ARGS)
+
+test: $(VENV)/.installed lint  ## lint, types and the fast tests
+	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup
+
+test-all: $(VENV)/.installed lint  ## all tests, with learning checks of minutes
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: $(VENV)/.installed  ## ruff and pyright
+	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
+	@$(BIN)/pyright >$(VENV)/pyright.log || { cat $(VENV)/pyright.log; exit 1; }
+
+format: $(VENV)/.installed  ## format the code
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+
+clean:  ## remove .venv and caches; runs/ stays
+	@rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info build
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,213 @@
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from trpo_lightning.numerics.conjugate_gradient import conjugate_gradient
+from trpo_lightning.numerics.trust_region import TrustRegionProblem, trust_region_step
+
+SIZE = 6
+DELTA = 0.02
+EXACT = {"cg_iterations": 50, "cg_tolerance": 1e-14}
+
+
+def spd(seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    root = torch.randn(SIZE, SIZE, dtype=torch.float64, generator=generator)
+    return root @ root.T + 0.3 * torch.eye(SIZE, dtype=torch.float64)
+
+
+def vector(seed: int) -> Tensor:
+    return torch.randn(SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+A, G, THETA = spd(), vector(1), vector(2)
+EYE = torch.eye(SIZE, dtype=torch.float64)
+
+
+def linear_quadratic(
+    a: Tensor = A, g: Tensor = G, theta: Tensor = THETA, *, kl_factor: float = 1.0 - 1e-9, offset: float = 5.0
+) -> TrustRegionProblem:
+    """Surrogate linear, KL `kl_factor` times its quadratic model: just below 1, so that rounding is no violation."""
+
+    def evaluate(x: Tensor) -> tuple[float, float]:
+        step = x - theta
+        return offset + float(g @ step), kl_factor * 0.5 * float(step @ a @ step)
+
+    return TrustRegionProblem(theta, evaluate, lambda: g.clone(), lambda v: a @ v)
+
+
+def test_solves_the_linear_quadratic_problem_in_closed_form():
+    natural = torch.linalg.solve(A, G)
+    step = trust_region_step(linear_quadratic(), delta=DELTA, damping=0.0, **EXACT)
+    expected = THETA + math.sqrt(2.0 * DELTA / float(G @ natural)) * natural
+    assert step.rejection_reason is None
+    torch.testing.assert_close(step.theta, expected, rtol=1e-9, atol=1e-10)
+
+
+def test_no_feasible_point_is_better():
+    problem = linear_quadratic()
+    step = trust_region_step(problem, delta=DELTA, damping=0.0, **EXACT)
+    best, _ = problem.evaluate(step.theta)
+    root = torch.linalg.cholesky(torch.linalg.inv(A))
+    directions = torch.randn(2000, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    boundary = THETA + math.sqrt(2.0 * DELTA) * (directions / directions.norm(dim=1, keepdim=True)) @ root.T
+    assert max(problem.evaluate(x)[0] for x in boundary) < best
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.1, 2.0])
+@pytest.mark.parametrize("step_length", ["damped", "undamped"])
+def test_length_and_direction_of_the_damped_step(damping, step_length):
+    damped = A + damping * EYE
+    s = torch.linalg.solve(damped, G)
+    length = damped if step_length == "damped" else A
+    expected = math.sqrt(2.0 * DELTA / float(s @ length @ s)) * s
+    step = trust_region_step(linear_quadratic(), delta=DELTA, damping=damping, step_length=step_length, **EXACT)
+    torch.testing.assert_close(step.theta - THETA, expected, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("damping", [0.1, 2.0])
+def test_quadratic_predictions_separate_damped_from_undamped(damping):
+    by_length = {
+        length: trust_region_step(linear_quadratic(), delta=DELTA, damping=damping, step_length=length, **EXACT).metrics
+        for length in ("damped", "undamped")
+    }
+    assert by_length["undamped"]["trust_region/kl_quadratic"] == pytest.approx(DELTA, rel=1e-12)
+    assert by_length["undamped"]["trust_region/kl_quadratic_damped"] > 1.01 * DELTA
+    assert by_length["damped"]["trust_region/kl_quadratic_damped"] == pytest.approx(DELTA, rel=1e-12)
+    assert by_length["damped"]["trust_region/kl_quadratic"] < 0.99 * DELTA
+    assert by_length["damped"]["trust_region/step_norm"] < by_length["undamped"]["trust_region/step_norm"]
+
+
+@pytest.mark.parametrize(("kl_factor", "backtracks"), [(0.999, 0), (3.0, 3)])
+@pytest.mark.parametrize("iterations", [1, 3, 50])
+def test_metrics_describe_the_step_that_was_taken(kl_factor, backtracks, iterations):
+    problem = linear_quadratic(kl_factor=kl_factor)
+    result = trust_region_step(
+        problem, delta=DELTA, damping=0.1, step_length="undamped", cg_iterations=iterations, cg_tolerance=1e-14
+    )
+    step = result.theta - THETA
+    quadratic = 0.5 * float(step @ A @ step)
+    metrics = result.metrics
+    assert metrics["line_search/backtracks"] == backtracks
+    assert metrics["line_search/accepted"] == 1.0
+    assert metrics["trust_region/kl"] == pytest.approx(kl_factor * quadratic)
+    assert metrics["trust_region/kl_quadratic"] == pytest.approx(quadratic)
+    assert metrics["trust_region/kl_quadratic"] == pytest.approx(DELTA * 0.8 ** (2 * backtracks))
+    assert metrics["trust_region/kl_quadratic_damped"] == pytest.approx(quadratic + 0.05 * float(step @ step))
+    assert metrics["trust_region/expected_improvement"] == pytest.approx(float(G @ step))
+    assert metrics["trust_region/surrogate_improvement"] == pytest.approx(float(G @ step))
+    assert metrics["trust_region/step_norm"] == pytest.approx(float(step.norm()))
+    solution = conjugate_gradient(lambda v: A @ v, G, iterations=iterations, tolerance=1e-14, damping=0.1)
+    assert metrics["cg/iterations"] == solution.iterations
+    assert metrics["cg/residual"] == solution.residual
+    torch.testing.assert_close(step / step.norm(), solution.x / solution.x.norm(), rtol=1e-9, atol=1e-10)
+
+
+def test_backtrack_ratio_and_limit_are_the_callers():
+    problem = linear_quadratic(kl_factor=3.0)
+    step = trust_region_step(problem, delta=DELTA, backtrack_ratio=0.5, max_backtracks=1)
+    assert step.metrics["line_search/backtracks"] == 1.0
+    rejected = trust_region_step(problem, delta=DELTA, backtrack_ratio=0.8, max_backtracks=1)
+    assert rejected.rejection_reason is not None
+
+
+def test_step_grows_with_the_root_of_delta():
+    norms = [
+        trust_region_step(linear_quadratic(), delta=delta).metrics["trust_region/step_norm"] for delta in (0.01, 0.04)
+    ]
+    assert norms[1] == pytest.approx(2.0 * norms[0])
+
+
+def test_undamped_step_is_invariant_under_linear_reparametrisation():
+    t = spd(7) + vector(8)[:, None] * vector(9)
+    transformed = linear_quadratic(t.T @ A @ t, t.T @ G, torch.linalg.solve(t, THETA))
+    plain = trust_region_step(linear_quadratic(), delta=DELTA, damping=0.0, **EXACT)
+    other = trust_region_step(transformed, delta=DELTA, damping=0.0, **EXACT)
+    torch.testing.assert_close(t @ other.theta, plain.theta, rtol=1e-6, atol=1e-7)
+
+
+def test_step_does_not_depend_on_the_scale_of_an_undamped_surrogate():
+    plain = trust_region_step(linear_quadratic(), delta=DELTA, damping=0.0, **EXACT)
+    scaled = trust_region_step(linear_quadratic(g=1e6 * G), delta=DELTA, damping=0.0, **EXACT)
+    torch.testing.assert_close(scaled.theta, plain.theta, rtol=1e-9, atol=1e-10)
+
+
+def nan_after(products: int) -> Callable[[Tensor], Tensor]:
+    calls = 0
+
+    def product(v: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return A @ v if calls <= products else torch.full_like(v, math.nan)
+
+    return product
+
+
+def with_candidates(answer: tuple[float, float]) -> Callable[[Tensor], tuple[float, float]]:
+    return lambda x: (5.0, 0.0) if torch.equal(x, THETA) else answer
+
+
+NO_ASCENT = "there is no ascent direction with positive curvature"
+GRADIENT = "the gradient is not finite"
+SOLUTION = "the conjugate-gradient solution is not finite"
+SEARCH = "the line search found no step: "
+REJECTIONS = {
+    "NaN gradient": ({"gradient": lambda: G * math.nan}, GRADIENT),
+    "one infinite entry": ({"gradient": lambda: torch.where(G == G.max(), math.inf, G)}, GRADIENT),
+    "zero gradient": ({"gradient": lambda: torch.zeros_like(G)}, NO_ASCENT),
+    "NaN curvature": ({"curvature_product": lambda v: v * math.nan}, NO_ASCENT),
+    "NaN curvature at the solution": ({"curvature_product": nan_after(3)}, SOLUTION),
+    "infinite solution": ({"curvature_product": lambda v: v * 1e-320}, SOLUTION),
+    "negative curvature": ({"curvature_product": lambda v: -v}, NO_ASCENT),
+    "negative curvature hidden by damping": ({"curvature_product": lambda v: -0.05 * v}, NO_ASCENT),
+    "zero curvature": ({"curvature_product": lambda v: 0.0 * v}, NO_ASCENT),
+    "KL beyond delta": ({"evaluate": with_candidates((6.0, 2.0 * DELTA))}, SEARCH + "the KL is beyond delta"),
+    "no improvement": ({"evaluate": with_candidates((5.0, 0.0))}, SEARCH + "the surrogate does not improve"),
+    "NaN surrogate": ({"evaluate": with_candidates((math.nan, 0.0))}, SEARCH + "surrogate or KL is not finite"),
+    "NaN KL": ({"evaluate": with_candidates((6.0, math.nan))}, SEARCH + "surrogate or KL is not finite"),
+    "infinite surrogate": ({"evaluate": with_candidates((math.inf, 0.0))}, SEARCH + "surrogate or KL is not finite"),
+    "NaN at the old policy": (
+        {"evaluate": lambda x: (math.nan, 0.0)},
+        SEARCH + "the surrogate is not finite at the old policy",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REJECTIONS)
+def test_rejection_has_its_reason_and_leaves_theta_bit_identical(case):
+    broken, reason = REJECTIONS[case]
+    theta = THETA.clone()
+    problem = replace(linear_quadratic(theta=theta), **broken)
+    cg_iterations = 3 if case == "NaN curvature at the solution" else 10
+    damping = 0.0 if case == "infinite solution" else 0.1
+    step = trust_region_step(problem, delta=DELTA, damping=damping, cg_iterations=cg_iterations, cg_tolerance=1e-14)
+    assert step.rejection_reason == reason
+    assert step.theta is theta
+    assert torch.equal(theta, THETA)
+    assert not any(name.startswith("trust_region/") for name in step.metrics)
+    assert step.metrics.get("line_search/accepted", 0.0) == 0.0
+    assert ("line_search/accepted" in step.metrics) == reason.startswith(SEARCH)
+
+
+def test_exhausted_line_search_tries_the_full_step_and_each_backtrack():
+    tried = []
+
+    def evaluate(x: Tensor) -> tuple[float, float]:
+        tried.append(x.clone())
+        return 5.0, 0.0
+
+    step = trust_region_step(replace(linear_quadratic(), evaluate=evaluate), delta=DELTA, max_backtracks=4)
+    assert len(tried) == 1 + 5
+    assert step.metrics["line_search/backtracks"] == 4.0
+
+
+def test_draws_no_random_numbers_and_keeps_float32():
+    state = torch.get_rng_state()
+    a, g, theta = A.float(), G.float(), THETA.float()
+    step = trust_region_step(linear_quadratic(a, g, theta, kl_factor=0.99), delta=DELTA)
+    assert step.rejection_reason is None and step.theta.dtype == torch.float32
+    assert torch.equal(torch.get_rng_state(), state)

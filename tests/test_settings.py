@@ -1,0 +1,223 @@
+"""Every key is judged: its type, its range, its choices, from its own declaration."""
+
+import dataclasses
+import math
+import types
+import typing
+
+import pytest
+
+from trpo_lightning.errors import UserError
+from trpo_lightning.settings import RunSettings, check, from_dict, from_keywords, get, keys, to_dict
+
+KEYS = keys()
+
+
+def hint(key):
+    owner = RunSettings
+    for part in key.split("."):
+        owner = typing.get_type_hints(owner)[part]
+    return owner
+
+
+def number_type(key):
+    """int or float, also of an optional value and of a list's items; None for other keys."""
+    found = hint(key)
+    parts = [found, *typing.get_args(found)]
+    return next((kind for kind in (int, float) if kind in parts), None)
+
+
+def with_value(key, value):
+    """Settings in which one key has a value, and the others fit it."""
+    settings = RunSettings()
+    settings.env.num_envs = settings.rollout.steps_per_iteration = 1
+    *groups, leaf = key.split(".")
+    is_list = typing.get_origin(hint(key)) is list
+    setattr(get(settings, groups[0]) if groups else settings, leaf, [value] if is_list else value)
+    return settings
+
+
+def refused(key, value):
+    with pytest.raises(UserError) as error:
+        check(with_value(key, value))
+    assert str(error.value).startswith(key), error.value
+    assert "\n" not in str(error.value)
+
+
+def limits(name):
+    return [key for key, item in KEYS.items() if item.metadata[name] is not None]
+
+
+def next_below(key, value):
+    return int(value) - 1 if number_type(key) is int else math.nextafter(value, -math.inf)
+
+
+def next_above(key, value):
+    return int(value) + 1 if number_type(key) is int else math.nextafter(value, math.inf)
+
+
+def in_type(key, value):
+    return number_type(key)(value)
+
+
+@pytest.mark.parametrize("key", limits("minimum"))
+def test_minimum_passes_and_just_below_fails(key):
+    limit = KEYS[key].metadata["minimum"]
+    check(with_value(key, in_type(key, limit)))
+    refused(key, next_below(key, limit))
+
+
+@pytest.mark.parametrize("key", limits("maximum"))
+def test_maximum_passes_and_just_above_fails(key):
+    limit = KEYS[key].metadata["maximum"]
+    check(with_value(key, in_type(key, limit)))
+    refused(key, next_above(key, limit))
+
+
+@pytest.mark.parametrize("key", limits("above"))
+def test_exclusive_limit_fails_and_just_above_passes(key):
+    limit = KEYS[key].metadata["above"]
+    refused(key, in_type(key, limit))
+    check(with_value(key, next_above(key, limit)))
+
+
+@pytest.mark.parametrize("key", limits("choices"))
+def test_choices_pass_and_another_word_fails(key):
+    for choice in KEYS[key].metadata["choices"]:
+        check(with_value(key, choice))
+    refused(key, KEYS[key].metadata["choices"][0] + "x")
+
+
+def test_every_number_has_a_limit():
+    free = [
+        key for key in KEYS if number_type(key) and all(KEYS[key].metadata[n] is None for n in ("minimum", "above"))
+    ]
+    assert free == []
+
+
+WRONG = {
+    int: [1.0, "1", True, None, [1], {}],
+    float: ["0.5", True, None, [0.5], math.nan, math.inf, -math.inf, 10**400],
+    str: [1, True, None, ["a"], "", "  "],
+    bool: [0, 1, "true", None],
+    list: [5, "ab", None, {}],
+    dict: [5, "ab", None, [], {1: 2}],
+}
+
+
+def plain_type(key):
+    found = hint(key)
+    if isinstance(found, types.UnionType):
+        found = next(part for part in typing.get_args(found) if part is not type(None))
+    return typing.get_origin(found) or found
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_wrong_types_fail(key):
+    optional = type(None) in typing.get_args(hint(key))
+    for value in WRONG[plain_type(key)]:
+        settings = RunSettings()
+        *groups, leaf = key.split(".")
+        setattr(get(settings, groups[0]) if groups else settings, leaf, value)
+        if value is None and optional:
+            assert get(check(settings), key) is None
+            continue
+        with pytest.raises(UserError) as error:
+            check(settings)
+        assert str(error.value).startswith(key) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("key", "bad"), [("policy.hidden_sizes", [64, 0]), ("value.hidden_sizes", [8, True])])
+def test_the_message_names_the_item_of_a_list(key, bad):
+    group, leaf = key.split(".")
+    with pytest.raises(UserError, match=rf"{key}\[1\]"):
+        from_keywords(**{group: {leaf: bad}})
+
+
+def test_a_whole_number_is_a_float_and_a_tuple_is_a_list():
+    settings = from_keywords(gamma=1, policy={"hidden_sizes": (3, 4)})
+    assert settings.gamma == 1.0 and isinstance(settings.gamma, float)
+    assert settings.policy.hidden_sizes == [3, 4]
+
+
+def test_defaults_are_valid_and_each_key_has_a_meaning():
+    check(RunSettings())
+    assert all(item.metadata["meaning"] for item in KEYS.values())
+
+
+def test_defaults_are_not_shared():
+    one, two = RunSettings(), RunSettings()
+    one.policy.hidden_sizes.append(1)
+    one.env.kwargs["a"] = 1
+    assert two.policy.hidden_sizes == [64, 64] and two.env.kwargs == {}
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "steps", "hints"),
+    [(8, 7, ["smaller", "env.num_envs=8"]), (8, 20, ["multiple", "16", "24"]), (3, 4, ["multiple", "3", "6"])],
+)
+def test_a_batch_must_be_a_multiple_of_the_environments(num_envs, steps, hints):
+    with pytest.raises(UserError) as error:
+        from_keywords(num_envs=num_envs, steps_per_iteration=steps)
+    assert str(error.value).startswith(f"rollout.steps_per_iteration={steps}")
+    assert all(hint in str(error.value) for hint in hints)
+
+
+def test_keywords_reach_their_keys():
+    settings = from_keywords(
+        delta=0.02,
+        gamma=0.5,
+        id="CartPole-v1",
+        policy={"hidden_sizes": [32], "activation": "relu"},
+        env={"num_envs": 4},
+    )
+    expected = RunSettings()
+    expected.rule.delta, expected.gamma, expected.env.id, expected.env.num_envs = 0.02, 0.5, "CartPole-v1", 4
+    expected.policy.hidden_sizes, expected.policy.activation = [32], "relu"
+    assert settings == expected
+
+
+def test_name_is_the_variant_and_not_the_rule():
+    assert from_keywords(name="x").name == "x"
+    assert from_keywords(name="x").rule.name == RunSettings().rule.name
+
+
+@pytest.mark.parametrize(
+    ("keywords", "parts"),
+    [
+        ({"hidden_sizes": [3]}, ["hidden_sizes is ambiguous", "policy.hidden_sizes", "value.hidden_sizes"]),
+        ({"learning_rate": 0.1}, ["ambiguous", "rule.learning_rate", "value.learning_rate"]),
+        ({"every": 1}, ["ambiguous", "evaluation.every", "checkpoint.every"]),
+        ({"gama": 0.5}, ["unknown key gama", "did you mean gamma?"]),
+        ({"rule": {"dleta": 0.5}}, ["unknown key rule.dleta", "did you mean rule.delta?"]),
+        ({"xyzzy": 1}, ["unknown key xyzzy"]),
+        ({"delta": -1.0}, ["rule.delta=-1.0"]),
+        ({"rule": {"delta": "a"}}, ["rule.delta='a'"]),
+        ({"rule": 5}, ["rule"]),
+    ],
+)
+def test_keywords_that_do_not_fit(keywords, parts):
+    with pytest.raises(UserError) as error:
+        from_keywords(**keywords)
+    assert all(part in str(error.value) for part in parts), error.value
+
+
+def test_dicts_round_trip():
+    settings = from_keywords(
+        env={"kwargs": {"a": [1, {"b": None}]}}, max_episode_steps=5, tags=["x"], threads=2, seed=2**63 - 1, delta=1e-9
+    )
+    values = to_dict(settings)
+    assert from_dict(values) == settings
+    values["rule"]["delta"] = 0.5
+    assert settings.rule.delta == 1e-9
+
+
+def test_keys_are_all_leaves_in_order_of_declaration():
+    flat = []
+    for item in dataclasses.fields(RunSettings):
+        value = getattr(RunSettings(), item.name)
+        if dataclasses.is_dataclass(value):
+            flat += [f"{item.name}.{inner.name}" for inner in dataclasses.fields(value)]
+        else:
+            flat.append(item.name)
+    assert list(KEYS) == flat

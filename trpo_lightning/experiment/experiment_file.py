@@ -1,0 +1,182 @@
+"""Reading an experiment's YAML file: its keys and types, its scales, its axes and ranges, judged in one line each."""
+
+import math
+from pathlib import Path
+from typing import Any, NoReturn
+
+from omegaconf import OmegaConf
+
+from trpo_lightning.errors import UserError, nearest
+from trpo_lightning.experiment.config import read_yaml
+from trpo_lightning.settings import keys
+
+KEYS: dict[str, tuple[type, ...]] = {
+    "title": (str,),
+    "hypothesis": (str,),
+    "minutes": (int, float),
+    "bases": (list,),
+    "overrides": (dict,),
+    "axes": (dict,),
+    "variants": (dict,),
+    "environments": (list,),
+    "seeds": (list,),
+    "search": (dict,),
+    "metric": (str,),
+    "score": (str,),
+    "references": (list,),
+    "known_differences": (list,),
+    "scales": (dict,),
+}
+"""Keys of a file, with their types."""
+SCALE_KEYS = ("minutes", "overrides", "axes", "environments", "seeds", "search")
+"""Keys that a scale replaces (`overrides` and `axes` key by key)."""
+SCORES = ("last_episodes", "lifetime", "last_evaluation", "best_evaluation")
+FULL = "full"
+NAMED_ELSEWHERE = {"seed": "seeds", "name": "variants"}
+"""Settings that the experiment gives each run, and the key of the file that they come from."""
+SEARCH_KEYS = ("method", "runs", "ranges", "early_terminate")
+RANGE_KEYS = ("min", "max", "distribution")
+DISTRIBUTIONS = ("uniform", "log_uniform_values")
+
+
+def experiments_folder() -> Path:
+    """Where experiment files are: `experiments/` of the working directory, else of the checkout of this code."""
+    for folder in (Path.cwd() / "experiments", Path(__file__).resolve().parents[2] / "experiments"):
+        if folder.is_dir():
+            return folder
+    raise UserError("there is no folder named experiments here: run this in a checkout of the project")
+
+
+def experiment_names() -> list[str]:
+    """All declared experiments."""
+    return [file.stem for file in sorted(experiments_folder().glob("*.yaml"))]
+
+
+def read_experiment_file(file: Path, scale: str) -> tuple[dict[str, Any], list[str]]:
+    """The file's values at a scale, with dotted keys in overrides and variants; and the names of its scales.
+
+    Raises `UserError` for a file that does not fit, or has no such scale.
+    """
+    read: Any = OmegaConf.to_container(read_yaml(file))
+    values = {str(key): value for key, value in read.items() if value is not None}
+    _check(values, file)
+    scales = {str(name): _scale(file, str(name), changes) for name, changes in values.pop("scales", {}).items()}
+    if scale != FULL and scale not in scales:
+        raise UserError(f"{file}: there is no scale {scale}: it has {', '.join([FULL, *scales])}")
+    values["overrides"] = dotted(values.get("overrides", {}))
+    values["variants"] = {str(name): dotted(variant or {}) for name, variant in values.get("variants", {}).items()}
+    for key, value in scales.get(scale, {}).items():
+        merged = key in ("overrides", "axes")
+        values[key] = {**values.get(key, {}), **(dotted(value) if key == "overrides" else value)} if merged else value
+    _check(values, file)
+    return values, list(scales)
+
+
+def dotted(config: dict[str, Any]) -> dict[str, Any]:
+    """Groups of keys as dotted keys: `{"rule": {"delta": 1}}` as `{"rule.delta": 1}`."""
+    found = {}
+    for name, value in config.items():
+        if isinstance(value, dict) and value and name not in keys():
+            found |= {f"{name}.{inner}": item for inner, item in value.items()}
+        else:
+            found[str(name)] = value
+    return found
+
+
+def _scale(file: Path, name: str, changes: Any) -> dict[str, Any]:
+    if name == FULL:
+        raise UserError(f"{file}: scales.{FULL}: that is the name of the file without a scale")
+    if not isinstance(changes or {}, dict):
+        raise UserError(f"{file}: scales.{name}={changes!r} is not a mapping from keys to values")
+    for key, value in (changes or {}).items():
+        if key not in SCALE_KEYS:
+            raise UserError(f"{file}: scales.{name}.{key} is not one of {', '.join(SCALE_KEYS)}")
+        _check_type(file, f"scales.{name}.{key}", value, KEYS[key])
+    return changes or {}
+
+
+def _check(values: dict[str, Any], file: Path) -> None:
+    for key, value in values.items():
+        if key not in KEYS:
+            raise UserError(f"{file}: unknown key {key}{nearest(key, list(KEYS))}")
+        _check_type(file, key, value, KEYS[key])
+    for key in ("title", "hypothesis", "minutes"):
+        if key not in values:
+            raise UserError(f"{file}: the key {key} is missing")
+    if values.get("score", SCORES[0]) not in SCORES:
+        raise UserError(f"{file}: score={values['score']} is not one of {', '.join(SCORES)}")
+    _refuse_named_elsewhere(file, "overrides", values.get("overrides", {}))
+    axes = values.get("axes", {})
+    for key, levels in axes.items():
+        _check_axis_key(file, "axis ", key)
+        if not isinstance(levels, list) or not levels:
+            raise UserError(f"{file}: axis {key} has no levels: give a list")
+    _check_search(file, values.get("search", {}))
+    if values.get("search") and axes:
+        raise UserError(f"{file}: axes and search exclude each other")
+    for name, variant in values.get("variants", {}).items():
+        _check_variant(file, str(name), variant, [*axes, *values.get("search", {}).get("ranges", {})])
+
+
+def _check_type(file: Path, key: str, value: Any, types: tuple[type, ...]) -> None:
+    if not isinstance(value, types):
+        raise UserError(f"{file}: {key}={value!r} is not of type {types[-1].__name__}")
+
+
+def _check_variant(file: Path, name: str, variant: Any, axes: list[str]) -> None:
+    if variant is None:
+        return
+    if not isinstance(variant, dict) or not isinstance(variant.get("seeds", []), list):
+        raise UserError(f"{file}: variants must map names to keys and values, seeds to a list")
+    _refuse_named_elsewhere(file, f"variant {name}", variant)
+    for key in axes:
+        if key in dotted(variant):
+            raise UserError(f"{file}: variant {name} sets {key}, which is an axis: its value would have no effect")
+
+
+def _refuse_named_elsewhere(file: Path, where: str, values: dict[str, Any]) -> None:
+    for key, owner in NAMED_ELSEWHERE.items():
+        if key in values:
+            raise UserError(f"{file}: {where}: {key} would have no effect: use {owner}")
+
+
+def _check_axis_key(file: Path, where: str, key: Any) -> None:
+    if key in NAMED_ELSEWHERE:
+        raise UserError(f"{file}: {where}{key} would have no effect: use {NAMED_ELSEWHERE[key]}")
+    if key not in keys():
+        raise UserError(f"{file}: {where}{key} is not a key{nearest(str(key), list(keys()))}")
+
+
+def _check_search(file: Path, search: dict[str, Any]) -> None:
+    if not search:
+        return
+    for key in search:
+        if key not in SEARCH_KEYS:
+            raise UserError(f"{file}: unknown key search.{key}{nearest(str(key), list(SEARCH_KEYS))}")
+    if search.get("method") not in ("random", "bayes"):
+        raise UserError(f"{file}: search.method={search.get('method')} is not one of random, bayes")
+    if type(search.get("runs")) is not int or search["runs"] < 1:
+        raise UserError(f"{file}: search.runs={search.get('runs')} is not a positive number of runs")
+    if not isinstance(search.get("ranges"), dict) or not search["ranges"]:
+        raise UserError(f"{file}: search.ranges is missing: give min and max for a key")
+    for key, limits in search["ranges"].items():
+        _check_axis_key(file, "search.ranges: ", key)
+        _check_range(f"{file}: search.ranges.{key}", limits)
+
+
+def _check_range(where: str, limits: Any) -> None:
+    def refuse(what: str) -> NoReturn:
+        raise UserError(f"{where}: {what}")
+
+    limits = limits if isinstance(limits, dict) else {}
+    for key in limits:
+        if key not in RANGE_KEYS:
+            refuse(f"unknown key {key}{nearest(str(key), list(RANGE_KEYS))}")
+    low, high, distribution = limits.get("min"), limits.get("max"), limits.get("distribution", DISTRIBUTIONS[0])
+    rising = type(low) in (int, float) and type(low) is type(high) and math.isfinite(low) and math.isfinite(high)
+    if not rising or low >= high:
+        refuse("min and max must be two rising numbers, both whole or both not")
+    if distribution not in DISTRIBUTIONS:
+        refuse(f"distribution={distribution} is not one of {', '.join(DISTRIBUTIONS)}")
+    if distribution == "log_uniform_values" and (isinstance(low, int) or low <= 0):
+        refuse("log_uniform_values asks for numbers above 0, written with a point")

@@ -1,0 +1,142 @@
+"""The same axes as a W&B sweep, and the run that an agent of it does.
+
+A grid when the file has axes, variants, environments and seeds; random or Bayesian search, with Hyperband if the file
+asks for it, when it has ranges. The agent's run of a cell has the settings, name, group and run directory of the local
+one.
+"""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from trpo_lightning.errors import UserError
+from trpo_lightning.experiment.config import changed_keys, parse_overrides, write_config
+from trpo_lightning.experiment.declaration import Cell, Experiment
+from trpo_lightning.experiment.experiment_file import dotted
+from trpo_lightning.experiment.runner import is_finished, run_state
+from trpo_lightning.settings import SWEEP_CELL, RunSettings
+from trpo_lightning.training.files import write_atomically
+
+COMMAND = ["${env}", "${interpreter}", "-m", "trpo_lightning", "sweep-run"]
+
+
+def sweep_config(experiment: Experiment, arguments: list[str], root: Path) -> dict[str, Any]:
+    """What `wandb sweep` takes. Raises `UserError` for a level that W&B would change (null becomes a text)."""
+    config: dict[str, Any] = {
+        "name": f"{experiment.name} {experiment.scale}",
+        "description": experiment.hypothesis,
+        "method": experiment.search.get("method", "grid"),
+        "metric": {"name": experiment.metric, "goal": "maximize"},
+        "command": [
+            *COMMAND,
+            experiment.name,
+            f"--scale={experiment.scale}",
+            f"--root={root}",
+            *arguments,
+            "${args_no_hyphens}",
+        ],
+    }
+    cells = experiment.cells(arguments)
+    if experiment.search:
+        chosen = _dotted(arguments)
+        config["parameters"] = {
+            **experiment.search["ranges"],
+            "env.id": {"values": [chosen["env.id"]] if "env.id" in chosen else experiment.environments},
+            "seed": {"values": [chosen["seed"]] if "seed" in chosen else experiment.seeds},
+        }
+    else:
+        config["parameters"] = _grid(experiment, cells)
+    config["run_cap"] = len(cells)
+    if experiment.search.get("early_terminate"):
+        config["early_terminate"] = experiment.search["early_terminate"]
+    return config
+
+
+def _grid(experiment: Experiment, cells: list[Cell]) -> dict[str, Any]:
+    """A parameter for each axis, environment and seed if the cells are their product, else one for all cells."""
+    axes: dict[str, list[Any]] = {"seed": [], "env.id": []}
+    for cell in cells:
+        levels = {"seed": cell.settings.seed, "env.id": cell.settings.env.id, **cell.levels}
+        for key, level in levels.items():
+            if level is None or isinstance(level, dict):
+                raise UserError(f"{experiment.file}: {key}={level} cannot be a level of a W&B sweep, which has no null")
+            if level not in axes.setdefault(key, []):
+                axes[key].append(level)
+    product = len(list(itertools.product(*axes.values()))) == len(cells)
+    if experiment.variants or not product:
+        return {SWEEP_CELL: {"values": [str(cell.directory) for cell in cells]}}
+    return {key: {"values": levels} for key, levels in axes.items()}
+
+
+def register(experiment: Experiment, arguments: list[str], root: Path, project: str, entity: str | None) -> str:
+    """Write `sweep.yaml`, create the sweep, return the agent's command. Raises `UserError` if W&B is out of reach."""
+    import wandb
+
+    config = sweep_config(experiment, arguments, root)
+    file = root / experiment.directory / "sweep.yaml"
+    write_atomically(file, yaml.safe_dump(config, sort_keys=False).encode())
+    try:
+        sweep_id = wandb.sweep(config, project=project, entity=entity)
+        path = f"{entity or wandb.Api().default_entity}/{project}/{sweep_id}"
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(
+            f"W&B did not take the sweep ({reason}); it is in {file}, and the same runs work locally: "
+            f"make experiment NAME={experiment.name}"
+        ) from error
+    return f"wandb agent --forward-signals {path}"
+
+
+def cell_of(experiment: Experiment, arguments: list[str]) -> Cell:
+    """The run that an agent's arguments name. Raises `UserError` if the experiment has no such run."""
+    values = _dotted(arguments)
+    if SWEEP_CELL in values:
+        wanted = values.pop(SWEEP_CELL)
+        cells = experiment.cells([f"{key}={_yaml(value)}" for key, value in values.items()])
+        found = [cell for cell in cells if str(cell.directory) == wanted]
+        if not found:
+            raise UserError(f"{experiment.file}: there is no run {wanted}")
+        return found[0]
+    axes = [*experiment.axes, *experiment.search.get("ranges", {})]
+    missing = [key for key in ("seed", "env.id", *axes) if key not in values]
+    if missing:
+        raise UserError(f"sweep-run needs {', '.join(missing)}: it is called by a W&B agent")
+    point = {key: values[key] for key in axes}
+    rest = {key: value for key, value in values.items() if key not in point}
+    return experiment.cell(point, "", str(values["env.id"]), int(values["seed"]), rest)
+
+
+def _dotted(arguments: list[str]) -> dict[str, Any]:
+    values: Any = OmegaConf.to_container(parse_overrides(arguments))
+    return dotted(values)
+
+
+def _yaml(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True).strip().removesuffix("...").strip()
+
+
+def run_of_sweep(experiment: Experiment, arguments: list[str], root: Path) -> int:
+    """Do one run under a W&B agent, or continue it; the exit code."""
+    cell = cell_of(experiment, arguments)
+    run_dir = root / cell.directory
+    if is_finished(cell, run_dir):
+        print(f"{run_dir} finished before; `wandb sync {run_dir / 'wandb'}` sends what W&B lacks of it")
+        return 0
+    from trpo_lightning.training.run import train_run
+
+    def same(settings: RunSettings) -> None:
+        changed = changed_keys(cell.settings, settings)
+        if changed or settings.total_env_steps != cell.settings.total_env_steps:
+            raise UserError(
+                f"W&B's config differs from the run's arguments: {', '.join(changed or ['total_env_steps'])}"
+            )
+
+    resume = run_state(run_dir) is not None
+    outcome = train_run(
+        cell.settings, run_dir, write_config=write_config, resume=resume, quiet=True, check_settings=same
+    )
+    print(f"{outcome.state}: {outcome.env_steps:,} env steps in {outcome.iteration} iterations, all in {run_dir}")
+    return 128 + outcome.signal_number if outcome.state == "interrupted" else 0

@@ -1,0 +1,23 @@
+"""Third-party messages that say nothing to a user of this package."""
+
+import logging
+import warnings
+
+MESSAGES = (
+    ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning 2.6 with torch 2.13, about its own code
+    ".*smaller than the logging interval.*",  # every iteration's row is logged, whatever log_every_n_steps says
+    ".*GPU available but not used.*",  # device=cpu is a choice
+)
+
+
+def quiet_warnings() -> None:
+    """Ignore the warnings of `MESSAGES`, no others."""
+    for message in MESSAGES:
+        warnings.filterwarnings("ignore", message=message)
+
+
+def quiet_lightning() -> None:
+    """No adverts and no notes about hardware on the console either."""
+    quiet_warnings()
+    for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
