@@ -165,22 +165,18 @@ def _add_experiment_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _experiment(options: argparse.Namespace) -> int:
+    from trpo_lightning.experiment import run_experiment
     from trpo_lightning.experiment.declaration import load_experiment
-    from trpo_lightning.experiment.runner import results_so_far, run_cells
+    from trpo_lightning.experiment.runner import results_so_far
 
     if options.jobs is not None and options.jobs < 1:
         raise UserError(f"--jobs {options.jobs} is too small: it must be at least 1")
-    experiment = load_experiment(options.name, options.scale)
-    cells = experiment.cells(options.overrides)
+    name, scale, arguments, root = options.name, options.scale, options.overrides, options.root
     if options.dry_run:
-        for result in results_so_far(cells, options.root):
+        for result in results_so_far(load_experiment(name, scale).cells(arguments), root):
             print(f"{result.state:<12} {result.cell.settings.total_env_steps:>11,} env steps  {result.run_dir}")
         return 0
-    results = run_cells(cells, options.root, jobs=options.jobs, force=options.force)
-
-    from trpo_lightning.experiment.report import write_report
-
-    write_report(experiment, results, options.root)
+    results = run_experiment(name, scale, arguments, root=root, jobs=options.jobs, force=options.force)
     states = {result.state for result in results}
     return 1 if "failed" in states else 130 if states & {"interrupted", "missing"} else 0
 

@@ -7,6 +7,7 @@ judges values.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import math
@@ -234,6 +235,16 @@ def keys(group: type = RunSettings, prefix: str = "") -> dict[str, dataclasses.F
         else:
             found[prefix + item.name] = item
     return found
+
+
+def updated(settings: RunSettings, values: dict[str, Any]) -> RunSettings:
+    """A checked copy with other values of dotted keys. Raises `UserError` for an unknown key or a bad value."""
+    changed = copy.deepcopy(settings)
+    for key, value in values.items():
+        if key not in keys():
+            raise UserError(f"unknown key {key}{nearest(key, list(keys()))}")
+        _assign(changed, key, value)
+    return check(changed)
 
 
 def get(settings: RunSettings, key: str) -> Any:

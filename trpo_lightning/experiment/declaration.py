@@ -1,5 +1,6 @@
 """An experiment is one YAML file: bases, overrides, axes or variants, environments, seeds, and how to judge them."""
 
+import functools
 import itertools
 import math
 import random
@@ -18,7 +19,10 @@ from trpo_lightning.experiment.experiment_file import (
     experiments_folder,
     read_experiment_file,
 )
-from trpo_lightning.settings import RunSettings, get, keys
+from trpo_lightning.settings import RunSettings, get, keys, updated
+
+ONE_THREAD = OmegaConf.create({"threads": 1})
+"""Runs of an experiment stand side by side: one thread each, unless the file says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +95,7 @@ class Experiment:
         extra = {key: value for key, value in (chosen or {}).items() if key != "name"}
         own = {**self.overrides, **({} if env_id is None else {"env.id": env_id}), **values, "seed": seed}
         own = {key: value for key, value in own.items() if key != "seeds" and key not in extra}
-        one_thread = OmegaConf.create({"threads": 1})
-        sources = [("default", one_thread), *self._base_sources(), from_flat(own, str(self.file))]
-        settings = merge([*sources, from_flat(extra, "command line")])
+        settings = self._resolved(own, extra)
         levels = {key: get(settings, key) for key in axes if key in values}
         name = ",".join([*([variant] if variant else []), *(f"{_leaf(k, axes)}={_text(v)}" for k, v in levels.items())])
         tracking = replace(settings.tracking, group=settings.tracking.group or self.name)
@@ -107,6 +109,20 @@ class Experiment:
         settings = replace(cell.settings, seed=int(seed))
         return Cell(settings, cell.levels, self.directory / directory_of(settings))
 
+    def _resolved(self, own: dict[str, Any], extra: dict[str, Any]) -> RunSettings:
+        """Bases, the run's own keys, the command line's. Plain values need no second pass through OmegaConf."""
+        if all(key in keys() and "${" not in str(value) for key, value in {**own, **extra}.items()):
+            try:
+                return updated(self._base, {**own, **extra})
+            except UserError:
+                pass  # below, the error names the file, and texts are converted
+        sources = [("default", ONE_THREAD), *self._base_sources(), from_flat(own, str(self.file))]
+        return merge([*sources, from_flat(extra, "command line")])
+
+    @functools.cached_property
+    def _base(self) -> RunSettings:
+        return merge([("default", ONE_THREAD), *self._base_sources()])
+
     @property
     def directory(self) -> Path:
         """`<experiment>/<scale>`, below the root of all runs."""
@@ -115,9 +131,8 @@ class Experiment:
     def default_name(self) -> str:
         """The variant that others are compared with: at the base's own values of all axes, else the first."""
         cells = self.cells()
-        plain = merge([("default", OmegaConf.create({})), *self._base_sources()])
         for cell in cells:
-            if cell.levels and all(k in keys() and get(plain, k) == v for k, v in cell.levels.items()):
+            if cell.levels and all(k in keys() and get(self._base, k) == v for k, v in cell.levels.items()):
                 return cell.settings.name
         return cells[0].settings.name
 

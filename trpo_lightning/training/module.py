@@ -211,6 +211,9 @@ class TRPO(pl.LightningModule):
             row = self.row if getattr(logger, "accepts_text", False) else numbers
             logger.log_metrics(row, step=self.iteration)
         self.trainer.callback_metrics.update({name: torch.tensor(float(v)) for name, v in numbers.items()})
+        shown = {"return": "episode/return_mean", "KL": "trust_region/kl"}
+        bar = {label: float(numbers[name]) for label, name in shown.items() if name in numbers}
+        self.trainer.progress_bar_metrics.update(bar)
 
     def on_train_end(self) -> None:
         """Close the environments."""
