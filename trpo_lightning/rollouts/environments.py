@@ -1,52 +1,12 @@
-"""Vector environments behind one interface, with gymnasium's and EnvPool's next-step autoreset.
+"""Which backend an environment comes from, and making as many of it as there are seeds."""
 
-After an episode's last transition the next `step` ignores that environment's action and returns the reset observation
-with reward 0: a fake transition, which the sampling schemes leave out.
-"""
-
-from dataclasses import dataclass
-from typing import NoReturn, Protocol
-
-import numpy as np
-
-from trpo_lightning.errors import UserError
-from trpo_lightning.policies.spaces import ActionSpec
+from trpo_lightning.rollouts import envpool_backend, gymnasium_backend
+from trpo_lightning.rollouts.vector_environment import EnvironmentSpec, VectorEnvironment
 from trpo_lightning.settings import EnvSettings
-
-
-@dataclass(frozen=True)
-class EnvironmentSpec:
-    """What is known of an environment before a single step."""
-
-    observation_shape: tuple[int, ...]
-    actions: ActionSpec
-    max_episode_steps: int | None
-    backend: str
-    """`gymnasium` or `envpool`, resolved from `auto`."""
-
-
-class VectorEnvironment(Protocol):
-    """N copies of an environment; rows of all arrays are environments in a fixed order."""
-
-    num_envs: int
-
-    def reset(self) -> np.ndarray:
-        """Start an episode in each environment; observations `[N, O]`."""
-        ...
-
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Take stored (unclipped) actions `[N, A]`; observations `[N, O]`, rewards, terminated, truncated `[N]`."""
-        ...
-
-    def close(self) -> None:
-        """Free what the environments hold."""
-        ...
 
 
 def describe_environment(settings: EnvSettings) -> EnvironmentSpec:
     """Resolve the backend and look up spaces and time limit. Raises `UserError` for what cannot be trained on."""
-    from trpo_lightning.rollouts import envpool_backend, gymnasium_backend
-
     backend = settings.backend
     if backend == "auto":
         backend = "envpool" if envpool_backend.suits(settings) else "gymnasium"
@@ -57,20 +17,6 @@ def describe_environment(settings: EnvSettings) -> EnvironmentSpec:
 
 def make_environments(settings: EnvSettings, backend: str, seeds: list[int], threads: int) -> VectorEnvironment:
     """As many environments as seeds, the i-th seeded with `seeds[i]`."""
-    from trpo_lightning.rollouts import envpool_backend, gymnasium_backend
-
     if backend == "envpool":
         return envpool_backend.EnvPoolEnvironments(settings, seeds, threads)
     return gymnasium_backend.GymnasiumEnvironments(settings, seeds)
-
-
-def one_line(error: BaseException) -> str:
-    """The kind and text of someone else's exception, short enough for one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
-
-
-def refuse_kwargs(settings: EnvSettings, error: Exception) -> NoReturn:
-    """Raise the one-line error for an environment that could not be built."""
-    kwargs = f" with env.kwargs={settings.kwargs}" if settings.kwargs else ""
-    raise UserError(f"env.id={settings.id}{kwargs} could not be built: {one_line(error)}") from error

@@ -8,8 +8,8 @@ import numpy as np
 
 from trpo_lightning.errors import UserError, nearest
 from trpo_lightning.rollouts import gymnasium_backend
-from trpo_lightning.rollouts.environments import EnvironmentSpec, refuse_kwargs
 from trpo_lightning.rollouts.spaces import action_spec, check_observations, door, flatten_batch
+from trpo_lightning.rollouts.vector_environment import EnvironmentSpec, could_not_be_built
 from trpo_lightning.settings import EnvSettings
 
 NO_LIMIT = 2**31 - 1
@@ -64,7 +64,7 @@ def _make(settings: EnvSettings, seeds: list[int], threads: int) -> Any:
             )
             _ = pool.observation_space, pool.action_space  # built, with their warnings, on first access
         except Exception as error:
-            refuse_kwargs(settings, error)
+            could_not_be_built(settings, error)
     return pool
 
 

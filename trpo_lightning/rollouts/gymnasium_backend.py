@@ -12,8 +12,8 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from trpo_lightning.errors import UserError
-from trpo_lightning.rollouts.environments import EnvironmentSpec, refuse_kwargs
 from trpo_lightning.rollouts.spaces import action_spec, check_observations, door, flatten_batch
+from trpo_lightning.rollouts.vector_environment import EnvironmentSpec, could_not_be_built
 from trpo_lightning.settings import EnvSettings
 
 
@@ -48,7 +48,7 @@ def make_one(settings: EnvSettings, **kwargs: Any) -> gym.Env:
         except gym.error.DependencyNotInstalled as error:
             raise UserError(f"env.id={settings.id} needs a package that is not installed: {error}") from error
         except Exception as error:
-            refuse_kwargs(settings, error)
+            could_not_be_built(settings, error)
     if not isinstance(env, gym.Env):
         raise UserError(f"env.id={settings.id} returned a {type(env).__name__}, not a gymnasium.Env")
     if settings.max_episode_steps is not None:

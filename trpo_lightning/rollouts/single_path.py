@@ -7,9 +7,10 @@ import torch
 
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.randomness import Stream, environment_seed, numpy_generator
-from trpo_lightning.rollouts.environments import EnvironmentSpec, VectorEnvironment, make_environments
+from trpo_lightning.rollouts.environments import make_environments
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.rollout import Rollout
+from trpo_lightning.rollouts.vector_environment import EnvironmentSpec, VectorEnvironment
 from trpo_lightning.settings import RunSettings
 from trpo_lightning.threads import torch_threads
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.randomness import Stream, environment_seed
-from trpo_lightning.rollouts.environments import one_line
 from trpo_lightning.rollouts.episodes import MAX_STEPS_WITHOUT_LIMIT
 from trpo_lightning.rollouts.gymnasium_backend import make_one
 from trpo_lightning.rollouts.spaces import door
+from trpo_lightning.rollouts.vector_environment import one_line
 from trpo_lightning.settings import RunSettings
 
 

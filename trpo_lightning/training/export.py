@@ -11,8 +11,8 @@ import torch
 from trpo_lightning.errors import UserError
 from trpo_lightning.policies.policy import Policy, build_policy
 from trpo_lightning.policies.spaces import ActionSpec, BinaryActions, ContinuousActions, DiscreteActions
-from trpo_lightning.rollouts.environments import EnvironmentSpec
 from trpo_lightning.rollouts.normalizers import Normalizer
+from trpo_lightning.rollouts.vector_environment import EnvironmentSpec
 from trpo_lightning.settings import RunSettings, from_dict, to_dict
 from trpo_lightning.training.files import plain, write_atomically
 from trpo_lightning.training.module import TRPO
