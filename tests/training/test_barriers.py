@@ -300,3 +300,9 @@ def test_an_environment_without_an_end_gets_a_warning(tmp_path, capsys):
         load_settings([*base, *overrides, "total_env_steps=500"]), tmp_path, write_config=write_config, quiet=True
     )
     assert "no time limit" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="device=gpu"):
+        train(tmp_path, "device=gpu", iterations=1)

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from trpo_lightning.errors import UserError
 from trpo_lightning.experiment.config import changed_keys, parse_overrides, write_config
 from trpo_lightning.experiment.declaration import Cell, Experiment
-from trpo_lightning.experiment.experiment_file import dotted
+from trpo_lightning.experiment.experiment_file import FULL, dotted
 from trpo_lightning.experiment.runner import is_finished, run_state
 from trpo_lightning.settings import SWEEP_CELL, RunSettings
 from trpo_lightning.training.files import write_atomically
@@ -75,17 +75,20 @@ def register(experiment: Experiment, arguments: list[str], root: Path, project: 
     """Write `sweep.yaml`, create the sweep, return the agent's command. Raises `UserError` if W&B is out of reach."""
     import wandb
 
+    from trpo_lightning.training.tracking import check_server
+
     config = sweep_config(experiment, arguments, root)
     file = root / experiment.directory / "sweep.yaml"
     write_atomically(file, yaml.safe_dump(config, sort_keys=False).encode())
     try:
+        check_server()
         sweep_id = wandb.sweep(config, project=project, entity=entity)
         path = f"{entity or wandb.Api().default_entity}/{project}/{sweep_id}"
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             f"W&B did not take the sweep ({reason}); it is in {file}, and the same runs work locally: "
-            f"make experiment NAME={experiment.name}"
+            f"make experiment NAME={experiment.name}{'' if experiment.scale == FULL else f' SCALE={experiment.scale}'}"
         ) from error
     return f"wandb agent --forward-signals {path}"
 
@@ -139,4 +142,6 @@ def run_of_sweep(experiment: Experiment, arguments: list[str], root: Path) -> in
         cell.settings, run_dir, write_config=write_config, resume=resume, quiet=True, check_settings=same
     )
     print(f"{outcome.state}: {outcome.env_steps:,} env steps in {outcome.iteration} iterations, all in {run_dir}")
-    return 128 + outcome.signal_number if outcome.state == "interrupted" else 0
+    if outcome.state == "interrupted" and not outcome.stopped_by_sweep:
+        return 128 + outcome.signal_number
+    return 0  # also where the sweep stopped it: an agent gives up after some failed runs

@@ -5,14 +5,16 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from trpo_lightning.errors import BusyError, UserError
 from trpo_lightning.settings import RunSettings
@@ -30,13 +32,14 @@ from trpo_lightning.training.tracking import RunTracker, start_tracking
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """How a run ended: `finished` or `interrupted` (by the signal `signal_number`)."""
+    """How a run ended: `finished` or `interrupted` (by the signal `signal_number`, perhaps because W&B wanted it)."""
 
     run_dir: Path
     state: str
     iteration: int
     env_steps: int
     signal_number: int = 0
+    stopped_by_sweep: bool = False
 
 
 def train_run(
@@ -81,6 +84,8 @@ def train_run(
             if check_settings is not None:
                 check_settings(settings)
             outcome = _fit(settings, run_dir, state, tracker, write_config, quiet)
+            if outcome.state == "interrupted" and tracker is not None and tracker.is_stopped():
+                outcome = replace(outcome, stopped_by_sweep=True)
             return outcome
         except KeyboardInterrupt:
             _write_status(run_dir, "interrupted")
@@ -90,9 +95,10 @@ def train_run(
             raise
         finally:
             if tracker is not None:
-                stopped = outcome is not None and outcome.state == "interrupted"
-                code = 128 + outcome.signal_number if stopped and outcome else (0 if outcome else 1)
-                tracker.finish(code, preempting=code == 128 + signal.SIGTERM)
+                interrupted = outcome is not None and outcome.state == "interrupted"
+                code = 128 + outcome.signal_number if interrupted and outcome else (0 if outcome else 1)
+                unwanted = outcome is not None and outcome.stopped_by_sweep
+                tracker.finish(code, preempting=code == 128 + signal.SIGTERM and not unwanted)
 
 
 def _fit(
@@ -111,32 +117,19 @@ def _fit(
     write_config(settings, run_dir / "config.yaml")
     _append_provenance(run_dir, module, run_id, state)
     _write_status(run_dir, "running", module, wandb_run_id=run_id)
-    metrics = MetricsFile(run_dir / "metrics.csv", keep_iterations=module.iteration)
     checkpoints = run_dir / "checkpoints"
     stopper = _StopOnSignal()
-    callbacks: list[pl.Callback] = [
+    callbacks = [
         EvaluationCallback(checkpoints / "best.pt"),
         BarrierCallback(checkpoints, wandb_run_id=run_id),
         stopper,
     ]
     if not quiet:
         callbacks.append(ConsoleCallback(f"{settings.env.id} {settings.name} seed {settings.seed}"))
-    trainer = pl.Trainer(
-        max_epochs=-1,
-        accelerator=settings.device,
-        devices=1,
-        logger=[metrics, *([tracker] if tracker else [])],
-        callbacks=callbacks,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=str(run_dir),
-    )
-    try:
+    with closing(MetricsFile(run_dir / "metrics.csv", keep_iterations=module.iteration)) as metrics:
+        trainer = _trainer(settings, run_dir, [metrics, *([tracker] if tracker else [])], callbacks)
         if module.env_steps < settings.total_env_steps:
             trainer.fit(module)
-    finally:
-        metrics.close()
     interrupted = stopper.signal_number != 0 and module.env_steps < settings.total_env_steps
     export(module, checkpoints / "last.pt")
     if tracker and not interrupted:
@@ -151,6 +144,23 @@ def _fit(
     )
     _write_status(run_dir, outcome.state, module, wandb_run_id=run_id)
     return outcome
+
+
+def _trainer(settings: RunSettings, run_dir: Path, loggers: list[Logger], callbacks: list[pl.Callback]) -> pl.Trainer:
+    try:
+        return pl.Trainer(
+            max_epochs=-1,
+            accelerator=settings.device,
+            devices=1,
+            logger=loggers,
+            callbacks=callbacks,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=str(run_dir),
+        )
+    except MisconfigurationException as error:
+        raise UserError(f"device={settings.device} is not to be had here: {error}") from error
 
 
 class _StopOnSignal(pl.Callback):

@@ -72,6 +72,18 @@ class RunTracker(WandbLogger):
             folder = self.run_dir / "checkpoints"
             print(f"warning: W&B did not take the policies ({first_line(error)}); they are in {folder}")
 
+    def is_stopped(self) -> bool:
+        """Whether W&B itself asks for the end of a sweep's run (Hyperband, the stop button); else it was preempted."""
+        try:
+            if self.run.offline or not self.run.sweep_id:
+                return False
+            check_server()
+            from wandb.sdk.launch.api import LaunchApi
+
+            return LaunchApi().check_stop_requested(self.run.project, self.run.entity, self.run.id)
+        except Exception:  # not known: a run that is queued once too often is better than one that is lost
+            return False
+
     def finish(self, exit_code: int, *, preempting: bool = False) -> None:
         """End the run in W&B; `preempting` asks a sweep to queue it again."""
         try:
@@ -192,7 +204,7 @@ def open_run(mode: str, settings: RunSettings, run_dir: Path, **arguments: Any) 
             arguments |= {"project": settings.tracking.project, "entity": settings.tracking.entity}
         if mode == "online":
             try:
-                _check_way(client.base_url)
+                check_server()
                 return wandb.init(mode="online", **arguments)
             except Exception as error:
                 reason = first_line(error)
@@ -206,11 +218,11 @@ def open_run(mode: str, settings: RunSettings, run_dir: Path, **arguments: Any) 
     return run
 
 
-def _check_way(url: str) -> None:
+def check_server() -> None:
     """Raise where there is no key, or no way to the server: the client would ask for the one and wait for the other."""
     if not _has_key():
         raise UserError("no API key is configured")
-    parts = urlsplit(url)
+    parts = urlsplit(_client().base_url)
     if parts.hostname and not getproxies().keys() & {"http", "https", "all"}:
         port = parts.port or (80 if parts.scheme == "http" else 443)
         socket.create_connection((parts.hostname, port), CONNECT_TIMEOUT).close()
