@@ -13,8 +13,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from trpo_lightning.errors import BusyError, UserError
 from trpo_lightning.settings import RunSettings
