@@ -29,12 +29,15 @@ class NetworkValueFunction(nn.Module):
             generator=generator,
         )
         self._optimizer: torch.optim.Adam | None = None
+        self._loaded: dict[str, Any] | None = None
 
     @property
     def optimizer(self) -> torch.optim.Adam:
         """Adam on the network's parameters, made on first use: by then they are on their device."""
         if self._optimizer is None:
             self._optimizer = torch.optim.Adam(self.parameters(), lr=self.settings.learning_rate, fused=True)
+            if self._loaded is not None:
+                self._optimizer.load_state_dict(self._loaded)
         return self._optimizer
 
     @torch.no_grad()
@@ -72,5 +75,5 @@ class NetworkValueFunction(nn.Module):
         return self.optimizer.state_dict()
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
-        """Continue from a state of `optimizer_state`."""
-        self.optimizer.load_state_dict(state)
+        """Continue from a state of `optimizer_state`: taken over on first use, with the parameters on their device."""
+        self._optimizer, self._loaded = None, state
