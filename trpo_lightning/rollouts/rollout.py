@@ -29,7 +29,7 @@ class Rollout:
     running_returns: np.ndarray
     """`[T, N]` discounted sums of raw rewards since the episode began, for the reward scale."""
     episode_returns: list[float] = field(default_factory=list)
-    """Undiscounted sums of raw rewards of the episodes that ended in this rollout."""
+    """Undiscounted sums of raw rewards of the episodes that this rollout reports (see `EpisodeLog`)."""
     episode_lengths: list[int] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 

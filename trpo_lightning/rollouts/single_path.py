@@ -8,6 +8,7 @@ import torch
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.randomness import Stream, environment_seed, numpy_generator
 from trpo_lightning.rollouts.environments import make_environments
+from trpo_lightning.rollouts.episode_log import EpisodeLog
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.rollout import Rollout
 from trpo_lightning.rollouts.vector_environment import EnvironmentSpec, VectorEnvironment
@@ -33,8 +34,7 @@ class SinglePathCollector:
         self._observations = self._envs.reset()
         self._resetting = np.zeros(self.num_envs, dtype=bool)
         self._running_return = np.zeros(self.num_envs)
-        self._episode_return = np.zeros(self.num_envs)
-        self._episode_length = np.zeros(self.num_envs, dtype=np.int64)
+        self._episodes = EpisodeLog(self.num_envs, hold=self.spec.max_episode_steps is not None)
 
     def close(self) -> None:
         """Close the environments."""
@@ -107,12 +107,8 @@ class SinglePathCollector:
         rollout.truncated[t] = truncated & valid & ~terminated
         self._running_return = self.settings.gamma * self._running_return + rewards
         rollout.running_returns[t] = self._running_return
-        self._episode_return += rewards
-        self._episode_length += valid
         self._resetting = (terminated | truncated) & valid
-        if self._resetting.any():
-            ended = self._resetting
-            rollout.episode_returns += self._episode_return[ended].tolist()
-            rollout.episode_lengths += self._episode_length[ended].tolist()
-            self._running_return[ended] = self._episode_return[ended] = 0.0
-            self._episode_length[ended] = 0
+        self._running_return[self._resetting] = 0.0
+        for episode_return, length in self._episodes.record(rewards, valid, self._resetting):
+            rollout.episode_returns.append(episode_return)
+            rollout.episode_lengths.append(length)
