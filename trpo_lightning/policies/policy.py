@@ -14,11 +14,21 @@ OUTPUT_GAIN = 0.01
 
 
 class Policy(nn.Module):
-    """Base of all policies. `forward` gives the distribution; every parameter belongs to theta, whatever its name."""
+    """Base of all policies: a network, and distributions from its outputs. Every parameter belongs to theta."""
 
-    def forward(self, observations: Tensor) -> Distribution:
+    network: nn.Module
+
+    def distribution(self, outputs: Tensor) -> Distribution:
+        """The distributions of actions for the network's outputs `[B, M]`."""
+        raise NotImplementedError(f"{type(self).__name__} has no distribution")
+
+    def forward(self, observations: Tensor) -> Any:
         """The distributions of actions for observations `[B, *O]`."""
-        raise NotImplementedError(f"{type(self).__name__} has no forward")
+        return self.distribution(self.network(observations))
+
+    def mode_parameters(self) -> list[nn.Parameter]:
+        """The parameters that the distributions' mode depends on."""
+        return list(self.parameters())
 
     def at(self, theta: Tensor, observations: Tensor) -> Any:
         """The distributions that `theta` `[P]` would give, differentiable in `theta`; the module is unchanged."""
@@ -33,9 +43,11 @@ class GaussianPolicy(Policy):
         self.network = network
         self.log_std = nn.Parameter(torch.full((size,), initial_log_std))
 
-    def forward(self, observations: Tensor) -> Gaussian:
-        mean = self.network(observations)
-        return Gaussian(mean, self.log_std.expand_as(mean))
+    def mode_parameters(self) -> list[nn.Parameter]:
+        return list(self.network.parameters())
+
+    def distribution(self, outputs: Tensor) -> Gaussian:
+        return Gaussian(outputs, self.log_std.expand_as(outputs))
 
 
 class CategoricalPolicy(Policy):
@@ -45,8 +57,8 @@ class CategoricalPolicy(Policy):
         super().__init__()
         self.network, self.choices = network, choices
 
-    def forward(self, observations: Tensor) -> Categorical:
-        return Categorical(self.network(observations), self.choices)
+    def distribution(self, outputs: Tensor) -> Categorical:
+        return Categorical(outputs, self.choices)
 
 
 class BernoulliPolicy(Policy):
@@ -56,8 +68,8 @@ class BernoulliPolicy(Policy):
         super().__init__()
         self.network = network
 
-    def forward(self, observations: Tensor) -> Bernoulli:
-        return Bernoulli(self.network(observations))
+    def distribution(self, outputs: Tensor) -> Bernoulli:
+        return Bernoulli(outputs)
 
 
 def build_policy(

@@ -1,0 +1,70 @@
+"""Evaluating a network many times on few rows: what a rollout does between two steps of its environments."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from trpo_lightning.policies.tanh import Tanh, tanh_
+
+IN_PLACE: dict[type[nn.Module], Callable[[Tensor], object]] = {
+    Tanh: tanh_,
+    nn.ReLU: torch.relu_,
+    nn.ELU: torch.nn.functional.elu_,
+}
+
+
+def perceptron_layers(network: nn.Module) -> list[tuple[Tensor, Tensor, type[nn.Module] | None]] | None:
+    """(weight, bias, activation) of each layer of a multi-layer perceptron; None for any other network."""
+    if not isinstance(network, nn.Sequential):
+        return None
+    layers: list[tuple[Tensor, Tensor, type[nn.Module] | None]] = []
+    for module in network:
+        if type(module) is nn.Linear and module.bias is not None:
+            layers.append((module.weight.detach(), module.bias.detach(), None))
+        elif type(module) in IN_PLACE and layers and layers[-1][2] is None:
+            layers[-1] = (*layers[-1][:2], type(module))
+        else:
+            return None
+    return layers
+
+
+def fast_forward(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The network on the CPU as a function of `[N, *O]` without autograd or module calls.
+
+    Reads the parameters as they are at each call. Half the time of the module for 32 rows of a 64-64 network.
+    """
+    layers = perceptron_layers(network)
+    if layers is None:
+        return torch.no_grad()(network)
+    steps = [(weight.t(), bias, IN_PLACE[kind] if kind else None) for weight, bias, kind in layers]
+
+    def forward(x: Tensor) -> Tensor:
+        for weight, bias, activation in steps:
+            x = torch.addmm(bias, x, weight)
+            if activation is not None:
+                activation(x)
+        return x
+
+    return forward
+
+
+def forward_each(network: nn.Module) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
+    """The network with other parameters for each row: named ones `[N, ...]` and inputs `[N, *O]` to outputs `[N, M]`.
+
+    Without autograd. For multi-layer perceptrons on the CPU by batched products: a small part of `vmap`'s time.
+    """
+    if perceptron_layers(network) is None:
+        each = torch.func.vmap(lambda named, x: torch.func.functional_call(network, named, (x[None],))[0])
+        return torch.no_grad()(each)
+
+    def forward(named: dict[str, Tensor], x: Tensor) -> Tensor:
+        for i, module in enumerate(network.children()):
+            if type(module) is nn.Linear:
+                weight, bias = named[f"{i}.weight"], named[f"{i}.bias"]
+                x = torch.baddbmm(bias[:, None], x[:, None], weight.transpose(1, 2))[:, 0]
+            else:
+                IN_PLACE[type(module)](x)
+        return x
+
+    return forward
