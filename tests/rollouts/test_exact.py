@@ -1,0 +1,73 @@
+"""The scheme without samples, and what goes with it."""
+
+import numpy as np
+import pytest
+import torch
+from environments import policy_for
+
+from trpo_lightning.errors import UserError
+from trpo_lightning.numerics.tabular import evaluate_policy
+from trpo_lightning.rollouts.environments import describe_environment
+from trpo_lightning.rollouts.exact import ExactScheme
+from trpo_lightning.rollouts.normalizers import Normalizer
+from trpo_lightning.rollouts.toy_text import tabular_mdp
+from trpo_lightning.settings import RunSettings, updated
+
+EXACT = {
+    "env.id": "FrozenLake-v1",
+    "rollout.scheme": "exact",
+    "value.name": "none",
+    "rule.fisher_fraction": 1.0,
+    "gamma": 0.9,
+}
+
+
+def settings(**changes):
+    return updated(RunSettings(), {**EXACT, **changes})
+
+
+def collected(s):
+    spec = describe_environment(s.env)
+    policy, normalizer = policy_for(s, spec), Normalizer(spec.observation_shape, s.normalize)
+    scheme = ExactScheme(s, spec, 1, lambda *_: torch.zeros(0))
+    scheme.restart(0)
+    return scheme.collect(policy, normalizer, 0), policy, normalizer
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_it_yields_the_policys_exact_values(normalize):
+    s = settings(**{"normalize.observations": normalize, "policy.hidden_sizes": [8]})
+    rollout, policy, normalizer = collected(s)
+    assert rollout.env_steps == 16 * 4 and not rollout.episode_returns
+    np.testing.assert_array_equal(rollout.observations, np.eye(16, dtype=np.float32))
+    with torch.no_grad():
+        probabilities = policy(torch.eye(16)).logits.double().softmax(-1)
+    expected = evaluate_policy(tabular_mdp(s.env, 0.9), probabilities)
+    torch.testing.assert_close(rollout.values.eta, expected.eta, rtol=1e-12, atol=0.0)
+    torch.testing.assert_close(rollout.values.advantages, expected.advantages, rtol=1e-10, atol=1e-14)
+    normalizer.merge(*rollout.statistics())
+    np.testing.assert_array_equal(normalizer.normalize(np.eye(16)), rollout.observations)
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"rule.name": "vanilla_policy_gradient"}, "rule.name=vanilla_policy_gradient"),
+        ({"value.name": "adam"}, "value.name=adam"),
+        ({"gamma": 1.0}, "gamma=1.0"),
+        ({"rule.fisher_fraction": 0.5}, "rule.fisher_fraction=0.5"),
+        ({"rule.curvature": "empirical_fisher"}, "rule.curvature"),
+        ({"rule.name": "algorithm_1"}, "policy.hidden_sizes"),
+        ({"rule.name": "algorithm_1", "policy.hidden_sizes": [], "gamma": 0.0}, "gamma=0.0"),
+        ({"rule.name": "algorithm_1", "rollout.scheme": "single_path"}, "rollout.scheme=exact"),
+    ],
+)
+def test_what_does_not_go_with_a_known_model_is_one_line(changes, part):
+    with pytest.raises(UserError, match=part):
+        settings(**changes)
+
+
+def test_steps_and_environments_do_not_limit_it():
+    settings(**{"rollout.steps_per_iteration": 7, "env.num_envs": 3})
+    with pytest.raises(UserError, match="multiple"):
+        updated(RunSettings(), {"rollout.steps_per_iteration": 7, "env.num_envs": 3})
