@@ -1,0 +1,114 @@
+"""`python -m trpo_lightning benchmark`: measure, tell, keep."""
+
+import shlex
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+from trpo_lightning.benchmark import report
+from trpo_lightning.benchmark.bench import Bench
+from trpo_lightning.benchmark.comparisons import peers, returns
+from trpo_lightning.benchmark.configurations import ENVIRONMENTS, PEER_ENVIRONMENTS
+from trpo_lightning.benchmark.growth import gpu, growth, update
+from trpo_lightning.benchmark.results import Result
+from trpo_lightning.benchmark.sections import ceiling, experiments, profile, startup
+from trpo_lightning.errors import UserError, nearest
+from trpo_lightning.rollouts.environments import describe_environment
+from trpo_lightning.settings import EnvSettings
+from trpo_lightning.threads import available_cores
+from trpo_lightning.training.provenance import provenance
+
+SECTIONS: dict[str, Callable[[Bench], list[Result]]] = {
+    "ceiling": ceiling,
+    "peers": peers,
+    "returns": returns,
+    "experiments": experiments,
+    "update": update,
+    "growth": growth,
+    "startup": startup,
+    "profile": profile,
+    "gpu": gpu,
+}
+README = Path("README.md")
+
+
+def run(options: Namespace) -> int:
+    """Measure the chosen sections one after the other, each kept as soon as it is done; 1 if none gave a number.
+
+    Raises `UserError` for options that cannot work.
+    """
+    names, bench = chosen_sections(options.sections, options.returns), bench_of(options)
+    kept = report.read(options.out)
+    if options.readme:
+        report.check_readme(README)
+    command = shlex.join(["python", "-m", "trpo_lightning", *sys.argv[1:]])
+    done: report.Sections = {}
+    for name in names:
+        began = time.perf_counter()
+        print(f"{name}: {(SECTIONS[name].__doc__ or '').partition(chr(10))[0]}", flush=True)
+        bench.notes, bench.versions = [], {}
+        with tempfile.TemporaryDirectory(prefix="trpo_benchmark_", ignore_cleanup_errors=True) as folder:
+            bench.folder = Path(folder)
+            results = SECTIONS[name](bench)
+        facts = {"seconds": round(time.perf_counter() - began), "command": command, "provenance": provenance()}
+        done[name] = {**facts, "notes": bench.notes, "versions": bench.versions, "results": results}
+        kept |= {name: done[name]}
+        report.write({name: kept[name] for name in SECTIONS if name in kept}, options.out)
+    print("\n".join(["", *report.console(done)]))
+    measured = [result for section in done.values() for result in section["results"]]
+    print(f"{report.summary(measured)}; everything is in {options.out}")
+    if options.readme:
+        report.write_readme({name: kept[name] for name in SECTIONS if name in kept}, options.out, README)
+    return 0 if any(result.values for result in measured) else 1
+
+
+def chosen_sections(text: str | None, with_returns: bool) -> list[str]:
+    """Sections in the order of `SECTIONS`: all but `returns` if none are named. Raises `UserError` for others."""
+    named = [name for name in SECTIONS if name != "returns"] if text is None else _items(text)
+    for name in named:
+        if name not in SECTIONS:
+            hint = nearest(name, list(SECTIONS)) or f": there are {', '.join(SECTIONS)}"
+            raise UserError(f"--sections {name} is no section{hint}")
+    if not named:
+        raise UserError("--sections is empty")
+    return [name for name in SECTIONS if name in named or (name == "returns" and with_returns)]
+
+
+def bench_of(options: Namespace) -> Bench:
+    """What the options ask for. Raises `UserError` for a number or an environment that cannot be."""
+    for name in ("repeats", "steps", "num_envs", "max_batch", "return_steps", "return_seeds"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)} is too small: it must be at least 1")
+    environments = _items(options.env) if options.env else list(ENVIRONMENTS)
+    for environment in environments:
+        describe_environment(EnvSettings(id=environment))
+    cores = available_cores()
+    threads = sorted({1, min(2, cores)}) if options.threads is None else [_thread(t) for t in _items(options.threads)]
+    if not environments or not threads:
+        raise UserError("--env and --threads need at least one value")
+    return Bench(
+        environments=environments,
+        peer_environments=environments if options.env else list(PEER_ENVIRONMENTS),
+        threads=threads,
+        num_envs=options.num_envs,
+        steps=options.steps,
+        repeats=options.repeats,
+        max_batch=options.max_batch,
+        return_steps=options.return_steps,
+        return_seeds=options.return_seeds,
+        peers=options.peers_venv,
+        say=lambda line: print(line, flush=True),
+    )
+
+
+def _items(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _thread(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise UserError(f"--threads {text} is no number of threads")
+    return int(text)

@@ -1,0 +1,68 @@
+"""The settings that are compared, as keys of `train`."""
+
+from typing import Any
+
+ENVIRONMENTS: tuple[str, ...] = ("Hopper-v5", "HalfCheetah-v5", "Humanoid-v5")
+PEER_ENVIRONMENTS: tuple[str, ...] = ("Hopper-v5", "HalfCheetah-v5")
+WARMUP = 2
+"""Iterations at the start that no rate counts."""
+
+NETWORKS: dict[str, Any] = {"policy.hidden_sizes": [64, 64], "value.hidden_sizes": [64, 64]}
+QUIET: dict[str, Any] = {"evaluation.every": 0, "tracking.wandb": "offline"}
+
+BENCHMARK: dict[str, Any] = {
+    **NETWORKS,
+    **QUIET,
+    "env.num_envs": 32,
+    "rollout.steps_per_iteration": 4096,
+    "rule.cg_iterations": 10,
+    "rule.fisher_fraction": 0.1,
+    "value.epochs": 10,
+    "value.minibatch_size": 256,
+    "checkpoint.every": 20,  # so that even a short run is slowed by barriers
+}
+"""The whole loop: Lightning, value fit, metrics, barriers, W&B offline."""
+
+LIKE_SB3: dict[str, Any] = {
+    **NETWORKS,
+    **QUIET,
+    "checkpoint.every": None,
+    "env.num_envs": 8,
+    "rollout.steps_per_iteration": 2048,
+    "rule.cg_iterations": 10,
+    "rule.fisher_fraction": 1.0,
+    "rule.delta": 0.01,
+    "rule.kl_over_dimensions": "mean",  # its KL, and so its delta and damping
+    "rule.damping": 0.1,
+    "rule.max_backtracks": 10,
+    "value.epochs": 10,
+    "value.minibatch_size": 128,
+    "value.learning_rate": 1e-3,
+    "normalize.observations": True,
+    "normalize.rewards": True,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+}
+"""The settings of `peer_scripts/sb3_trpo.py`."""
+
+LIKE_TIANSHOU: dict[str, Any] = {
+    **LIKE_SB3,
+    "env.num_envs": 16,
+    "rollout.steps_per_iteration": 1024,
+    "rule.kl_over_dimensions": "sum",
+    "policy.initial_log_std": -0.5,
+    "value.epochs": 20,
+    "value.minibatch_size": 1024,
+}
+"""The settings of `peer_scripts/tianshou_trpo.py`: its MuJoCo example's."""
+
+
+def overrides(settings: dict[str, Any]) -> list[str]:
+    """As arguments of `train`."""
+    return [f"{key}={_yaml(value)}" for key, value in settings.items()]
+
+
+def _yaml(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
