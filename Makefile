@@ -8,7 +8,7 @@ JOBS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install experiment sweep report test test-all lint format clean
+.PHONY: help install experiment sweep report benchmark test test-all lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -33,6 +33,9 @@ sweep: $(VENV)/.installed  ## register it as a W&B sweep and print the agent's c
 report: $(VENV)/.installed  ## figures, tables and report.html from what has run so far
 	@$(BIN)/python -m trpo_lightning report $(NAME) --scale $(SCALE) $(ARGS)
 
+benchmark: $(VENV)/.installed  ## speed, next to other libraries: ARGS='--sections ceiling --env Hopper-v5'
+	@$(BIN)/python -m trpo_lightning benchmark $(ARGS)
+
 test: $(VENV)/.installed lint  ## lint, types and the fast tests
 	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup
 
@@ -46,6 +49,6 @@ lint: $(VENV)/.installed  ## ruff and pyright
 format: $(VENV)/.installed  ## format the code
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
 
-clean:  ## remove .venv and caches; runs/ stays
-	@rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info build
+clean:  ## remove .venv, .venv-benchmark and caches; runs/ stays
+	@rm -rf $(VENV) .venv-benchmark .pytest_cache .ruff_cache .hypothesis *.egg-info build
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from trpo_lightning.policies.policy import Policy, build_policy
 from trpo_lightning.rollouts.environments import describe_environment
 from trpo_lightning.rollouts.normalizers import Normalizer
-from trpo_lightning.rollouts.single_path import SinglePathCollector
+from trpo_lightning.rollouts.single_path import SinglePathScheme
 from trpo_lightning.rollouts.vector_environment import EnvironmentSpec
 from trpo_lightning.settings import RunSettings
 
@@ -145,6 +145,27 @@ def echo():
     return Echo()
 
 
+class Walk(gym.Env):
+    """A walk by a fifth of the action until it is beyond +-1: episodes' lengths and returns are the policy's alone."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.x = self.count = 0.0
+        return np.zeros(2), {}
+
+    def step(self, action):
+        self.count += 1.0
+        self.x += 0.2 * float(action[0])
+        return np.array([self.x, self.count]), 1.0 + self.x, abs(self.x) > 1.0, False, {}
+
+
+def walk():
+    return Walk()
+
+
 def no_environment():
     return "not an environment"
 
@@ -164,7 +185,11 @@ def policy_for(settings: RunSettings, spec: EnvironmentSpec, seed: int = 0) -> P
     )
 
 
-def collector_for(settings: RunSettings) -> tuple[SinglePathCollector, Policy, Normalizer]:
+def no_proposals(policy, iteration):
+    raise AssertionError("single path asks for no candidates")
+
+
+def collector_for(settings: RunSettings) -> tuple[SinglePathScheme, Policy, Normalizer]:
     spec = describe_environment(settings.env)
     normalizer = Normalizer(spec.observation_shape, settings.normalize)
-    return SinglePathCollector(settings, spec, threads=1), policy_for(settings, spec), normalizer
+    return SinglePathScheme(settings, spec, 1, no_proposals), policy_for(settings, spec), normalizer

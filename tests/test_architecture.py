@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "trpo_lightning"
-ORDER = ["numerics", "policies", "values", "rollouts", "rules", "training", "experiment"]
+ORDER = ["numerics", "policies", "values", "rollouts", "rules", "training", "experiment", "benchmark"]
 SHARED = {"errors", "settings", "randomness", "threads"}
 """Top-level modules that everything may import."""
 OWNERS = {
     "gymnasium": ["rollouts"],
-    "envpool": ["rollouts"],
+    "envpool": ["rollouts", "benchmark/peer_scripts"],
     "pytorch_lightning": ["training"],
     "omegaconf": ["experiment"],
-    "matplotlib": ["experiment"],
+    "matplotlib": ["experiment", "benchmark"],
     "plotly": ["experiment"],
     "wandb": ["training/tracking.py", "experiment"],
 }

@@ -8,7 +8,7 @@ import typing
 import pytest
 
 from trpo_lightning.errors import UserError
-from trpo_lightning.settings import RunSettings, check, from_dict, from_keywords, get, keys, to_dict
+from trpo_lightning.settings import RunSettings, check, from_dict, from_keywords, get, keys, progress, to_dict, updated
 
 KEYS = keys()
 
@@ -27,13 +27,29 @@ def number_type(key):
     return next((kind for kind in (int, float) if kind in parts), None)
 
 
+NEEDS = {
+    "population": {"rule.name": "cem"},
+    "cem": {"rollout.scheme": "population"},
+    "cma_es": {"rollout.scheme": "population"},
+    "vine": {"value.name": "none", "rollout.rollout_set_size": 1},
+    "exact": {"value.name": "none", "rule.fisher_fraction": 1.0},
+    "algorithm_1": {"rollout.scheme": "exact", "value.name": "none", "policy.hidden_sizes": []},
+}
+"""What a scheme or a rule does not go without."""
+
+
+def assign(settings, key, value):
+    *groups, leaf = key.split(".")
+    setattr(get(settings, groups[0]) if groups else settings, leaf, value)
+
+
 def with_value(key, value):
     """Settings in which one key has a value, and the others fit it."""
     settings = RunSettings()
     settings.env.num_envs = settings.rollout.steps_per_iteration = 1
-    *groups, leaf = key.split(".")
-    is_list = typing.get_origin(hint(key)) is list
-    setattr(get(settings, groups[0]) if groups else settings, leaf, [value] if is_list else value)
+    for other, needed in NEEDS.get(value if isinstance(value, str) else "", {}).items():
+        assign(settings, other, needed)
+    assign(settings, key, [value] if typing.get_origin(hint(key)) is list else value)
     return settings
 
 
@@ -163,6 +179,37 @@ def test_a_batch_must_be_a_multiple_of_the_environments(num_envs, steps, hints):
     assert all(hint in str(error.value) for hint in hints)
 
 
+@pytest.mark.parametrize(
+    ("rule", "scheme"), [("cem", "single_path"), ("cma_es", "vine"), ("trust_region", "population")]
+)
+def test_population_rules_and_the_population_scheme_need_each_other(rule, scheme):
+    with pytest.raises(UserError, match=rf"rule\.name={rule} does not go with rollout\.scheme={scheme}"):
+        from_keywords(rule={"name": rule}, rollout={"scheme": scheme})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("env.backend", "envpool"),
+        ("env.asynchronous", True),
+        ("rollout.whole_episodes", True),
+        ("value.name", "adam"),
+        ("rule.name", "reward_weighted_regression"),
+        ("rollout.rollout_set_size", 4097),
+    ],
+)
+def test_what_does_not_go_with_vine_is_named(key, value):
+    vine = {"rollout.scheme": "vine", "value.name": "none", "rollout.rollout_set_size": 4096}
+    assert updated(RunSettings(), vine).rollout.scheme == "vine"
+    with pytest.raises(UserError, match=rf"{key}={str(value).lower()} does not go with rollout\.scheme=vine: .*"):
+        updated(RunSettings(), {**vine, key: value})
+
+
+def test_a_population_needs_no_batch_that_is_a_multiple_of_the_environments():
+    settings = from_keywords(rule={"name": "cem"}, rollout={"scheme": "population"}, num_envs=7)
+    assert settings.env.num_envs == 7
+
+
 def test_keywords_reach_their_keys():
     settings = from_keywords(
         delta=0.02,
@@ -221,3 +268,20 @@ def test_keys_are_all_leaves_in_order_of_declaration():
         else:
             flat.append(item.name)
     assert list(KEYS) == flat
+
+
+@pytest.mark.parametrize("scheme", ["vine", "exact"])
+@pytest.mark.parametrize("key", ["rule.curvature=empirical_fisher", "rule.discounted_state_weights=true"])
+def test_options_that_need_single_paths_are_refused_elsewhere(scheme, key):
+    name, _, value = key.partition("=")
+    base = {"rollout.scheme": scheme, "value.name": "none", "env.backend": "gymnasium", "rule.fisher_fraction": 1.0}
+    settings = updated(RunSettings(), base)
+    with pytest.raises(UserError, match=f"^{key} does not go with rollout.scheme={scheme}"):
+        updated(settings, {name: True if value == "true" else value})
+
+
+def test_progress_is_the_larger_share_of_both_budgets():
+    settings = updated(RunSettings(), {"total_env_steps": 1000})
+    assert [progress(settings, 7, steps) for steps in (0, 250, 1000, 1200)] == [0.0, 0.25, 1.0, 1.0]
+    settings = updated(settings, {"total_iterations": 10})
+    assert [progress(settings, i, 250) for i in (0, 2, 5, 10, 11)] == [0.25, 0.25, 0.5, 1.0, 1.0]

@@ -85,6 +85,12 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--video", action="store_true", help="write an mp4 of one episode, and log it to W&B")
     evaluate.set_defaults(function=_evaluate)
 
+    benchmark = commands.add_parser(
+        "benchmark", help="speed, next to the simulator alone and to other libraries", allow_abbrev=False
+    )
+    _add_benchmark_options(benchmark)
+    benchmark.set_defaults(function=_benchmark)
+
     listing = commands.add_parser("list", help="all experiments", allow_abbrev=False)
     listing.set_defaults(function=_list)
     return parser
@@ -150,7 +156,7 @@ def _resumed_settings(options: argparse.Namespace):
     if changed:
         raise UserError(
             f"a continued run keeps its settings: {', '.join(changed)} cannot change "
-            "(total_env_steps and tracking.* can); start a new one with another name="
+            "(tracking.* can, and the budget unless rule.final_delta is set); start a new one with another name="
         )
     return after
 
@@ -162,6 +168,35 @@ def _add_experiment_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--scale", default="full", metavar="SCALE", help="such as quick; default: full")
     parser.add_argument("--root", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
+
+
+def _add_benchmark_options(parser: argparse.ArgumentParser) -> None:
+    names = "ceiling, peers, returns, experiments, update, growth, startup, profile, gpu"
+    parser.add_argument("--sections", metavar="LIST", help=f"of {names}; default: all but returns")
+    parser.add_argument("--returns", action="store_true", help="also train to compare returns (hours)")
+    parser.add_argument("--env", metavar="LIST", help="default: Hopper-v5,HalfCheetah-v5,Humanoid-v5 (peers: two)")
+    parser.add_argument("--threads", metavar="LIST", help="default: 1,2 as far as there are cores")
+    numbers = {
+        "num-envs": (32, "environments of ceiling and what builds on it"),
+        "steps": (100_000, "env steps of each measurement after its warm-up"),
+        "repeats": (3, "of each measurement, in turns with the others of its section"),
+        "max-batch": (2**20, "steps of the largest batch in growth and gpu"),
+        "return-steps": (300_000, "env steps of a run in returns"),
+        "return-seeds": (5, "runs of each library in returns"),
+    }
+    for name, (default, meaning) in numbers.items():
+        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{meaning}; default: {default}")
+    folder = Path("experiments/results/benchmark")
+    parser.add_argument("--out", type=Path, default=folder, metavar="DIR", help=f"default: {folder}")
+    venv = Path(".venv-benchmark")
+    parser.add_argument("--peers-venv", type=Path, default=venv, metavar="DIR", help=f"default: {venv}")
+    parser.add_argument("--readme", action="store_true", help="write the table into README.md, between its markers")
+
+
+def _benchmark(options: argparse.Namespace) -> int:
+    from trpo_lightning.benchmark.command import run
+
+    return run(options)
 
 
 def _experiment(options: argparse.Namespace) -> int:

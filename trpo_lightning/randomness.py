@@ -17,6 +17,10 @@ class Stream(IntEnum):
     VALUE_FIT = 5
     EVALUATION_ENVIRONMENT = 6
     EVALUATION_NOISE = 7
+    POPULATION = 8
+    ROLLOUT_SET = 9
+    BRANCH_NOISE = 10
+    BRANCH_ENVIRONMENT = 11
 
 
 def numpy_generator(seed: int, stream: Stream, iteration: int = 0, index: int = 0) -> np.random.Generator:

@@ -58,13 +58,50 @@ class EnvSettings:
 
 @dataclass
 class RolloutSettings:
-    """How much is collected for one update."""
+    """How the data of one update is collected, and how much of it."""
 
+    scheme: str = option(
+        "single_path",
+        "how states and actions are sampled: single_path follows the policy; vine tries several actions in states on "
+        "its way, each followed by a short branch with the same random numbers; population runs whole episodes of "
+        "candidate parameters, each acting by its mode (rules cem and cma_es; rewards are raw, no value function); "
+        "exact samples nothing: all states and actions of an environment that has a table (gymnasium's toy text) are "
+        "weighted by their exact visitation, with exact advantages, without a time limit",
+        source="TRPO 2015, section 5",
+        choices=("single_path", "vine", "population", "exact"),
+    )
     steps_per_iteration: int = option(
         4096,
-        "slots of one batch, num_envs times the steps of each environment (slots that only reset are left out)",
+        "slots of one batch, num_envs times the steps of each environment (slots that only reset are left out); "
+        "vine: of the trunks, branches come on top; population: does not count, an iteration is rule.population * "
+        "rule.episodes_per_candidate episodes; exact: does not count",
         source="Spinning Up uses 4000",
         minimum=1,
+    )
+    whole_episodes: bool = option(
+        False,
+        "single_path: each iteration begins new episodes and collects whole ones, steps_per_iteration steps or more "
+        "(the batches of TRPO 2015); false: episodes go on from one iteration to the next",
+    )
+    rollout_set_size: int = option(
+        125,
+        "vine: states of an iteration that branches start from, drawn uniformly from the slots of the trunks (those "
+        "that only reset are left out)",
+        source="TRPO 2015, table 2: swimmer",
+        minimum=1,
+    )
+    branches: int = option(
+        4, "vine: actions tried in each of these states, if not all", source="TRPO 2015, table 2", minimum=1
+    )
+    branch_length: int = option(
+        50, "vine: steps of a branch, the tried action included", source="TRPO 2015, table 2: swimmer", minimum=1
+    )
+    branch_actions: str = option(
+        "policy",
+        "vine: actions to try are drawn from the policy, or uniformly from discrete ones, and weighted by pi / q "
+        "(eq. 16); or all actions of a discrete space are tried once and weighted by pi (eq. 15)",
+        source="TRPO 2015, section 5.2",
+        choices=("policy", "uniform", "all"),
     )
 
 
@@ -97,11 +134,28 @@ class PolicySettings:
 class RuleSettings:
     """How a batch becomes new policy parameters."""
 
-    name: str = option("trust_region", "update rule", choices=("trust_region", "vanilla_policy_gradient"))
+    name: str = option(
+        "trust_region",
+        "update rule; cem and cma_es need rollout.scheme=population",
+        choices=(
+            "trust_region",
+            "vanilla_policy_gradient",
+            "reward_weighted_regression",
+            "cem",
+            "cma_es",
+            "algorithm_1",
+        ),
+    )
     delta: float = option(
         0.02,
         "radius of the trust region: bound on the mean KL (TRPO 2015, table 2: 0.01)",
         source="measured: Hopper-v5, 3 seeds, 300k steps",
+        above=0.0,
+    )
+    final_delta: float | None = option(
+        None,
+        "delta at the end of the run, approached linearly from rule.delta with the share of the budget that is done "
+        "(Engstrom 2020, TRPO+); such a run cannot be extended; null keeps delta",
         above=0.0,
     )
     cg_iterations: int = option(10, "conjugate-gradient iterations at most", source="TRPO 2015, app. C", minimum=1)
@@ -109,14 +163,50 @@ class RuleSettings:
     damping: float = option(0.1, "CG solves with Fisher + damping * I", source="Henderson 2018", minimum=0.0)
     step_length: str = option(
         "damped",
-        "curvature of the full step's length: of Fisher + damping * I (what implementations do) or of the Fisher alone",
-        choices=("damped", "undamped"),
+        "length of the full step: to where the quadratic model of the KL is delta, its curvature that of Fisher + "
+        "damping * I (what implementations do) or of the Fisher alone; fixed: rule.step_size (natural gradient)",
+        choices=("damped", "undamped", "fixed"),
+    )
+    step_size: float = option(
+        1.0,
+        "rule.step_length=fixed: the full step is this times the solution of (Fisher + damping * I) s = gradient "
+        "(1 / lambda of TRPO 2015, section 8.1); delta then counts in the line search only",
+        source="measured: about what rule.delta gives on Hopper-v5",
+        above=0.0,
+    )
+    curvature: str = option(
+        "fisher",
+        "matrix of the natural gradient: fisher (expectation over actions, analytic) or empirical_fisher (mean of "
+        "grad log pi grad log pi' over the batch's actions, uncentred; TRPO 2015, section 8.1)",
+        source="TRPO 2015, app. C",
+        choices=("fisher", "empirical_fisher"),
+    )
+    solve_dtype: str = option(
+        "float32", "precision of conjugate gradients and Fisher products", choices=("float32", "float64")
     )
     kl_direction: str = option(
         "old_new",
         "the bounded KL: KL(old || new) or KL(new || old)",
         source="TRPO 2015, eq. 12",
         choices=("old_new", "new_old"),
+    )
+    kl_over_states: str = option(
+        "mean",
+        "the bounded KL: mean over the batch's states, or the largest of them (max KL, section 8.1)",
+        source="TRPO 2015, eq. 12",
+        choices=("mean", "max"),
+    )
+    kl_over_dimensions: str = option(
+        "sum",
+        "the bounded KL of a state, and its curvature: sum over action dimensions (joint), or their mean, as in "
+        "libraries whose delta so means delta times the number of dimensions",
+        source="TRPO 2015, eq. 12",
+        choices=("sum", "mean"),
+    )
+    entropy_bonus: float = option(
+        0.0,
+        "this times the mean entropy is added to the surrogate, in its gradient and in the line search",
+        minimum=0.0,
     )
     fisher_fraction: float = option(
         0.2, "share of the batch in Fisher-vector products (TRPO 2015, app. C: 0.1)", above=0.0, maximum=1.0
@@ -131,29 +221,120 @@ class RuleSettings:
         source="TRPO 2015, app. C",
         above=0.0,
     )
-    improvement_ratio: float = option(
+    improvement_ratio: float | None = option(
         0.0,
-        "the line search accepts a surrogate that rises by more than this share of its first-order prediction "
-        "(modular_rl: 0.1)",
+        "the line search accepts a surrogate that rises by more than this share of its first-order prediction; null "
+        "does not check it (modular_rl: 0.1)",
         source="TRPO 2015, app. C",
         minimum=0.0,
         maximum=0.99,
     )
     standardize_advantages: bool = option(True, "advantages of a batch get mean 0 and std 1")
+    discounted_state_weights: bool = option(
+        False,
+        "single_path: advantages are multiplied by gamma^t, t the step within its episode (as in the definition of the "
+        "surrogate; nearly all implementations leave it out)",
+    )
     learning_rate: float = option(3e-3, "vanilla_policy_gradient: Adam's step size (Spinning Up: 3e-4)", above=0.0)
+    population: int | None = option(
+        None,
+        "cem, cma_es: candidates an iteration; null: 100 for cem (Szita & Lorincz 2006), 4 + floor(3 ln n) for cma_es "
+        "with n searched parameters (Hansen 2016)",
+        minimum=2,
+    )
+    episodes_per_candidate: int = option(
+        1, "cem, cma_es: a candidate's return is the mean over so many episodes", source="modular_rl", minimum=1
+    )
+    initial_std: float = option(
+        1.0, "cem, cma_es: std of each parameter in the first population", source="modular_rl", above=0.0
+    )
+    elite_fraction: float = option(
+        0.2, "cem: share of the candidates that are kept (at least two)", source="modular_rl", above=0.0, maximum=1.0
+    )
+    extra_std: float = option(
+        0.3,
+        "cem: the variance gets extra_std^2 more in the first generation, falling linearly to 0 (Szita & Lorincz 2006: "
+        "sqrt(5); rllab: 1; modular_rl: 0)",
+        source="measured: InvertedPendulum-v5, 3 seeds",
+        minimum=0.0,
+    )
+    extra_std_generations: int = option(
+        50, "cem: generations until the extra variance is 0", source="Szita & Lorincz 2006", minimum=1
+    )
+    covariance: str = option(
+        "auto",
+        "cma_es: a full matrix or a diagonal one (sep-CMA-ES, Ros & Hansen 2008); auto is full up to 1000 searched "
+        "parameters",
+        choices=("auto", "full", "diagonal"),
+    )
+    effective_sample_fraction: float = option(
+        0.1,
+        "reward_weighted_regression: the temperature is such that (sum w)^2 / sum w^2 is this share of the batch",
+        above=0.0,
+        maximum=0.99,
+    )
+    least_log_std: float = option(
+        -2.0, "reward_weighted_regression: a Gaussian's log std is raised to this after the fit", minimum=-20.0
+    )
+    regression_iterations: int = option(
+        20,
+        "reward_weighted_regression: L-BFGS iterations of the fit, where it is not that of a linear Gaussian policy, "
+        "which is solved for",
+        minimum=1,
+    )
 
 
 @dataclass
 class ValueSettings:
-    """Network and fit of the value function."""
+    """Value function and its fit."""
 
+    name: str = option(
+        "adam",
+        "value function: a network fitted by adam on minibatches, by lbfgs on the whole batch, or by one step in a "
+        "trust_region (GAE 2016); linear in observations and their squares (Duan 2016); none is V = 0",
+        choices=("adam", "lbfgs", "trust_region", "linear", "none"),
+    )
     hidden_sizes: list[int] = option(
         [64, 64], "units of each hidden layer; [] is linear", source="Henderson 2018", minimum=1
     )
     activation: str = option("tanh", "hidden non-linearity", choices=("tanh", "relu", "elu"))
-    learning_rate: float = option(1e-3, "Adam's step size", source="Henderson 2018", above=0.0)
-    epochs: int = option(10, "passes over the batch in each iteration", source="SB3-contrib", minimum=0)
-    minibatch_size: int = option(256, "transitions of one Adam step", minimum=1)
+    learning_rate: float = option(1e-3, "adam: step size", source="Henderson 2018", above=0.0)
+    epochs: int = option(10, "adam: passes over the batch in each iteration", source="SB3-contrib", minimum=0)
+    minibatch_size: int = option(256, "adam: transitions of one step", minimum=1)
+    clip: float | None = option(
+        None,
+        "adam: the loss of a transition is the larger one of V's and of V moved by at most this from before the fit, "
+        "as in PPO (Engstrom 2020: 0.2); null is off",
+        above=0.0,
+    )
+    iterations: int = option(25, "lbfgs: iterations at most in each fit", source="modular_rl", minimum=1)
+    l2: float = option(
+        1e-3,
+        "lbfgs, linear: this times the squared norm of the parameters (linear: without the constant) is added to the "
+        "mean squared error",
+        source="modular_rl",
+        minimum=0.0,
+    )
+    epsilon: float = option(
+        0.1,
+        "trust_region: bound on the mean of (V - V_old)^2 / (2 sigma^2), sigma^2 the old mean squared error (GAE 2016 "
+        "prints no value; rllab: 0.01)",
+        source="measured: Hopper-v5, 1 seed, 100k steps",
+        above=0.0,
+    )
+    cg_iterations: int = option(10, "trust_region: conjugate-gradient iterations at most", minimum=1)
+    damping: float = option(
+        0.1,
+        "trust_region: CG solves with Gauss-Newton + damping * I (rllab: 1e-5)",
+        source="as rule.damping",
+        minimum=0.0,
+    )
+    rescale: str = option(
+        "outside",
+        "trust_region: the step is scaled to the boundary if it lies outside, and shrunken until the error falls; or "
+        "always and as it is, the paper's (it may raise the error)",
+        choices=("outside", "always"),
+    )
     targets: str = option(
         "lambda_returns",
         "regression targets: lambda-returns (advantage + old value) or discounted returns",
@@ -217,6 +398,9 @@ class RunSettings:
     )
     total_env_steps: int = option(
         1_000_000, "the run ends with the first iteration that reaches so many env steps", minimum=1
+    )
+    total_iterations: int | None = option(
+        None, "the run ends after so many iterations, if it has not before; null: only env steps count", minimum=1
     )
     seed: int = option(0, "the one source of randomness", minimum=0, maximum=2**63 - 1)
     name: str = option("default", "variant: names the run directory")
@@ -292,6 +476,24 @@ def check(settings: RunSettings) -> RunSettings:
     for key, item in keys().items():
         value = get(settings, key)
         _assign(settings, key, _checked(key, value, _hint(key), item.metadata))
+    population = settings.rollout.scheme == "population"
+    if population != (settings.rule.name in ("cem", "cma_es")):
+        raise UserError(
+            f"rule.name={settings.rule.name} does not go with rollout.scheme={settings.rollout.scheme}: cem and cma_es "
+            "need population, the others another scheme"
+        )
+    if settings.rule.name == "algorithm_1" and settings.rollout.scheme != "exact":
+        raise UserError("rule.name=algorithm_1 computes with the exact model: set rollout.scheme=exact")
+    if settings.rollout.scheme == "exact":
+        _check_exact(settings)
+    elif not population:
+        _check_steps(settings)
+    if settings.rollout.scheme == "vine":
+        _check_vine(settings)
+    return settings
+
+
+def _check_steps(settings: RunSettings) -> None:
     steps, envs = settings.rollout.steps_per_iteration, settings.env.num_envs
     if steps < envs:
         raise UserError(f"rollout.steps_per_iteration={steps} is smaller than env.num_envs={envs}: each needs a step")
@@ -300,7 +502,84 @@ def check(settings: RunSettings) -> RunSettings:
         raise UserError(
             f"rollout.steps_per_iteration={steps} is not a multiple of env.num_envs={envs}: use {low} or {low + envs}"
         )
-    return settings
+
+
+def _check_exact(settings: RunSettings) -> None:
+    """What does not go with a known model."""
+    rule, gamma = settings.rule, settings.gamma
+    table = rule.name == "algorithm_1"
+    refused = {
+        f"rule.name={rule.name}": (
+            rule.name not in ("trust_region", "algorithm_1"),
+            "it needs samples: use trust_region or algorithm_1",
+        ),
+        f"value.name={settings.value.name}": (settings.value.name != "none", "values are exact: use none"),
+        f"gamma={gamma}": (gamma == 1.0 or (table and gamma == 0.0), "use a value between 0 and 1"),
+        f"rule.fisher_fraction={rule.fisher_fraction}": (
+            not table and rule.fisher_fraction < 1.0,
+            "all states count, by their visitation: use 1.0",
+        ),
+        "rule.discounted_state_weights=true": (
+            rule.discounted_state_weights,
+            "visitations are discounted already: use false",
+        ),
+        f"rule.curvature={rule.curvature}": (not table and rule.curvature != "fisher", "it needs samples: use fisher"),
+        f"policy.hidden_sizes={settings.policy.hidden_sizes}": (
+            table and bool(settings.policy.hidden_sizes),
+            "algorithm_1 needs a table of logits: use []",
+        ),
+    }
+    for key, (wrong, reason) in refused.items():
+        if wrong:
+            raise UserError(f"{key} does not go with rollout.scheme=exact: {reason}")
+
+
+def _check_vine(settings: RunSettings) -> None:
+    """What does not go with branches from states in the middle of episodes."""
+    env, rollout, rule, value = settings.env, settings.rollout, settings.rule, settings.value
+    steps, states = rollout.steps_per_iteration, rollout.rollout_set_size
+    refused = [
+        (env.backend == "envpool", "env.backend=envpool", "it cannot restore states: use gymnasium"),
+        (env.asynchronous, "env.asynchronous=true", "processes cannot restore states: use false"),
+        (rollout.whole_episodes, "rollout.whole_episodes=true", "trunks go on from iteration to iteration: use false"),
+        (value.name != "none", f"value.name={value.name}", "vine has no value function: use none"),
+        (rule.name == "reward_weighted_regression", f"rule.name={rule.name}", "it needs single_path"),
+        (rule.curvature != "fisher", f"rule.curvature={rule.curvature}", "it needs single_path: use fisher"),
+        (rule.discounted_state_weights, "rule.discounted_state_weights=true", "it needs single_path: use false"),
+        (states > steps, f"rollout.rollout_set_size={states}", f"rollout.steps_per_iteration={steps} has fewer states"),
+    ]
+    for wrong, key, reason in refused:
+        if wrong:
+            raise UserError(f"{key} does not go with rollout.scheme=vine: {reason}")
+
+
+BUDGET = ("total_env_steps", "total_iterations")
+"""Keys that end a run: the first that is reached."""
+
+
+def is_over(settings: RunSettings, iteration: int, env_steps: int) -> bool:
+    """Whether a run that has done so much has reached its budget."""
+    by_iterations = settings.total_iterations is not None and iteration >= settings.total_iterations
+    return by_iterations or env_steps >= settings.total_env_steps
+
+
+def covers(done: RunSettings, wanted: RunSettings) -> bool:
+    """Whether a finished run of the budget `done` needs no more for the budget `wanted`."""
+    iterations = done.total_iterations is None or (
+        wanted.total_iterations is not None and wanted.total_iterations <= done.total_iterations
+    )
+    return iterations and wanted.total_env_steps <= done.total_env_steps
+
+
+def progress(settings: RunSettings, iteration: int, env_steps: int) -> float:
+    """The share of its budget that a run has done, in [0, 1]: what schedules follow."""
+    by_iterations = iteration / settings.total_iterations if settings.total_iterations is not None else 0.0
+    return min(1.0, max(by_iterations, env_steps / settings.total_env_steps))
+
+
+def depends_on_budget(settings: RunSettings) -> bool:
+    """Whether something changes along the run, so that an early part of a longer run is no shorter run."""
+    return settings.rule.final_delta is not None
 
 
 @functools.cache

@@ -201,6 +201,17 @@ def test_changed_keys_leaves_out_what_a_continued_run_may_change():
     assert changed_keys(after, after) == []
 
 
+def test_the_budget_is_kept_where_settings_follow_it():
+    before = from_keywords(final_delta=0.001, total_env_steps=1000)
+    after = from_keywords(final_delta=0.001, total_env_steps=2000, tracking={"wandb": "disabled"})
+    assert changed_keys(before, after) == changed_keys(after, before) == ["total_env_steps"]
+    iterations = from_keywords(final_delta=0.001, total_env_steps=1000, total_iterations=5)
+    assert changed_keys(before, iterations) == ["total_iterations"]
+    plain = from_keywords(total_env_steps=2000)
+    assert changed_keys(before, plain) == ["rule.final_delta", "total_env_steps"]
+    assert changed_keys(plain, before) == ["rule.final_delta"]
+
+
 SNIPPETS = st.sampled_from(
     ["null", "~", "", "true", "1", "-1", "0", "0.5", "1e-3", "1e999", ".nan", "-.inf", "[]", "{}", "[1, 2]", "{a: 1}"]
     + [

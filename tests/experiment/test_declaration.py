@@ -215,6 +215,38 @@ def test_a_run_has_one_thread_unless_someone_says_otherwise(folder):
     assert declare(folder, HEAD + "bases: [rules/base]").cells()[0].settings.threads == 4
 
 
+def test_a_variant_has_bases_of_its_own_below_the_overrides(folder):
+    (folder / "rules" / "top.yaml").write_text("gamma: 0.75\nrule: {delta: 0.0625, cg_iterations: 7}\n")
+    text = """
+bases: [rules/base]
+overrides: {rule.delta: 0.25}
+variants: {plain: {}, top: {bases: [rules/top]}, own: {bases: [rules/top], rule.delta: 0.5, gamma: 0.25}}
+"""
+    cells = declare(folder, HEAD + text).cells()
+    found = [(c.settings.gamma, c.settings.rule.delta, c.settings.rule.damping) for c in cells]
+    assert found == [(0.5, 0.25, 0.75), (0.75, 0.25, 0.75), (0.25, 0.5, 0.75)]
+    assert [c.settings.rule.cg_iterations for c in cells] == [10, 7, 7]
+    assert load_experiment("small").cells(["gamma=1e-1", "name=top"])[0].settings.rule.cg_iterations == 7
+
+
+def test_a_variant_has_settings_for_single_environments(folder):
+    text = """
+environments: [A-v0, B-v0]
+axes: {gamma: [0.5, 0.75]}
+variants:
+  a: {rule.delta: 0.25, environments: {B-v0: {rule: {delta: 0.5}, total_env_steps: 7}}}
+  b:
+"""
+    cells = declare(folder, HEAD + text).cells()
+    found = {(c.settings.name, c.settings.env.id): (c.settings.rule.delta, c.settings.total_env_steps) for c in cells}
+    default = (0.02, 1_000_000)
+    for gamma in ("0.5", "0.75"):
+        assert found[f"a,gamma={gamma}", "A-v0"] == (0.25, 1_000_000)
+        assert found[f"a,gamma={gamma}", "B-v0"] == (0.5, 7)
+        assert found[f"b,gamma={gamma}", "A-v0"] == found[f"b,gamma={gamma}", "B-v0"] == default
+    assert load_experiment("small").cells(["env.id=B-v0", "rule.delta=0.75"])[0].settings.rule.delta == 0.75
+
+
 # Arguments.
 
 
@@ -301,9 +333,19 @@ scales:
     assert {(c.settings.gamma, c.settings.total_env_steps) for c in cells} == {(0.5, 10)}
 
 
+def test_a_scale_changes_variants_key_by_key(folder):
+    text = "variants: {a: {rule.delta: 0.25, gamma: 0.5}, b: {}}\n"
+    text += "scales: {quick: {variants: {a: {rule: {delta: 0.5}}}}}"
+    full, quick = (declare(folder, HEAD + text, scale).cells() for scale in ("full", "quick"))
+    assert [(c.settings.rule.delta, c.settings.gamma) for c in full] == [(0.25, 0.5), (0.02, 0.99)]
+    assert [(c.settings.rule.delta, c.settings.gamma) for c in quick] == [(0.5, 0.5), (0.02, 0.99)]
+
+
 @pytest.mark.parametrize(
     ("scales", "parts"),
     [
+        ("{quick: {variants: {a: {gamma: 0.5}}}}", ["scales.quick.variants: there is no variant a"]),
+        ("{quick: {variants: [a]}}", ["scales.quick.variants", "dict"]),
         ("{other: {seeds: [1]}}", ["there is no scale quick: it has full, other"]),
         ("{1: {seeds: [1]}}", ["there is no scale quick: it has full, 1"]),
         ("{quick: {seed: [1]}}", ["scales.quick.seed is not one of", "seeds"]),
@@ -419,6 +461,29 @@ def test_searches_that_do_not_fit_are_one_line(folder, changes, parts):
         (HEAD + "seeds: [1, 1]", ["two runs are the same: small/full/Hopper-v5/default/seed_1"]),
         (HEAD + "environments: [A-v0, A-v0]", ["two runs are the same"]),
         (HEAD + "score: best", ["score=best is not one of last_episodes"]),
+        (HEAD + "x: time", ["x=time is not one of env_steps, iteration"]),
+        (HEAD + "variants: {a: {bases: rules/base}}", ["seeds and bases to a list"]),
+        (HEAD + "variants: {a: {bases: [rules/bas]}}", ["there is no base rules/bas", "did you mean rules/base?"]),
+        (HEAD + "variants: {a: {environments: [A-v0]}}", ["variant a: environments must map"]),
+        (HEAD + "variants: {a: {environments: {A-v0: 1}}}", ["variant a: environments must map"]),
+        (
+            HEAD + "environments: [Ant-v5]\nvariants: {a: {environments: {Ant-v4: {gamma: 0.5}}}}",
+            ["variant a: Ant-v4 is not one of environments", "did you mean Ant-v5?"],
+        ),
+        (
+            HEAD + "environments: [A-v0]\nvariants: {a: {environments: {A-v0: {seeds: [1]}}}}",
+            ["variant a: seeds has no place"],
+        ),
+        (
+            HEAD + "environments: [A-v0]\nvariants: {a: {environments: {A-v0: {seed: 1}}}}",
+            ["variant a: seed would have no effect"],
+        ),
+        (
+            HEAD + "axes: {gamma: [0.5]}\nenvironments: [A-v0]\nvariants: {a: {environments: {A-v0: {gamma: 0.75}}}}",
+            ["variant a sets gamma, which is an axis"],
+        ),
+        (HEAD + "claims: {a: 1}", ["claims", "list"]),
+        (HEAD + "claims: [a]", ["claim 1: 'a' is not a mapping"]),
         (HEAD + "overrides: [gamma]", ["overrides", "dict"]),
         (HEAD + "overrides: {rule.dleta: 1}", ["unknown key rule.dleta", "did you mean rule.delta?"]),
         (HEAD + "overrides: {rule: 1}", ["rule is a group"]),

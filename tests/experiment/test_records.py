@@ -105,6 +105,28 @@ def test_a_run_with_other_settings_or_a_smaller_budget_says_so(tmp_path):
     assert "gamma" in found.notes[0] and "1,000 of the 5,000" in found.notes[1]
 
 
+@pytest.mark.parametrize(("iterations", "told"), [(9, "5 of the 9 iterations"), (None, "5 of all iterations")])
+def test_a_run_with_fewer_iterations_says_so(tmp_path, iterations, told):
+    before = experiment(tmp_path, overrides={"total_iterations": 5})
+    done = result(tmp_path, before.cells()[0], learning())
+    now = experiment(tmp_path, overrides={"total_iterations": iterations})
+    found = read_record(type(done)(now.cells()[0], done.run_dir, "finished"), now)
+    assert found.state == "unfinished" and told in found.notes[0]
+
+
+def test_the_x_axis_may_be_iterations(tmp_path):
+    found = read(tmp_path, [row(1, 1.0, 1), row(2), row(3, 3.0, 1)])
+    assert [list(values) for values in found.curve("episode/return_mean", "iteration")] == [[1, 3], [1, 3]]
+    del found.columns["iteration"]  # as of a curve from elsewhere
+    assert len(found.curve("episode/return_mean", "iteration")[0]) == 0
+
+
+def test_the_last_iteration_that_has_the_metric_as_score():
+    columns = {"episode/return_mean": np.array([1.0, 5.0, 3.0, np.nan]), "episode/count": np.array([9, 9, 9, 0.0])}
+    assert score_of(columns, "last_iteration") == 3.0
+    assert np.isnan(score_of(columns, "last_iteration", "policy/entropy"))
+
+
 def test_texts_are_no_columns(tmp_path):
     found = read(tmp_path, [row(1, 1.0, 1, **{"update/rejection_reason": "not finite"})])
     assert "update/rejection_reason" not in found.columns

@@ -148,6 +148,17 @@ def test_more_steps_and_other_tracking_reach_a_continued_run_and_fewer_steps_sta
     assert stand_ins[0] == [["--resume", str(run_dir), *changed, "--quiet"]]
 
 
+def test_more_iterations_reach_a_continued_run_and_fewer_start_nothing(folder, stand_ins):
+    (cell,) = declare(folder, "", ["total_iterations=5"])
+    run_dir = record(cell, folder, "finished")
+    for fewer in (["total_iterations=4"], ["total_iterations=5", "total_env_steps=5"]):
+        assert states(run_cells(declare(folder, "", fewer), folder)) == ["finished"]
+    assert stand_ins[0] == []
+    for more in ("6", "null"):
+        run_cells(declare(folder, "", [f"total_iterations={more}"]), folder)
+        assert stand_ins[0].pop() == ["--resume", str(run_dir), f"total_iterations={more}", "--quiet"]
+
+
 def test_other_settings_are_refused_before_anything_starts_unless_forced(folder, stand_ins):
     cells = declare(folder, "seeds: [0, 1]")
     changed = replace(cells[1].settings, gamma=0.5, rule=replace(cells[1].settings.rule, delta=0.5))

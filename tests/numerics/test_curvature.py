@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trpo_lightning.numerics.curvature import fisher_vector_product
+from trpo_lightning.numerics.curvature import Scalars, curvature_of_rows, fisher_vector_product
 from trpo_lightning.numerics.objectives import mean_kl
 from trpo_lightning.policies.distributions import Bernoulli, Categorical, Gaussian
 from trpo_lightning.policies.networks import assign_parameter_vector, parameter_vector
@@ -114,6 +114,59 @@ def test_chunks_cover_every_row_once_and_one_chunk_keeps_its_graph(policy, obser
     whole(theta)
     whole(theta)
     assert asked == []
+
+
+def scores(policy: Policy, observations: Tensor, actions: Tensor) -> Tensor:
+    """grad log pi of each row, `[B, P]`, one backward pass each."""
+    rows = []
+    for observation, action in zip(observations, actions, strict=True):
+        log_prob = policy(observation[None]).log_prob(action[None]).squeeze()
+        parts = torch.autograd.grad(log_prob, list(policy.parameters()))
+        rows.append(torch.cat([part.reshape(-1) for part in parts]))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("chunk", [4, 65536])
+def test_empirical_fisher_is_the_uncentred_mean_of_dense_outer_products(policy, observations, chunk):
+    with torch.no_grad():
+        noise = torch.rand(ROWS, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+        actions = policy(observations).sample(noise)
+    theta = parameter_vector(policy)
+
+    def model(th: Tensor, rows: slice) -> Scalars:
+        return Scalars(policy.at(th, observations[rows]).log_prob(actions[rows]))
+
+    g = scores(policy, observations, actions)
+    assert g.mean(0).norm() > 1e-2  # centring would show
+    product = dense(fisher_vector_product(model, theta, ROWS, chunk=chunk), len(theta))
+    torch.testing.assert_close(product, g.T @ g / ROWS, rtol=1e-10, atol=1e-12)
+    along = curvature_of_rows(model, theta, g[0], ROWS, chunk=chunk)
+    torch.testing.assert_close(along, (g @ g[0]) ** 2, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("chunk", [4, 65536])
+def test_weights_count_as_repeated_rows(policy, observations, chunk):
+    times = torch.arange(ROWS) % 3
+    repeated = observations.repeat_interleave(times, dim=0)
+    expected = dense(operator(policy, repeated), len(parameter_vector(policy)))
+    product = fisher_vector_product(
+        lambda th, rows: policy.at(th, observations[rows]),
+        parameter_vector(policy),
+        ROWS,
+        weights=times.double() / times.sum(),
+        chunk=chunk,
+    )
+    torch.testing.assert_close(dense(product, len(expected)), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("chunk", [4, 65536])
+def test_curvature_of_rows_is_that_of_each_state_alone(policy, observations, chunk):
+    theta = parameter_vector(policy)
+    v = torch.randn(theta.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    expected = [v @ kl_hessian(policy, observation[None], "old_new") @ v for observation in observations]
+    found = curvature_of_rows(lambda th, rows: policy.at(th, observations[rows]), theta, v, ROWS, chunk=chunk)
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-8, atol=1e-10)
+    assert not found.requires_grad and not theta.requires_grad
 
 
 @pytest.mark.parametrize("chunk", [4, 65536])

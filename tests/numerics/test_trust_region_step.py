@@ -107,6 +107,83 @@ def test_metrics_describe_the_step_that_was_taken(kl_factor, backtracks, iterati
     torch.testing.assert_close(step / step.norm(), solution.x / solution.x.norm(), rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize("damping", [0.0, 0.4])
+def test_fixed_length_is_the_natural_gradient_times_a_multiplier(damping):
+    natural = torch.linalg.solve(A + damping * EYE, G)
+    for step_size in (0.01, 3.0):
+        step = trust_region_step(
+            linear_quadratic(), delta=1e9, damping=damping, step_length="fixed", step_size=step_size, **EXACT
+        )
+        torch.testing.assert_close(step.theta, THETA + step_size * natural, rtol=1e-9, atol=1e-10)
+        assert step.metrics["trust_region/step_size"] == step_size
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.4])
+@pytest.mark.parametrize("step_length", ["damped", "undamped"])
+def test_a_maximum_is_bounded_by_its_largest_curvature(damping, step_length):
+    matrices = [spd(seed) for seed in range(20, 25)]
+    mean = torch.stack(matrices).mean(0)
+    s = torch.linalg.solve(mean + damping * EYE, G)
+    extra = damping * float(s @ s) if step_length == "damped" else 0.0
+    bounded = [float(s @ matrix @ s) + extra for matrix in matrices]
+    problem = replace(
+        linear_quadratic(mean, kl_factor=0.1), largest_curvature=lambda v: max(float(v @ m @ v) for m in matrices)
+    )
+    step = trust_region_step(problem, delta=DELTA, damping=damping, step_length=step_length, **EXACT)
+    beta = min(math.sqrt(2.0 * DELTA / b) for b in bounded)
+    torch.testing.assert_close(step.theta, THETA + beta * s, rtol=1e-8, atol=1e-10)
+    assert step.metrics["trust_region/kl_quadratic"] == pytest.approx(beta**2 * float(s @ mean @ s) / 2.0)
+
+
+def test_solves_in_the_precision_of_the_gradient_and_steps_in_that_of_theta():
+    ill = A.clone()
+    ill[0] *= 1e-4
+    ill[:, 0] *= 1e-4
+    problem = replace(linear_quadratic(ill, theta=THETA.float()), gradient=lambda: G.clone())
+    problem = replace(
+        problem, evaluate=lambda x: linear_quadratic(ill, theta=THETA.float().double()).evaluate(x.double())
+    )
+    step = trust_region_step(problem, delta=1e3, damping=0.0, kl_slack=None, **EXACT)
+    assert step.theta.dtype == torch.float32 and step.rejection_reason is None
+    assert step.metrics["cg/residual"] < 1e-9
+    full_step = step.metrics["trust_region/step_size"] * torch.linalg.solve(ill, G)
+    torch.testing.assert_close(step.theta, THETA.float() + full_step.float(), rtol=1e-6, atol=1e-6)
+
+
+def curved(x: Tensor) -> tuple[float, float]:
+    """A surrogate that bends down along the step, and a KL that grows faster than its quadratic model."""
+    step = x - THETA
+    quadratic = float(step @ A @ step) / 2.0
+    return float(G @ step) - 30.0 * quadratic**1.5, quadratic + 4.0 * quadratic**2
+
+
+@pytest.mark.parametrize("kl_slack", [0.3, 1.0, 1.5, None])
+@pytest.mark.parametrize("improvement_ratio", [None, 0.0, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("delta", [0.02, 0.5, 2.0])
+def test_acceptance_is_the_first_candidate_of_a_scan_that_fulfils_the_rules(kl_slack, improvement_ratio, delta):
+    s = torch.linalg.solve(A + 0.1 * EYE, G)
+    full_step = math.sqrt(2.0 * delta / float(s @ A @ s)) * s
+    fitting = []
+    for k in range(41):
+        step = 0.85**k * full_step
+        rise, kl = curved(THETA + step)
+        improves = improvement_ratio is None or rise > improvement_ratio * float(G @ step)
+        if improves and (kl_slack is None or kl <= kl_slack * delta):
+            fitting.append(k)
+    found = trust_region_step(
+        replace(linear_quadratic(), evaluate=curved),
+        delta=delta,
+        step_length="undamped",
+        kl_slack=kl_slack,
+        improvement_ratio=improvement_ratio,
+        backtrack_ratio=0.85,
+        max_backtracks=40,
+        **EXACT,
+    )
+    assert fitting and found.metrics["line_search/backtracks"] == fitting[0]
+    torch.testing.assert_close(found.theta, THETA + 0.85 ** fitting[0] * full_step, rtol=1e-8, atol=1e-10)
+
+
 def test_backtrack_ratio_and_limit_are_the_callers():
     problem = linear_quadratic(kl_factor=3.0)
     step = trust_region_step(problem, delta=DELTA, backtrack_ratio=0.5, max_backtracks=1)
@@ -165,6 +242,9 @@ REJECTIONS = {
     "negative curvature": ({"curvature_product": lambda v: -v}, NO_ASCENT),
     "negative curvature hidden by damping": ({"curvature_product": lambda v: -0.05 * v}, NO_ASCENT),
     "zero curvature": ({"curvature_product": lambda v: 0.0 * v}, NO_ASCENT),
+    "NaN in the largest curvature": ({"largest_curvature": lambda v: math.nan}, NO_ASCENT),
+    "infinite largest curvature": ({"largest_curvature": lambda v: math.inf}, NO_ASCENT),
+    "no largest curvature": ({"largest_curvature": lambda v: 0.0}, NO_ASCENT),
     "KL beyond delta": ({"evaluate": with_candidates((6.0, 2.0 * DELTA))}, SEARCH + "the KL is beyond delta"),
     "no improvement": ({"evaluate": with_candidates((5.0, 0.0))}, SEARCH + "the surrogate does not improve"),
     "NaN surrogate": ({"evaluate": with_candidates((math.nan, 0.0))}, SEARCH + "surrogate or KL is not finite"),

@@ -1,120 +1,37 @@
 import copy
 import math
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, distributions
+from dense_trust_region import (
+    EXACT,
+    KINDS,
+    ROWS,
+    dense_log_prob,
+    dense_update,
+    generator,
+    problem,
+    surrogate_and_kls,
+)
 
-from trpo_lightning.policies.distributions import Bernoulli, Categorical, Gaussian
-from trpo_lightning.policies.networks import assign_parameter_vector, parameter_vector
-from trpo_lightning.policies.policy import Policy, build_policy
-from trpo_lightning.policies.spaces import ActionSpec, BinaryActions, ContinuousActions, DiscreteActions
+from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.rollouts.rollout import Batch
-from trpo_lightning.rules import RULES, build_rule, trust_region
-from trpo_lightning.rules.trust_region import TrustRegionRule, fisher_rows, surrogate_gradient
+from trpo_lightning.rules import RULES, build_rule, constraint, surrogate
+from trpo_lightning.rules.constraint import fisher_rows
+from trpo_lightning.rules.surrogate import build_surrogate, surrogate_gradient
+from trpo_lightning.rules.trust_region import TrustRegionRule
 from trpo_lightning.settings import RuleSettings
 
-ROWS = 60
-KINDS: dict[str, ActionSpec] = {
-    "gaussian": ContinuousActions(2),
-    "categorical": DiscreteActions((4,)),
-    "multi_discrete": DiscreteActions((2, 3)),
-    "multi_binary": BinaryActions(3),
-}
-ACTION_SIZES = {"gaussian": 2, "categorical": 1, "multi_discrete": 2, "multi_binary": 3}
-EXACT = {"cg_iterations": 300, "cg_tolerance": 1e-13, "fisher_fraction": 1.0}
 every_kind = pytest.mark.parametrize("kind", KINDS)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def problem(kind: str, *, hidden_sizes: tuple[int, ...] = (4,), dtype=torch.float64) -> tuple[Policy, Batch]:
-    source = generator(1)
-    policy = build_policy(
-        (3,), KINDS[kind], hidden_sizes=list(hidden_sizes), activation="tanh", initial_log_std=-0.4, generator=source
-    ).to(dtype)
-    theta = parameter_vector(policy)
-    assign_parameter_vector(policy, 0.5 * torch.randn(theta.shape, dtype=dtype, generator=source))
-    observations = torch.randn(ROWS, 3, dtype=dtype, generator=source)
-    noise = torch.rand(ROWS, ACTION_SIZES[kind], dtype=dtype, generator=source)
-    with torch.no_grad():
-        actions = policy(observations).sample(noise)
-    return policy, Batch(observations, actions, torch.randn(ROWS, dtype=dtype, generator=source))
 
 
 def rule(**settings) -> TrustRegionRule:
     return TrustRegionRule(RuleSettings(**settings))
 
 
-def reference(distribution) -> distributions.Distribution:
-    match distribution:
-        case Gaussian(mean, log_std):
-            return distributions.Independent(distributions.Normal(mean, log_std.exp()), 1)
-        case Bernoulli(logits):
-            return distributions.Independent(distributions.Bernoulli(logits=logits), 1)
-    raise AssertionError(distribution)
-
-
-def dense_log_prob(distribution, actions: Tensor) -> Tensor:
-    if isinstance(distribution, Categorical):
-        parts = distribution.logits.split(distribution.choices, dim=-1)
-        columns = [distributions.Categorical(logits=x).log_prob(actions[:, i]) for i, x in enumerate(parts)]
-        return torch.stack(columns).sum(0)
-    return reference(distribution).log_prob(actions.to(distribution.tensors[0].dtype))
-
-
-def dense_kl(old, new) -> Tensor:
-    if isinstance(old, Categorical):
-        pairs = zip(old.logits.split(old.choices, dim=-1), new.logits.split(new.choices, dim=-1), strict=True)
-        columns = [
-            distributions.kl_divergence(distributions.Categorical(logits=p), distributions.Categorical(logits=q))
-            for p, q in pairs
-        ]
-        return torch.stack(columns).sum(0)
-    return distributions.kl_divergence(reference(old), reference(new))
-
-
-def with_theta(policy: Policy, theta: Tensor) -> Policy:
-    other = copy.deepcopy(policy)
-    assign_parameter_vector(other, theta)
-    return other
-
-
-def surrogate_and_kl(policy: Policy, batch: Batch, theta: Tensor, direction: str = "old_new") -> tuple[float, float]:
-    """Recomputed with `torch.distributions` from modules, not from `at`."""
-    with torch.no_grad():
-        old, new = policy(batch.observations), with_theta(policy, theta)(batch.observations)
-        log_ratio = dense_log_prob(new, batch.actions) - dense_log_prob(old, batch.actions)
-        kl = dense_kl(old, new) if direction == "old_new" else dense_kl(new, old)
-    return float((log_ratio.exp() * batch.advantages).mean()), float(kl.mean())
-
-
-def dense_update(policy: Policy, batch: Batch, settings: RuleSettings, rows: Tensor | None = None) -> Tensor:
-    """The whole update with a dense Hessian of the KL over `rows` and a direct solve."""
-    theta = parameter_vector(policy)
-
-    def surrogate(th: Tensor) -> Tensor:
-        log_prob = dense_log_prob(policy.at(th, batch.observations), batch.actions)
-        return ((log_prob - log_prob.detach()).exp() * batch.advantages).mean()
-
-    subset = batch.observations if rows is None else batch.observations[rows]
-    old = policy(subset).detach()
-    gradient: Any = torch.autograd.functional.jacobian(surrogate, theta)
-    fisher: Any = torch.autograd.functional.hessian(lambda th: dense_kl(old, policy.at(th, subset)).mean(), theta)
-    damped = fisher + settings.damping * torch.eye(len(theta), dtype=theta.dtype)
-    s = torch.linalg.solve(damped, gradient)
-    curvature = s @ (damped if settings.step_length == "damped" else fisher) @ s
-    full_step = (2.0 * settings.delta / curvature).sqrt() * s
-    start, _ = surrogate_and_kl(policy, batch, theta)
-    for k in range(settings.max_backtracks + 1):
-        candidate = theta + settings.backtrack_ratio**k * full_step
-        value, kl = surrogate_and_kl(policy, batch, candidate, settings.kl_direction)
-        if value > start and kl <= settings.delta:
-            return candidate
-    raise AssertionError("the oracle found no step")
+def surrogate_and_kl(policy, batch, theta, direction="old_new") -> tuple[float, float]:
+    value, kls = surrogate_and_kls(policy, batch, theta, RuleSettings(kl_direction=direction))
+    return value, float(kls.mean())
 
 
 @every_kind
@@ -135,7 +52,7 @@ def test_update_equals_the_dense_algorithm(kind, changes):
     settings = RuleSettings(**EXACT, **changes)
     result = TrustRegionRule(settings).update(policy, batch, generator())
     assert result.rejection_reason is None
-    torch.testing.assert_close(result.theta, dense_update(policy, batch, settings), rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(result.theta, dense_update(policy, batch, settings)[0], rtol=1e-6, atol=1e-8)
 
 
 @every_kind
@@ -222,7 +139,8 @@ def test_only_the_fisher_products_use_the_subset(kind, seed):
     settings = RuleSettings(**{**EXACT, "fisher_fraction": 0.25})
     rows = fisher_rows(ROWS, 0.25, generator(seed))
     result = TrustRegionRule(settings).update(policy, batch, generator(seed))
-    torch.testing.assert_close(result.theta, dense_update(policy, batch, settings, rows), rtol=1e-6, atol=1e-8)
+    expected, _ = dense_update(policy, batch, settings, rows=rows)
+    torch.testing.assert_close(result.theta, expected, rtol=1e-6, atol=1e-8)
     _, kl = surrogate_and_kl(policy, batch, result.theta)
     assert result.metrics["trust_region/kl"] == pytest.approx(kl, rel=1e-9)
 
@@ -262,7 +180,8 @@ def test_chunks_change_the_update_by_rounding_only(kind, chunk, monkeypatch):
     # few iterations: later ones amplify rounding, tenfold and more each where the Fisher matrix is ill-conditioned
     settings = {"fisher_fraction": 0.5, "cg_iterations": 5}
     whole = rule(**settings).update(policy, batch, generator())
-    monkeypatch.setattr(trust_region, "CHUNK", chunk)
+    for module in (constraint, surrogate):
+        monkeypatch.setattr(module, "CHUNK", chunk)
     chunked = rule(**settings).update(policy, batch, generator())
     torch.testing.assert_close(chunked.theta, whole.theta, rtol=1e-8, atol=1e-10)
     assert chunked.metrics == pytest.approx(whole.metrics, rel=1e-7, abs=1e-10)
@@ -278,7 +197,7 @@ def test_surrogate_gradient_is_the_policy_gradient_of_a_per_sample_loop(kind, ch
         log_prob = dense_log_prob(policy(batch.observations[n : n + 1]), batch.actions[n : n + 1]).squeeze()
         parts = torch.autograd.grad(log_prob, parameters)
         expected += batch.advantages[n] * torch.cat([part.reshape(-1) for part in parts]) / ROWS
-    found = surrogate_gradient(policy, batch, chunk)
+    found = surrogate_gradient(policy, build_surrogate(policy, batch), chunk)
     assert found.dtype == torch.float64
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
@@ -287,16 +206,20 @@ def test_metrics_and_seconds_are_plain_floats():
     policy, batch = problem("gaussian")
     result = rule().update(policy, batch, generator())
     assert set(result.metrics) == {
+        "policy/entropy",
         "cg/iterations",
         "cg/residual",
         "line_search/accepted",
         "line_search/backtracks",
+        "trust_region/delta",
         "trust_region/kl",
+        "trust_region/kl_max",
         "trust_region/kl_quadratic",
         "trust_region/kl_quadratic_damped",
         "trust_region/surrogate_improvement",
         "trust_region/expected_improvement",
         "trust_region/step_norm",
+        "trust_region/step_size",
     }
     assert set(result.seconds) == {"gradient", "cg", "line_search", "overhead"}
     assert all(type(v) is float for v in (*result.metrics.values(), *result.seconds.values()))

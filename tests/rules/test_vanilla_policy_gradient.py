@@ -126,6 +126,31 @@ def test_forgetting_the_state_changes_the_continuation():
     assert not torch.equal(do(rule(), copy.deepcopy(network), range(4, 5)), do(one, network, range(4, 5)))
 
 
+def test_state_is_a_copy_on_both_sides():
+    network, one = policy(), rule()
+    do(one, network, range(1, 4))
+    state = one.state_dict()
+    kept = copy.deepcopy(state)
+    loaded = rule()
+    loaded.load_state_dict(state)
+    do(one, network, range(4, 6))
+    do(loaded, network, range(6, 8))
+    assert set(state) == {"step", "exp_avg", "exp_avg_sq"}
+    assert all(torch.equal(state[name], kept[name]) for name in kept)
+
+
+def test_loaded_state_leaves_the_step_size_to_the_settings():
+    network, one = policy(), rule()
+    do(one, network, range(1, 4))
+    settings = RuleSettings(name="vanilla_policy_gradient", learning_rate=3.0 * LEARNING_RATE)
+    faster, same = VanillaPolicyGradient(settings), rule()
+    for other in (faster, same):
+        other.load_state_dict(one.state_dict())
+    theta = parameter_vector(network)
+    steps = [other.update(network, batch(4), generator()).theta - theta for other in (faster, same)]
+    torch.testing.assert_close(steps[0], 3.0 * steps[1], rtol=1e-9, atol=1e-12)
+
+
 def test_fresh_rule_has_an_empty_state_that_loads():
     one = rule()
     assert one.state_dict() == {}
@@ -145,9 +170,9 @@ def test_non_finite_gradient_is_rejected_and_leaves_no_trace(bad, updates_before
     assert result.rejection_reason == "the gradient is not finite"
     assert torch.equal(result.theta, theta)
     if updates_before:
-        moments, kept = one.state_dict()["state"][0], state["state"][0]
-        assert moments.keys() == kept.keys()
-        assert all(torch.equal(moments[name], kept[name]) for name in kept)
+        moments = one.state_dict()
+        assert moments.keys() == state.keys() and len(state) == 3
+        assert all(torch.equal(moments[name], state[name]) for name in state)
     clean, untouched = policy(), rule()
     do(untouched, clean, range(1, 1 + updates_before))
     assert torch.equal(do(one, network, range(5, 7)), do(untouched, clean, range(5, 7)))

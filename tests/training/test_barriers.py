@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,6 +105,62 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, vari
     assert [int(row["iteration"]) for row in rows_without_times(broken)] == list(range(1, 9))
 
 
+@pytest.mark.parametrize("name", ["lbfgs", "trust_region", "linear", "none"])
+def test_other_value_functions_resume_bit_for_bit(tmp_path, name):
+    variant = [f"value.name={name}", "value.iterations=3", "evaluation.every=0"]
+    train(tmp_path / "straight", *variant, iterations=4)
+    train(tmp_path / "broken", *variant, iterations=3)
+    train(tmp_path / "broken", *variant, iterations=4, resume=True)
+    for part in ("policy", "value_function", "value_optimizer"):
+        assert_same_bits(newest(tmp_path / "straight")[part], newest(tmp_path / "broken")[part])
+    assert rows_without_times(tmp_path / "straight") == rows_without_times(tmp_path / "broken")
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "tiny_mdp:make"])
+def test_vine_resumes_bit_for_bit(tmp_path, env_id):
+    actions = "policy" if env_id == "Hopper-v5" else "uniform"
+    sizes = ["rollout.rollout_set_size=12", "rollout.branches=3", "rollout.branch_length=6", "evaluation.every=0"]
+    scheme = ["rollout.scheme=vine", f"rollout.branch_actions={actions}", "value.name=none"]
+    variant = [f"env.id={env_id}", *scheme, *sizes]
+    train(tmp_path / "straight", *variant, "total_iterations=4", iterations=20)
+    train(tmp_path / "broken", *variant, "total_iterations=3", iterations=20)
+    train(tmp_path / "broken", *variant, "total_iterations=4", iterations=20, resume=True)
+    for part in ("policy", "normalizer", "env_steps"):
+        assert_same_bits(newest(tmp_path / "straight")[part], newest(tmp_path / "broken")[part])
+    rows = rows_without_times(tmp_path / "straight")
+    assert rows == rows_without_times(tmp_path / "broken")
+    assert len(rows) == 4 and rows[-1]["update/rejected"] == "0" and float(rows[-1]["episode/count"]) > 0
+
+
+POPULATION = ["rollout.scheme=population", "rule.population=6", "rule.episodes_per_candidate=2"]
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        ["rule.name=cem", "rule.extra_std=0.5", *POPULATION, "env.backend=envpool"],
+        ["rule.name=cem", *POPULATION, "env.backend=gymnasium", "normalize.observations=false"],
+        ["rule.name=cma_es", *POPULATION, "env.backend=envpool"],
+        ["rule.name=cma_es", *POPULATION, "env.backend=envpool", "rule.covariance=diagonal"],
+        ["rule.name=reward_weighted_regression", "value.name=none", "rollout.whole_episodes=true"],
+    ],
+    ids=["cem envpool", "cem gymnasium", "cma_es", "sep cma_es", "rwr"],
+)
+def test_methods_without_a_surrogate_resume_bit_for_bit(tmp_path, variant):
+    variant = [*variant, "evaluation.every=0"]
+    train(tmp_path / "straight", *variant, "total_iterations=6", iterations=100)
+    train(tmp_path / "broken", *variant, "total_iterations=5", iterations=100)  # a barrier at 4
+    train(tmp_path / "broken", *variant, "total_iterations=6", iterations=100, resume=True)
+    for part in ("policy", "rule", "normalizer", "env_steps"):
+        assert_same_bits(newest(tmp_path / "straight")[part], newest(tmp_path / "broken")[part])
+    rows = rows_without_times(tmp_path / "straight")
+    assert rows == rows_without_times(tmp_path / "broken")
+    assert len(rows) == 6 and rows[-1]["update/rejected"] == "0"
+    population = variant[0] != "rule.name=reward_weighted_regression"
+    assert not population or {row["episode/count"] for row in rows} == {"12"}
+    assert all(bool(row["population/std"]) == population for row in rows)
+
+
 def test_evaluation_and_console_do_not_change_a_run(tmp_path):
     train(tmp_path / "a", iterations=4)
     train(tmp_path / "b", "evaluation.every=0", iterations=4)
@@ -121,6 +178,24 @@ def test_a_finished_run_is_left_and_can_be_extended(tmp_path):
     assert (again.state, again.iteration) == ("finished", 4)
     longer = train(tmp_path, iterations=6, resume=True)
     assert longer.iteration == 6 and len(read_rows(tmp_path / "metrics.csv")) == 6
+
+
+def test_an_annealed_radius_resumes_bit_for_bit_and_its_budget_is_fixed(tmp_path):
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    annealed = ("rule.delta=0.03", "rule.final_delta=0.01", "env.id=CartPole-v1", "evaluation.every=0")
+    train(straight, *annealed, iterations=4)
+    shutil.copytree(straight, broken)
+    (broken / "checkpoints" / "barrier_00000004.ckpt").unlink()
+    (broken / "status.json").write_text(json.dumps({"state": "interrupted"}))
+    assert train(broken, *annealed, iterations=4, resume=True).iteration == 4
+    assert_same_bits(newest(straight)["policy"], newest(broken)["policy"])
+    rows = rows_without_times(broken)
+    assert rows == rows_without_times(straight)
+    done = [0.0, *(float(row["env_steps"]) for row in rows[:-1])]
+    expected = [0.03 - 0.02 * steps / (4 * ITERATION - 120) for steps in done]
+    assert [float(row["trust_region/delta"]) for row in rows] == pytest.approx(expected, rel=1e-9)
+    with pytest.raises(UserError, match=r"total_env_steps=1928: rule\.final_delta is approached over the 904"):
+        train(straight, *annealed, iterations=8, resume=True)
 
 
 def test_a_run_directory_holds_what_it_should(tmp_path):
@@ -187,7 +262,7 @@ def damage_bit(path: Path) -> None:
         (damage_bit, "SHA-256"),
         (lambda p: p.write_bytes(b""), "not a checkpoint"),
         (lambda p: torch.save({"a": 1}, p), "not a checkpoint"),
-        (lambda p: p.write_bytes(p.read_bytes().replace(b"checkpoint 1 ", b"checkpoint 9 ", 1)), "format 9"),
+        (lambda p: p.write_bytes(p.read_bytes().replace(b"checkpoint 2 ", b"checkpoint 9 ", 1)), "format 9"),
         (lambda p: p.unlink(), "cannot be read"),
     ],
     ids=["truncated", "bit flipped", "empty", "foreign", "other version", "missing"],

@@ -7,7 +7,6 @@ import pytest
 import pytorch_lightning as pl
 
 from trpo_lightning import TRPO
-from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.settings import RunSettings, keys, updated
 
 BASE = {
@@ -22,6 +21,9 @@ BASE = {
     "total_env_steps": 370,
     "threads": 1,
 }
+VINE = {"rollout.scheme": "vine", "value.name": "none", "rollout.rollout_set_size": 5, "rollout.branch_length": 3}
+CEM = {"rule.name": "cem", "rollout.scheme": "population", "rule.population": 6, "policy.hidden_sizes": []}
+RWR = {"rule.name": "reward_weighted_regression", "value.name": "none", "gae_lambda": 1.0}
 CHANGES = {
     "env.id": ({}, "Swimmer-v5"),
     "env.num_envs": ({}, 8),
@@ -29,6 +31,12 @@ CHANGES = {
     "env.max_episode_steps": ({}, 8),
     "env.kwargs": ({}, {"ctrl_cost_weight": 0.5}),
     "rollout.steps_per_iteration": ({}, 64),
+    "rollout.scheme": ({key: value for key, value in VINE.items() if key != "rollout.scheme"}, "vine"),
+    "rollout.whole_episodes": ({}, True),
+    "rollout.rollout_set_size": (VINE, 6),
+    "rollout.branches": (VINE, 3),
+    "rollout.branch_length": (VINE, 4),
+    "rollout.branch_actions": ({**VINE, "env.id": "CartPole-v1"}, "all"),
     "normalize.observations": ({}, False),
     "normalize.rewards": ({}, False),
     "normalize.observation_clip": ({}, 0.1),
@@ -41,7 +49,15 @@ CHANGES = {
     "rule.cg_iterations": ({}, 1),
     "rule.cg_tolerance": ({}, 0.9),
     "rule.damping": ({}, 1.0),
+    "rule.final_delta": ({}, 0.001),
     "rule.step_length": ({}, "undamped"),
+    "rule.step_size": ({"rule.step_length": "fixed"}, 0.01),
+    "rule.curvature": ({}, "empirical_fisher"),
+    "rule.solve_dtype": ({}, "float64"),
+    "rule.kl_over_states": ({}, "max"),
+    "rule.kl_over_dimensions": ({}, "mean"),
+    "rule.entropy_bonus": ({}, 0.1),
+    "rule.discounted_state_weights": ({}, True),
     "rule.kl_direction": ({"rule.delta": 5.0, "rule.step_length": "undamped", "rule.backtrack_ratio": 0.98}, "new_old"),
     "rule.fisher_fraction": ({}, 1.0),
     "rule.backtrack_ratio": ({"rule.delta": 5.0, "rule.step_length": "undamped"}, 0.5),
@@ -50,17 +66,36 @@ CHANGES = {
     "rule.improvement_ratio": ({}, 0.99),
     "rule.standardize_advantages": ({"rule.name": "vanilla_policy_gradient", "normalize.rewards": False}, False),
     "rule.learning_rate": ({"rule.name": "vanilla_policy_gradient"}, 0.1),
+    "rule.population": (CEM, 8),
+    "rule.episodes_per_candidate": (CEM, 2),
+    "rule.initial_std": (CEM, 0.1),
+    "rule.elite_fraction": (CEM, 0.5),
+    "rule.extra_std": (CEM, 1.0),
+    "rule.extra_std_generations": ({**CEM, "rule.extra_std": 1.0}, 1),
+    "rule.covariance": ({**CEM, "rule.name": "cma_es"}, "diagonal"),
+    "rule.effective_sample_fraction": (RWR, 0.5),
+    "rule.least_log_std": (RWR, 0.5),
+    "rule.regression_iterations": (RWR, 1),
+    "value.name": ({}, "linear"),
     "value.hidden_sizes": ({}, [32]),
     "value.activation": ({}, "elu"),
     "value.learning_rate": ({}, 0.1),
     "value.epochs": ({}, 2),
     "value.minibatch_size": ({}, 64),
+    "value.clip": ({}, 0.001),
+    "value.iterations": ({"value.name": "lbfgs"}, 1),
+    "value.l2": ({"value.name": "lbfgs"}, 1.0),
+    "value.epsilon": ({"value.name": "trust_region"}, 1e-4),
+    "value.cg_iterations": ({"value.name": "trust_region"}, 1),
+    "value.damping": ({"value.name": "trust_region"}, 1.0),
+    "value.rescale": ({"value.name": "trust_region", "value.epsilon": 100.0}, "always"),
     "value.targets": ({}, "returns"),
     "value.bootstrap_time_limits": ({}, False),
     "checkpoint.every": ({}, 1),
     "gamma": ({}, 0.5),
     "gae_lambda": ({}, 0.5),
     "total_env_steps": ({}, 600),
+    "total_iterations": ({}, 2),
     "seed": ({}, 1),
 }
 """For each key: settings under which it counts, and another value."""
@@ -85,8 +120,8 @@ def fingerprint(values: dict) -> str:
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     pl.Trainer(max_epochs=-1, enable_model_summary=False, accelerator="cpu", **quiet).fit(module)
     digest = hashlib.sha256()
-    for part in (module.policy, module.value_function):
-        digest.update(parameter_vector(part).numpy().tobytes())
+    for tensor in [*module.policy.state_dict().values(), *module.value_function.state_dict().values()]:
+        digest.update(tensor.numpy().tobytes())
     digest.update(np.array([module.iteration, module.env_steps]).tobytes())
     return digest.hexdigest()
 
@@ -133,4 +168,4 @@ def test_threads_and_device_reach_their_places(tmp_path, monkeypatch):
     settings = updated(RunSettings(), {**BASE, "threads": 2, "device": "gpu", "tracking.wandb": "disabled"})
     with pytest.raises(Stop):
         run.train_run(settings, tmp_path, write_config=lambda *_: None, quiet=True)
-    assert seen["accelerator"] == "gpu" and TRPO(settings=settings).collector.threads == 2
+    assert seen["accelerator"] == "gpu" and TRPO(settings=settings).scheme.threads == 2

@@ -13,6 +13,7 @@ from trpo_lightning import TRPO, UserError
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.rollouts.rollout import valid_rows
 from trpo_lightning.settings import RunSettings, keys, to_dict
+from trpo_lightning.training.estimation import estimate
 
 TINY = {"num_envs": 4, "steps_per_iteration": 64, "epochs": 1}
 
@@ -122,6 +123,12 @@ def test_total_env_steps_ends_training():
     assert trainer.global_step == module.iteration == 3
 
 
+def test_total_iterations_end_training_if_the_env_steps_have_not():
+    for iterations, steps, expected in ((2, 150, 2), (4, 150, 3)):
+        module = TRPO("CartPole-v1", total_env_steps=steps, total_iterations=iterations, **TINY)
+        assert fit(module, 100).global_step == module.iteration == expected
+
+
 def test_fast_dev_run_does_one_iteration():
     module = TRPO("CartPole-v1", **TINY)
     pl.Trainer(fast_dev_run=True, enable_progress_bar=False, enable_model_summary=False, logger=False).fit(module)
@@ -208,15 +215,17 @@ def test_batch_holds_the_valid_transitions_only():
     module = TRPO("CartPole-v1", num_envs=8, steps_per_iteration=8 * 200)
     rollout = module.collect()
     assert rollout.valid.sum() < rollout.valid.size
-    batch, targets, values = module._advantages(rollout)
-    assert len(batch) == len(targets) == len(values) == rollout.env_steps
+    estimated = estimate(rollout, module.value_function, module.settings, module.device)
+    batch, data = estimated.batch, estimated.value_data
+    assert len(batch) == len(data.observations) == len(data.targets) == len(data.values) == rollout.env_steps
     assert abs(float(batch.advantages.mean())) < 1e-5 and float(batch.advantages.std()) == pytest.approx(1.0, abs=1e-3)
 
 
 def test_value_targets_are_returns_or_lambda_returns():
     def targets(kind):
         module = TRPO("CartPole-v1", value={"targets": kind}, **TINY)
-        return module._advantages(module.collect())[1]
+        estimated = estimate(module.collect(), module.value_function, module.settings, module.device)
+        return estimated.value_data.targets
 
     assert not torch.equal(targets("returns"), targets("lambda_returns"))
 

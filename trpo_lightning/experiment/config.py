@@ -9,7 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from trpo_lightning.errors import UserError, nearest
-from trpo_lightning.settings import RunSettings, check, get, keys, to_dict
+from trpo_lightning.settings import BUDGET, RunSettings, check, depends_on_budget, get, keys, to_dict
 
 FREE_FORM = ("env.kwargs",)
 """Keys below which any name is valid."""
@@ -17,8 +17,8 @@ FREE_FORM = ("env.kwargs",)
 NOT_YAML = (YAMLError, OmegaConfBaseException, ValueError, LookupError, AttributeError, RecursionError)
 """What reading a text as YAML can raise: the constructors of `!!int`, `!!bool`, `!!timestamp` let Python's through."""
 
-RESUMABLE = ("total_env_steps", "tracking.")
-"""Keys that may change when a run is continued: they do not change what has been computed."""
+RESUMABLE = (*BUDGET, "tracking.")
+"""Keys that may change when a run is continued: they do not change what has been computed (but see `changed_keys`)."""
 
 
 def load_settings(overrides: list[str], file: Path | None = None) -> RunSettings:
@@ -119,8 +119,9 @@ def recorded_settings(run_dir: Path) -> RunSettings:
 
 
 def changed_keys(before: RunSettings, after: RunSettings) -> list[str]:
-    """Keys whose values differ and that a continued run must not change."""
-    return [key for key in keys() if get(before, key) != get(after, key) and not key.startswith(RESUMABLE)]
+    """Keys whose values differ and that a continued run must not change: the budget, too, where settings follow it."""
+    free = tuple(key for key in RESUMABLE if key not in BUDGET or not depends_on_budget(before))
+    return [key for key in keys() if get(before, key) != get(after, key) and not key.startswith(free)]
 
 
 def _refuse_unknown(source: str, config: DictConfig) -> None:

@@ -11,9 +11,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from trpo_lightning.errors import UserError, nearest
+from trpo_lightning.experiment.claims import Claim, check_names
 from trpo_lightning.experiment.config import from_flat, merge, parse_overrides, read_yaml
 from trpo_lightning.experiment.experiment_file import (
     FULL,
+    VARIANT_KEYS,
     dotted,
     experiment_names,
     experiments_folder,
@@ -38,8 +40,9 @@ class Cell:
 class Experiment:
     """A declared comparison at one scale.
 
-    `axes` map keys to levels (their cartesian product), `variants` a name to several keys; a variant may set its own
-    `seeds`, `env.id` and budget. `search` draws the levels of an axis from ranges instead.
+    `axes` map keys to levels (their cartesian product), `variants` a name to several keys; a variant may have its own
+    `seeds`, `env.id`, budget, `bases` (after the experiment's, before its `overrides`), and settings for single
+    `environments`. `search` draws the levels of an axis from ranges instead.
     """
 
     name: str
@@ -57,6 +60,8 @@ class Experiment:
     search: dict[str, Any] = field(default_factory=dict)
     metric: str = "episode/return_mean"
     score: str = "last_episodes"
+    x: str = "env_steps"
+    claims: list[Claim] = field(default_factory=list)
     references: list[str] = field(default_factory=list)
     known_differences: list[str] = field(default_factory=list)
     scales: tuple[str, ...] = ()
@@ -76,7 +81,8 @@ class Experiment:
                 cell = None
                 for order, seed in enumerate(seeds):
                     if cell is None or type(seed) is not int or seed < 0:  # else only the seed differs: no new merge
-                        cell = self.cell({**variant, **point}, name, env_id, seed, chosen)
+                        here = variant.get("environments", {}).get(env_id, {})
+                        cell = self.cell({**variant, **here, **point}, name, env_id, seed, chosen)
                     found.append((order, self._with_seed(cell, seed)))
         cells = [cell for _, cell in sorted(found, key=lambda pair: pair[0])]
         if "name" in chosen:
@@ -90,12 +96,12 @@ class Experiment:
     def cell(
         self, values: dict[str, Any], variant: str, env_id: str | None, seed: int, chosen: dict[str, Any] | None = None
     ) -> Cell:
-        """The run with these levels: `values` are dotted keys, of a variant and of a point of the axes."""
+        """The run with these levels: `values` are dotted keys, of a variant and of a point of the axes, and `bases`."""
         axes = [*self.axes, *self.search.get("ranges", {})]
         extra = {key: value for key, value in (chosen or {}).items() if key != "name"}
         own = {**self.overrides, **({} if env_id is None else {"env.id": env_id}), **values, "seed": seed}
-        own = {key: value for key, value in own.items() if key != "seeds" and key not in extra}
-        settings = self._resolved(own, extra)
+        own = {key: value for key, value in own.items() if key not in VARIANT_KEYS and key not in extra}
+        settings = self._resolved(tuple(values.get("bases", ())), own, extra)
         levels = {key: get(settings, key) for key in axes if key in values}
         name = ",".join([*([variant] if variant else []), *(f"{_leaf(k, axes)}={_text(v)}" for k, v in levels.items())])
         tracking = replace(settings.tracking, group=settings.tracking.group or self.name)
@@ -109,19 +115,25 @@ class Experiment:
         settings = replace(cell.settings, seed=int(seed))
         return Cell(settings, cell.levels, self.directory / directory_of(settings))
 
-    def _resolved(self, own: dict[str, Any], extra: dict[str, Any]) -> RunSettings:
+    def _resolved(self, bases: tuple[str, ...], own: dict[str, Any], extra: dict[str, Any]) -> RunSettings:
         """Bases, the run's own keys, the command line's. Plain values need no second pass through OmegaConf."""
         if all(key in keys() and "${" not in str(value) for key, value in {**own, **extra}.items()):
             try:
-                return updated(self._base, {**own, **extra})
+                return updated(self._base(bases), {**own, **extra})
             except UserError:
                 pass  # below, the error names the file, and texts are converted
-        sources = [("default", ONE_THREAD), *self._base_sources(), from_flat(own, str(self.file))]
+        sources = [*self._base_sources(bases), from_flat(own, str(self.file))]
         return merge([*sources, from_flat(extra, "command line")])
 
+    def _base(self, bases: tuple[str, ...] = ()) -> RunSettings:
+        """The experiment's bases with a variant's on top, merged once."""
+        if bases not in self._merged:
+            self._merged[bases] = merge(self._base_sources(bases))
+        return self._merged[bases]
+
     @functools.cached_property
-    def _base(self) -> RunSettings:
-        return merge([("default", ONE_THREAD), *self._base_sources()])
+    def _merged(self) -> dict[tuple[str, ...], RunSettings]:
+        return {}
 
     @property
     def directory(self) -> Path:
@@ -132,7 +144,7 @@ class Experiment:
         """The variant that others are compared with: at the base's own values of all axes, else the first."""
         cells = self.cells()
         for cell in cells:
-            if cell.levels and all(k in keys() and get(self._base, k) == v for k, v in cell.levels.items()):
+            if cell.levels and all(k in keys() and get(self._base(), k) == v for k, v in cell.levels.items()):
                 return cell.settings.name
         return cells[0].settings.name
 
@@ -150,8 +162,9 @@ class Experiment:
             return [own] if own else [*self.environments] or [None]
         return [chosen["env.id"]] if own in (None, chosen["env.id"]) else []
 
-    def _base_sources(self) -> list[tuple[str, DictConfig]]:
-        return [(str(file), read_yaml(file)) for file in map(self._base_file, self.bases)]
+    def _base_sources(self, bases: tuple[str, ...]) -> list[tuple[str, DictConfig]]:
+        files = map(self._base_file, [*self.bases, *bases])
+        return [("default", ONE_THREAD), *((str(file), read_yaml(file)) for file in files)]
 
     def _base_file(self, name: str) -> Path:
         file = self.file.parent / f"{name}.yaml"
@@ -168,7 +181,12 @@ def load_experiment(name: str, scale: str = FULL) -> Experiment:
         raise UserError(f"there is no experiment {name}{nearest(name, names)}: `list` shows {', '.join(names)}")
     file = experiments_folder() / f"{name}.yaml"
     values, scales = read_experiment_file(file, scale)
-    return Experiment(name=name, scale=scale, file=file, scales=tuple(scales), **values)
+    experiment = Experiment(name=name, scale=scale, file=file, scales=tuple(scales), **values)
+    if experiment.claims:  # at the full scale: others may leave variants out
+        full = experiment if scale == FULL else Experiment(name, FULL, file, **read_experiment_file(file, FULL)[0])
+        cells = full.cells(["seed=0"])
+        check_names(experiment.claims, file, [(cell.settings.env.id, cell.settings.name) for cell in cells])
+    return experiment
 
 
 def sample(search: dict[str, Any]) -> list[dict[str, Any]]:

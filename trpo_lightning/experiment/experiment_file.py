@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 from omegaconf import OmegaConf
 
 from trpo_lightning.errors import UserError, nearest
+from trpo_lightning.experiment.claims import read_claims
 from trpo_lightning.experiment.config import read_yaml
 from trpo_lightning.settings import keys
 
@@ -23,14 +24,20 @@ KEYS: dict[str, tuple[type, ...]] = {
     "search": (dict,),
     "metric": (str,),
     "score": (str,),
+    "x": (str,),
+    "claims": (list,),
     "references": (list,),
     "known_differences": (list,),
     "scales": (dict,),
 }
 """Keys of a file, with their types."""
-SCALE_KEYS = ("minutes", "overrides", "axes", "environments", "seeds", "search")
-"""Keys that a scale replaces (`overrides` and `axes` key by key)."""
-SCORES = ("last_episodes", "lifetime", "last_evaluation", "best_evaluation")
+SCALE_KEYS = ("minutes", "overrides", "axes", "variants", "environments", "seeds", "search")
+"""Keys that a scale replaces (`overrides`, `axes` and each of `variants` key by key)."""
+SCORES = ("last_episodes", "last_iteration", "lifetime", "last_evaluation", "best_evaluation")
+X_AXES = ("env_steps", "iteration")
+"""Of learning curves, and of what claims measure along them."""
+VARIANT_KEYS = ("seeds", "bases", "environments")
+"""Keys of a variant that are no settings: seeds and bases of its own, and its settings in single environments."""
 FULL = "full"
 NAMED_ELSEWHERE = {"seed": "seeds", "name": "variants"}
 """Settings that the experiment gives each run, and the key of the file that they come from."""
@@ -60,15 +67,16 @@ def read_experiment_file(file: Path, scale: str) -> tuple[dict[str, Any], list[s
     read: Any = OmegaConf.to_container(read_yaml(file))
     values = {str(key): value for key, value in read.items() if value is not None}
     _check(values, file)
+    _check_environments_of_variants(values, file)
     scales = {str(name): _scale(file, str(name), changes) for name, changes in values.pop("scales", {}).items()}
     if scale != FULL and scale not in scales:
         raise UserError(f"{file}: there is no scale {scale}: it has {', '.join([FULL, *scales])}")
     values["overrides"] = dotted(values.get("overrides", {}))
-    values["variants"] = {str(name): dotted(variant or {}) for name, variant in values.get("variants", {}).items()}
+    values["variants"] = {str(name): _variant(variant or {}) for name, variant in values.get("variants", {}).items()}
     for key, value in scales.get(scale, {}).items():
-        merged = key in ("overrides", "axes")
-        values[key] = {**values.get(key, {}), **(dotted(value) if key == "overrides" else value)} if merged else value
+        values[key] = _scaled(file, scale, key, values.get(key, {}), value)
     _check(values, file)
+    values["claims"] = read_claims(file, values.get("claims", []))
     return values, list(scales)
 
 
@@ -81,6 +89,30 @@ def dotted(config: dict[str, Any]) -> dict[str, Any]:
         else:
             found[str(name)] = value
     return found
+
+
+def _scaled(file: Path, scale: str, key: str, before: Any, value: Any) -> Any:
+    """The value of a file's key at a scale."""
+    if key == "overrides":
+        return {**before, **dotted(value)}
+    if key == "axes":
+        return {**before, **value}
+    if key != "variants":
+        return value
+    for name in value:
+        if str(name) not in before:
+            hint = nearest(str(name), list(before))
+            raise UserError(f"{file}: scales.{scale}.variants: there is no variant {name}{hint}")
+    changes = {str(name): _variant(variant or {}) for name, variant in value.items()}
+    return {name: {**variant, **changes.get(name, {})} for name, variant in before.items()}
+
+
+def _variant(variant: dict[str, Any]) -> dict[str, Any]:
+    """With dotted keys, also in its `environments`."""
+    own = {key: variant[key] for key in VARIANT_KEYS if key in variant}
+    if "environments" in own:
+        own["environments"] = {env_id: dotted(values or {}) for env_id, values in own["environments"].items()}
+    return {**dotted({key: value for key, value in variant.items() if key not in own}), **own}
 
 
 def _scale(file: Path, name: str, changes: Any) -> dict[str, Any]:
@@ -103,8 +135,9 @@ def _check(values: dict[str, Any], file: Path) -> None:
     for key in ("title", "hypothesis", "minutes"):
         if key not in values:
             raise UserError(f"{file}: the key {key} is missing")
-    if values.get("score", SCORES[0]) not in SCORES:
-        raise UserError(f"{file}: score={values['score']} is not one of {', '.join(SCORES)}")
+    for key, choices in (("score", SCORES), ("x", X_AXES)):
+        if values.get(key, choices[0]) not in choices:
+            raise UserError(f"{file}: {key}={values[key]} is not one of {', '.join(choices)}")
     _refuse_named_elsewhere(file, "overrides", values.get("overrides", {}))
     axes = values.get("axes", {})
     for key, levels in axes.items():
@@ -126,12 +159,29 @@ def _check_type(file: Path, key: str, value: Any, types: tuple[type, ...]) -> No
 def _check_variant(file: Path, name: str, variant: Any, axes: list[str]) -> None:
     if variant is None:
         return
-    if not isinstance(variant, dict) or not isinstance(variant.get("seeds", []), list):
-        raise UserError(f"{file}: variants must map names to keys and values, seeds to a list")
-    _refuse_named_elsewhere(file, f"variant {name}", variant)
-    for key in axes:
-        if key in dotted(variant):
-            raise UserError(f"{file}: variant {name} sets {key}, which is an axis: its value would have no effect")
+    if not isinstance(variant, dict) or not all(isinstance(variant.get(key, []), list) for key in ("seeds", "bases")):
+        raise UserError(f"{file}: variants must map names to keys and values, seeds and bases to a list")
+    environments = variant.get("environments", {})
+    if not isinstance(environments, dict) or not all(isinstance(own or {}, dict) for own in environments.values()):
+        raise UserError(f"{file}: variant {name}: environments must map environments to keys and values")
+    for values in (variant, *(own or {} for own in environments.values())):
+        _refuse_named_elsewhere(file, f"variant {name}", values)
+        for key in axes:
+            if key in _variant(values):
+                raise UserError(f"{file}: variant {name} sets {key}, which is an axis: its value would have no effect")
+    for env_id, values in environments.items():
+        for key in (*VARIANT_KEYS, "env.id"):
+            if key in _variant(values or {}):
+                raise UserError(f"{file}: variant {name}: {key} has no place in its settings for {env_id}")
+
+
+def _check_environments_of_variants(values: dict[str, Any], file: Path) -> None:
+    scales = [scale for scale in values.get("scales", {}).values() if isinstance(scale, dict)]
+    known = [env_id for part in (values, *scales) for env_id in part.get("environments") or []]
+    for name, variant in values.get("variants", {}).items():
+        for env_id in (variant or {}).get("environments", {}):
+            if env_id not in known:
+                raise UserError(f"{file}: variant {name}: {env_id} is not one of environments{nearest(env_id, known)}")
 
 
 def _refuse_named_elsewhere(file: Path, where: str, values: dict[str, Any]) -> None:

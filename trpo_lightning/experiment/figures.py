@@ -21,6 +21,7 @@ from trpo_lightning.experiment.style import (
     references_caption,
     steps_text,
     value_label,
+    x_label,
 )
 from trpo_lightning.experiment.summary import Curve
 
@@ -46,25 +47,27 @@ SETTINGS: dict[Any, Any] = {
 def draw_curves(
     experiment: Experiment, drawn: list[Curve], styles: dict[str, Style], references: list[Reference], path: Path
 ) -> bool:
-    """One panel for each environment. Returns whether there was anything to draw; if not, nothing is written."""
+    """One figure of all panels. Returns whether there was anything to draw; if not, nothing is written."""
     panels: dict[str, list[Curve]] = defaultdict(list)
     for curve in drawn:
         if curve.is_drawn:
-            panels[curve.env_id].append(curve)
+            panels[curve.panel].append(curve)
     if not panels:
         return False
-    shown = [r for r in references if any(r in for_environment(references, env_id) for env_id in panels)]
-    caption = [curves_caption(experiment, drawn), *references_caption(shown, list(panels))]
-    with _Page(experiment.title, caption, len(panels), path) as page:
-        for axis, (env_id, group) in zip(page.axes, panels.items(), strict=True):
+    env_ids = list(dict.fromkeys(curve.env_id for group in panels.values() for curve in group))
+    shown = [r for r in references if any(r in for_environment(references, env_id) for env_id in env_ids)]
+    caption = [curves_caption(experiment, drawn), *references_caption(shown, env_ids)]
+    with Page(experiment.title, caption, len(panels), path) as page:
+        for axis, (title, group) in zip(page.axes, panels.items(), strict=True):
             for curve in group:
                 _draw_curve(axis, curve, styles[curve.variant])
-            axis.set(title=env_id)
+            axis.set(title=title)
+            axis.xaxis.get_major_locator().set_params(integer=True)
             axis.xaxis.set_major_formatter(lambda steps, _: steps_text(steps) if steps >= 0 else "")
-            _draw_references(axis, for_environment(shown, env_id), letters(shown))
-        page.label("env steps", value_label(experiment.metric))
-        variants = [c.variant for group in panels.values() for c in group]
-        page.legend([_handle(styles[v], legend_label(styles[v], _of(drawn, v))) for v in dict.fromkeys(variants)])
+            _draw_references(axis, for_environment(shown, group[0].env_id), letters(shown))
+        page.label(x_label(experiment), value_label(experiment.metric))
+        entries = {styles[c.variant].label: styles[c.variant] for group in panels.values() for c in group}
+        page.legend([_handle(style, legend_label(style, _of(drawn, styles, style))) for style in entries.values()])
     return True
 
 
@@ -78,7 +81,7 @@ def draw_sensitivity(experiment: Experiment, groups: list[Sensitivity], path: Pa
     caption += "Dots: single runs. Ring: the default."
     env_ids = list(dict.fromkeys(group.env_id for group in groups))
     scale = axis_scale([level for group in groups for level in group.levels])
-    with _Page(experiment.title, [caption], len(env_ids), path) as page:
+    with Page(experiment.title, [caption], len(env_ids), path) as page:
         for axis, env_id in zip(page.axes, env_ids, strict=True):
             for group in groups:
                 if group.env_id == env_id:
@@ -91,7 +94,7 @@ def draw_sensitivity(experiment: Experiment, groups: list[Sensitivity], path: Pa
     return True
 
 
-class _Page:
+class Page:
     """A figure of panels with a title above, one legend and a caption below; saved at the end."""
 
     def __init__(self, title: str, caption: list[str], panels: int, path: Path) -> None:
@@ -103,7 +106,7 @@ class _Page:
         self.caption = "\n".join(line for part in caption for line in textwrap.wrap(part, wide))
         self.handles: list[Any] = []
 
-    def __enter__(self) -> "_Page":
+    def __enter__(self) -> "Page":
         import matplotlib
 
         matplotlib.use("Agg")
@@ -250,5 +253,5 @@ def _length(handle: Any) -> int:
     return len(handle.get_label()) + 6
 
 
-def _of(drawn: list[Curve], variant: str) -> list[Curve]:
-    return [curve for curve in drawn if curve.variant == variant and curve.is_drawn]
+def _of(drawn: list[Curve], styles: dict[str, Style], style: Style) -> list[Curve]:
+    return [curve for curve in drawn if styles[curve.variant].label == style.label and curve.is_drawn]

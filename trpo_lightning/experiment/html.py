@@ -6,13 +6,23 @@ from html import escape
 from pathlib import Path
 
 from trpo_lightning.experiment.declaration import Experiment
+from trpo_lightning.experiment.heat_map import HeatMap, heat_map_caption, heat_map_html
 from trpo_lightning.experiment.interactive import curves_html, javascript, sensitivity_html
 from trpo_lightning.experiment.origin import commands, costs, duration, origins
 from trpo_lightning.experiment.records import Record, score_definition
 from trpo_lightning.experiment.references import Reference, for_environment, letters
 from trpo_lightning.experiment.style import Sensitivity, Style, curves_caption, steps_text, value_text
 from trpo_lightning.experiment.summary import Curve, Summary
-from trpo_lightning.experiment.tables import HEADINGS, explanation, number, readable, unfinished
+from trpo_lightning.experiment.tables import (
+    HEADINGS,
+    VERDICT_HEADINGS,
+    explanation,
+    number,
+    readable,
+    readable_verdict,
+    unfinished,
+)
+from trpo_lightning.experiment.verdicts import FAILS, HOLDS, Verdict, explanation_of_verdicts
 
 CSS = """
 :root { --ink: #1f2328; --soft: #59636e; --line: #d9dee3; --back: #f6f8fa; }
@@ -32,7 +42,8 @@ th, td { padding: .3rem .9rem .3rem 0; vertical-align: top; } td { border-bottom
 td.n, th.n { text-align: right; white-space: nowrap; } tr.default td { background: var(--back); font-weight: 600; }
 tr.env td { border-top: 2px solid var(--line); }
 .state { border-radius: 9px; padding: .05rem .55rem; font-size: .8rem; background: #fbe9a7; white-space: nowrap; }
-.finished { background: #d3f2dc; } .failed { background: #ffd8d3; } .missing { background: #e6e9ed; }
+.finished, .holds { background: #d3f2dc; } .failed, .fails { background: #ffd8d3; }
+.missing, .open { background: #e6e9ed; }
 code, .code { font: .82rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; word-break: break-all; }
 summary { cursor: pointer; color: var(--soft); margin: .5rem 0; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.5rem; margin: .5rem 0; }
@@ -52,6 +63,8 @@ class Report:
     curves: list[Curve]
     styles: dict[str, Style]
     sensitivities: list[Sensitivity]
+    heat_maps: list[HeatMap]
+    verdicts: list[Verdict]
     references: list[Reference]
     warnings: list[str]
     default: str
@@ -65,6 +78,8 @@ def write_page(data: Report, path: Path) -> None:
         _header(data),
         _section("Learning curves", _curves(data)),
         _section("Sensitivity", _sensitivity(data)),
+        _section("Heat map", _heat_map(data)),
+        _section("Claims", _claims(data)),
         _section("Scores", _scores(data)),
         _section("Published scores", _references(data)),
         _section("Known differences", _items(experiment.known_differences)),
@@ -126,6 +141,24 @@ def _scores(data: Report) -> str:
         rows.append((" ".join(kinds), [escape(text) for text in texts]))
         before = summary.env_id
     return f'{_table(HEADINGS, rows, NUMERIC)}<p class="soft">{escape(explanation(data.experiment))}</p>'
+
+
+def _heat_map(data: Report) -> str:
+    figure = heat_map_html(data.heat_maps)
+    return f'{figure}<p class="soft">{escape(heat_map_caption(data.experiment))}</p>' if figure else ""
+
+
+def _claims(data: Report) -> str:
+    if not data.verdicts:
+        return ""
+    rows = []
+    for verdict in data.verdicts:
+        says, decided, *rest = map(escape, readable_verdict(verdict, data.experiment))
+        kind = {HOLDS: "holds", FAILS: "fails"}.get(verdict.verdict, "open")
+        why = decided.removeprefix(verdict.verdict)
+        rows.append(("", [says, f'<span class="state {kind}">{escape(verdict.verdict)}</span>{why}', *rest]))
+    note = escape(explanation_of_verdicts(data.verdicts, data.experiment))
+    return f'{_table(VERDICT_HEADINGS, rows, ())}<p class="soft">{note}</p>'
 
 
 def _references(data: Report) -> str:

@@ -15,6 +15,7 @@ from trpo_lightning.experiment.style import (
     steps_text,
     value_label,
     value_text,
+    x_label,
 )
 from trpo_lightning.experiment.summary import Curve
 
@@ -38,17 +39,18 @@ def curves_html(
 ) -> str:
     """Learning curves as a `div` with its script; a legend entry toggles a variant in all panels. Empty if none."""
     drawn = [curve for curve in drawn if curve.is_drawn]
-    env_ids = list(dict.fromkeys(curve.env_id for curve in drawn))
-    if not env_ids:
+    panels = {curve.panel: curve.env_id for curve in drawn}
+    if not panels:
         return ""
-    page = _Panels(env_ids, "env steps", value_label(experiment.metric))
+    page = Panels(list(panels), x_label(experiment), value_label(experiment.metric))
     end = max(x.max() for curve in drawn for x in (curve.x, *(line.x for line in curve.lines)) if len(x))
     for curve in drawn:
-        same = [other for other in drawn if other.variant == curve.variant]
-        _add_curve(page, curve, styles[curve.variant], legend_label(styles[curve.variant], same))
-    for env_id in env_ids:
+        style = styles[curve.variant]
+        same = [other for other in drawn if styles[other.variant].label == style.label]
+        _add_curve(page, curve, style, legend_label(style, same))
+    for panel, env_id in panels.items():
         for reference in for_environment(references, env_id):
-            _add_reference(page, env_id, reference, letters(references), float(end))
+            _add_reference(page, panel, reference, letters(references), float(end))
     return page.html("learning-curves")
 
 
@@ -57,7 +59,7 @@ def sensitivity_html(experiment: Experiment, groups: list[Sensitivity]) -> str:
     key = numeric_axis(experiment)
     if key is None or not groups:
         return ""
-    page = _Panels(list(dict.fromkeys(group.env_id for group in groups)), key, f"score ({experiment.score})")
+    page = Panels(list(dict.fromkeys(group.env_id for group in groups)), key, f"score ({experiment.score})")
     for group in groups:
         _add_sensitivity(page, group)
     levels = sorted({level for group in groups for level in group.levels})
@@ -66,12 +68,13 @@ def sensitivity_html(experiment: Experiment, groups: list[Sensitivity]) -> str:
     return page.html("sensitivity")
 
 
-class _Panels:
+class Panels:
     """A figure with a panel for each environment, whose legend names each group once."""
 
     def __init__(self, env_ids: list[str], x: str, y: str) -> None:
         from plotly.subplots import make_subplots
 
+        self.x = x
         self.columns = min(len(env_ids), COLUMNS)
         self.rows = -(-len(env_ids) // self.columns)
         self.place: dict[str, dict[str, Any]] = {
@@ -116,33 +119,32 @@ class _Panels:
         return self.figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=CONFIG)
 
 
-def _add_curve(page: _Panels, curve: Curve, style: Style, label: str) -> None:
-    group = f"variant {curve.variant}"
+def _add_curve(page: Panels, curve: Curve, style: Style, label: str) -> None:
+    group = f"variant {style.label.removesuffix(' (default)')}"
     stroke = {"color": style.color, "dash": style.dash, "width": style.width}
     for line in curve.lines:
         mode = "markers" if len(line.x) == 1 else "lines"
         finished = line.state == "finished"
         thin = {"color": style.color, "width": 1.2, "dash": style.dash if finished else "dot"}
-        hover = f"{style.label}, seed {line.seed} ({line.state})<br>%{{x:,.0f}} steps: %{{y:,.1f}}<extra></extra>"
+        hover = f"{style.label}, seed {line.seed} ({line.state})<br>%{{x:,.0f}} {page.x}: %{{y:,.1f}}<extra></extra>"
         only = not len(curve.x) and finished
-        facts = {"x": _short(line.x), "y": _short(line.y), "mode": mode, "line": thin, "hovertemplate": _safe(hover)}
-        page.add(curve.env_id, group, label, entry=only or not len(curve.x), opacity=1 if finished else 0.6, **facts)
+        facts = {"x": _short(line.x), "y": _short(line.y), "mode": mode, "line": thin, "hovertemplate": safe(hover)}
+        page.add(curve.panel, group, label, entry=only or not len(curve.x), opacity=1 if finished else 0.6, **facts)
     if not len(curve.x):
         return
     around = {"x": [*_short(curve.x), *_short(curve.x[::-1])], "y": [*_short(curve.high), *_short(curve.low[::-1])]}
     fill = {"fill": "toself", "fillcolor": _faint(style.color), "line": {"width": 0}, "hoverinfo": "skip"}
-    page.add(curve.env_id, group, label, mode="lines", **around, **fill)
+    page.add(curve.panel, group, label, mode="lines", **around, **fill)
     ends = np.round(np.stack([curve.low, curve.high], axis=1), 2).tolist()
-    hover = (
-        f"{style.label}<br>%{{x:,.0f}} steps: %{{y:,.1f}}<br>95 %: %{{customdata[0]:,.1f}} to %{{customdata[1]:,.1f}}"
-    )
+    interval = "95 %: %{customdata[0]:,.1f} to %{customdata[1]:,.1f}"
+    hover = f"{style.label}<br>%{{x:,.0f}} {page.x}: %{{y:,.1f}}<br>{interval}"
     facts = {"x": _short(curve.x), "y": _short(curve.middle), "customdata": ends, "line": stroke}
     page.add(
-        curve.env_id, group, label, entry=True, mode="lines", hovertemplate=f"{_safe(hover)}<extra></extra>", **facts
+        curve.panel, group, label, entry=True, mode="lines", hovertemplate=f"{safe(hover)}<extra></extra>", **facts
     )
 
 
-def _add_reference(page: _Panels, env_id: str, reference: Reference, marks: dict[str, str], end: float) -> None:
+def _add_reference(page: Panels, env_id: str, reference: Reference, marks: dict[str, str], end: float) -> None:
     """A dashed line over the whole width, with a diamond where the published budget ends if that is in view.
 
     Its letter stands at a place of its own along the line, so that near lines stay legible.
@@ -166,11 +168,11 @@ def _add_reference(page: _Panels, env_id: str, reference: Reference, marks: dict
         textfont={"size": 10, "color": "#555555"},
         line={"color": GREY, "width": 1.2, "dash": "dash"},
         marker={"symbol": "diamond", "size": [0, 0, 8 if budget <= end * 1.02 else 0, 0], "color": GREY, "opacity": 1},
-        hovertemplate=_safe(hover),
+        hovertemplate=safe(hover),
     )
 
 
-def _add_sensitivity(page: _Panels, group: Sensitivity) -> None:
+def _add_sensitivity(page: Panels, group: Sensitivity) -> None:
     values = [s.score.value for s in group.summaries]
     upper = [s.score.high - s.score.value if s.score.has_interval else None for s in group.summaries]
     lower = [s.score.value - s.score.low if s.score.has_interval else None for s in group.summaries]
@@ -190,7 +192,7 @@ def _add_sensitivity(page: _Panels, group: Sensitivity) -> None:
         mode="lines+markers",
         line={"color": group.style.color, "dash": group.style.dash, "width": 2},
         marker={"size": marks, "color": group.style.color, "line": {"color": edges, "width": 1.5}},
-        text=[_safe(text) for text in texts],
+        text=[safe(text) for text in texts],
         hovertemplate="%{text}<br>IQM %{y:,.1f}<br>+%{error_y.array:,.1f} -%{error_y.arrayminus:,.1f}<extra></extra>",
     )
     pairs = [(level, score) for level, s in zip(group.levels, group.summaries, strict=True) for score in s.scores]
@@ -206,7 +208,7 @@ def _short(values: np.ndarray) -> list[float]:
     return [float(f"{value:.6g}") for value in values]
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     """Names as text: plotly reads `<` as markup of its own, of which only line breaks are ours."""
     kept = {"<br>": "\0", "<extra></extra>": "\1"}
     for tag, mark in kept.items():

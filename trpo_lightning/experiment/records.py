@@ -11,7 +11,7 @@ from trpo_lightning.errors import UserError
 from trpo_lightning.experiment.config import changed_keys, recorded_settings
 from trpo_lightning.experiment.declaration import Experiment
 from trpo_lightning.experiment.runner import CellResult
-from trpo_lightning.settings import RunSettings
+from trpo_lightning.settings import RunSettings, covers
 from trpo_lightning.training.metrics import TEXT_METRICS
 from trpo_lightning.training.metrics_file import read_rows
 
@@ -79,9 +79,9 @@ class Record:
         found = [_finite(self.columns, name).sum() for name in names if name not in PARTS_OF_COLLECT]
         return float(sum(found)) if found else float("nan")
 
-    def curve(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
-        """Env steps and the metric, at the iterations that have it."""
-        return _pairs(self.columns, metric)
+    def curve(self, metric: str, x: str = "env_steps") -> tuple[np.ndarray, np.ndarray]:
+        """`x` (env_steps or iteration) and the metric, at the iterations that have both."""
+        return _pairs(self.columns, metric, x)
 
 
 def score_definition(score: str, metric: str) -> str:
@@ -89,6 +89,7 @@ def score_definition(score: str, metric: str) -> str:
     return {
         "last_episodes": f"mean return of the last {EPISODES_IN_SCORE} training episodes (sampled actions, raw "
         "rewards; whole iterations from the end until they hold so many)",
+        "last_iteration": f"{metric} of the last iteration that has it",
         "lifetime": f"mean of {metric} over the env steps of the whole run (trapezoidal rule), beginning included",
         "last_evaluation": "mean return of the last evaluation during training (deterministic policy)",
         "best_evaluation": "MAXIMUM over training of the evaluations' means (deterministic policy): biased upwards",
@@ -99,6 +100,8 @@ def score_of(columns: Columns, score: str, metric: str = "episode/return_mean") 
     """A run's score from its columns; NaN where it has nothing to score."""
     if score == "last_episodes":
         return _last_episodes(columns)
+    if score == "last_iteration":
+        return float(values[-1]) if len(values := _finite(columns, metric)) else float("nan")
     if score == "lifetime":
         steps, values = _pairs(columns, metric)
         if len(steps) < 2 or steps[-1] == steps[0]:
@@ -162,10 +165,14 @@ def _judge(result: CellResult, settings: RunSettings) -> tuple[str, tuple[str, .
     before = recorded_settings(result.run_dir)
     changed = changed_keys(before, settings)
     notes = (f"ran with other settings than declared now: {', '.join(changed)}",) if changed else ()
-    if result.state == FINISHED and before.total_env_steps < settings.total_env_steps:
-        done, declared = before.total_env_steps, settings.total_env_steps
-        return UNFINISHED, (*notes, f"finished {done:,} of the {declared:,} env steps declared now")
-    return result.state, notes
+    if result.state != FINISHED or covers(before, settings):
+        return result.state, notes
+    if before.total_env_steps < settings.total_env_steps:
+        done, declared, unit = before.total_env_steps, settings.total_env_steps, "env steps"
+    else:
+        done, declared, unit = before.total_iterations, settings.total_iterations, "iterations"
+    wanted = "all" if declared is None else f"the {declared:,}"
+    return UNFINISHED, (*notes, f"finished {done:,} of {wanted} {unit} declared now")
 
 
 def _last_episodes(columns: Columns) -> float:
@@ -184,8 +191,10 @@ def _finite(columns: Columns, name: str) -> np.ndarray:
     return values[np.isfinite(values)]
 
 
-def _pairs(columns: Columns, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    steps = columns.get("env_steps", np.empty(0))
-    values = columns.get(metric, np.full(len(steps), np.nan))
-    known = np.isfinite(values) & np.isfinite(steps)
-    return steps[known], values[known]
+def _pairs(columns: Columns, metric: str, x: str = "env_steps") -> tuple[np.ndarray, np.ndarray]:
+    places = columns.get(x, np.empty(0))
+    values = columns.get(metric, np.full(len(places), np.nan))
+    if len(places) != len(values):  # a curve from elsewhere that does not know its iterations
+        return np.empty(0), np.empty(0)
+    known = np.isfinite(values) & np.isfinite(places)
+    return places[known], values[known]

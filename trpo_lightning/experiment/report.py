@@ -6,14 +6,16 @@ from pathlib import Path
 from trpo_lightning.experiment.declaration import Experiment
 from trpo_lightning.experiment.external import external_records
 from trpo_lightning.experiment.figures import draw_curves, draw_sensitivity
+from trpo_lightning.experiment.heat_map import draw_heat_map, heat_maps
 from trpo_lightning.experiment.html import Report, write_page
 from trpo_lightning.experiment.origin import origin_warnings
 from trpo_lightning.experiment.records import Record, read_record
 from trpo_lightning.experiment.references import chosen_references
 from trpo_lightning.experiment.runner import CellResult
-from trpo_lightning.experiment.style import references_caption, sensitivities, styles
+from trpo_lightning.experiment.style import panel_of, references_caption, sensitivities, styles
 from trpo_lightning.experiment.summary import curves, summarize
 from trpo_lightning.experiment.tables import print_table, write_markdown, write_runs, write_scores
+from trpo_lightning.experiment.verdicts import judge
 
 
 def write_report(experiment: Experiment, results: list[CellResult], root: Path, external: Sequence[str] = ()) -> None:
@@ -25,22 +27,23 @@ def write_report(experiment: Experiment, results: list[CellResult], root: Path, 
     data = _gather(experiment, results, external)
     folder = root / experiment.directory / "report"
     folder.mkdir(parents=True, exist_ok=True)
-    figures = [folder / "learning_curves.png", folder / "sensitivity.png"]
+    figures = [folder / f"{name}.png" for name in ("learning_curves", "sensitivity", "heat_map")]
     drawn = [
         draw_curves(experiment, data.curves, data.styles, data.references, figures[0]),
         draw_sensitivity(experiment, data.sensitivities, figures[1]),
+        draw_heat_map(experiment, data.heat_maps, figures[2]),
     ]
     write_runs(data.records, folder / "runs.csv")
     write_scores(data.summaries, folder / "scores.csv")
     captions = references_caption(data.references, [record.env_id for record in data.records])
-    write_markdown(experiment, data.summaries, data.warnings, captions, folder / "scores.md")
+    write_markdown(experiment, data.summaries, data.verdicts, data.warnings, captions, folder / "scores.md")
     write_page(data, folder / "report.html")
     for figure, is_there in zip(figures, drawn, strict=True):
         if not is_there:  # of an earlier report
             for suffix in (".png", ".pdf"):
                 figure.with_suffix(suffix).unlink(missing_ok=True)
     print()
-    print_table(experiment, data.records, data.summaries, data.warnings)
+    print_table(experiment, data.records, data.summaries, data.verdicts, data.warnings)
     _print_places(root, experiment, [f for f, is_there in zip(figures, drawn, strict=True) if is_there])
 
 
@@ -56,9 +59,11 @@ def _gather(experiment: Experiment, results: list[CellResult], external: Sequenc
         experiment=experiment,
         records=records,
         summaries=(summaries := summarize(records, default)),
-        curves=curves(records, experiment.metric),
+        curves=curves(records, experiment.metric, experiment.x, panel_of(experiment, records)),
         styles=styles(experiment, records, default),
         sensitivities=sensitivities(experiment, summaries),
+        heat_maps=heat_maps(experiment, summaries),
+        verdicts=judge(experiment, records),
         references=references,
         warnings=_warnings(records),
         default=default,

@@ -18,7 +18,7 @@ from trpo_lightning.errors import BUSY, UserError
 from trpo_lightning.experiment.config import RESUMABLE, changed_keys, recorded_settings, write_config
 from trpo_lightning.experiment.declaration import Cell
 from trpo_lightning.experiment.progress import ProgressView
-from trpo_lightning.settings import get, keys
+from trpo_lightning.settings import covers, get, keys
 from trpo_lightning.threads import available_cores, thread_environment
 
 INTERRUPTED = (130, 143)
@@ -211,9 +211,8 @@ def _check(cell: Cell, run_dir: Path, force: bool) -> None:
 
 
 def is_finished(cell: Cell, run_dir: Path) -> bool:
-    """Whether the run has all the steps that the cell asks for."""
-    steps = cell.settings.total_env_steps
-    return run_state(run_dir) == "finished" and steps <= recorded_settings(run_dir).total_env_steps
+    """Whether the run has all the steps or iterations that the cell asks for."""
+    return run_state(run_dir) == "finished" and covers(recorded_settings(run_dir), cell.settings)
 
 
 def _move_away(run_dir: Path) -> None:

@@ -54,9 +54,13 @@ def interquartile_mean_interval(strata: Strata, resamples: int = RESAMPLES, seed
 
 
 def bootstrap(
-    strata: Strata, statistic: Callable[[list[np.ndarray]], np.ndarray], resamples: int = RESAMPLES, seed: int = 0
+    strata: Strata,
+    statistic: Callable[[list[np.ndarray]], np.ndarray],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    level: float = LEVEL,
 ) -> Estimate:
-    """A statistic and its percentile interval; `statistic` maps arrays `[R, n_k]` to `[R]`.
+    """A statistic and its percentile interval of `level`; `statistic` maps arrays `[R, n_k]` to `[R]`.
 
     A stratum with one score has no spread to resample, so there is no interval. Empty strata raise `ValueError`.
     """
@@ -68,11 +72,13 @@ def bootstrap(
         return Estimate(value)
     generator = np.random.default_rng(seed)
     samples = [stratum[_indices(generator, len(stratum), resamples)] for stratum in strata]
-    low, high = _percentiles(statistic(samples))
+    low, high = _percentiles(statistic(samples), level)
     return Estimate(value, float(low), float(high))
 
 
-def probability_of_improvement(x: Strata, y: Strata, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+def probability_of_improvement(
+    x: Strata, y: Strata, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
+) -> Estimate:
     """P(X > Y) + P(X = Y) / 2 for a run of X and one of Y in the same environment, averaged over environments.
 
     The Mann-Whitney statistic of each stratum, `sum_ij [x_i > y_j] + [x_i = y_j] / 2` over `n m`; X and Y are resampled
@@ -85,7 +91,7 @@ def probability_of_improvement(x: Strata, y: Strata, resamples: int = RESAMPLES,
         pairs = zip(samples[: len(x)], samples[len(x) :], strict=True)
         return np.mean([_wins(a, b) for a, b in pairs], axis=0)
 
-    return bootstrap([*x, *y], statistic, resamples, seed)
+    return bootstrap([*x, *y], statistic, resamples, seed, level)
 
 
 def curve_interval(
@@ -112,9 +118,9 @@ def _indices(generator: np.random.Generator, count: int, resamples: int) -> np.n
     return generator.integers(count, size=(resamples, count))
 
 
-def _percentiles(values: np.ndarray) -> np.ndarray:
+def _percentiles(values: np.ndarray, level: float = LEVEL) -> np.ndarray:
     """Both ends `[2, ...]` of the central interval of `values` `[R, ...]`."""
-    tail = 100 * (1 - LEVEL) / 2
+    tail = 100 * (1 - level) / 2
     return np.percentile(values, [tail, 100 - tail], axis=0)
 
 

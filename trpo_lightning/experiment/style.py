@@ -1,6 +1,7 @@
 """What all figures share: colours, dashes, labels, captions, and the points of a sensitivity plot."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,10 +48,47 @@ def numeric_axis(experiment: Experiment) -> str | None:
     return numeric[0] if len(numeric) == 1 else None
 
 
+def heat_axes(experiment: Experiment) -> tuple[str, str] | None:
+    """The keys of exactly two axes, if both are numeric and have several levels: they span a heat map."""
+    axes = [key for key, levels in experiment.axes.items() if len(set(map(str, levels))) > 1]
+    if len(axes) != 2 or experiment.variants or not all(_numbers(experiment.axes[key]) for key in axes):
+        return None
+    return axes[0], axes[1]
+
+
+def panel_of(experiment: Experiment, records: list[Record]) -> Callable[[Record], str]:
+    """A panel for each environment; where two axes span a heat map, for each level of the first one too."""
+    axes, several = heat_axes(experiment), len({record.env_id for record in records}) > 1
+
+    def panel(record: Record) -> str:
+        if axes is None or axes[0] not in record.levels:
+            return record.env_id
+        level = level_label(axes[0], record.levels[axes[0]])
+        return f"{record.env_id}, {level}" if several else level
+
+    return panel
+
+
+def level_label(key: str, level: Any) -> str:
+    """As text, `delta=0.01`."""
+    return f"{key.rpartition('.')[2]}={level:g}"
+
+
 def styles(experiment: Experiment, records: list[Record], default: str) -> dict[str, Style]:
-    """A style for each variant: colour by the level of a numeric axis, else by variant; the default is thicker."""
+    """A style for each variant: colour by the level of a numeric axis, else by variant; the default is thicker.
+
+    Where two axes span a heat map, the colour and the label are those of the second; the panels show the first.
+    """
     variants = {record.variant: record.levels for record in reversed(records)}
     variants = {record.variant: variants[record.variant] for record in records}
+    axes = heat_axes(experiment)
+    if axes is not None and all(axes[1] in levels for levels in variants.values()):
+        key = axes[1]
+        colors = _colors(sorted({levels[key] for levels in variants.values()}), ordered=True)
+        return {
+            name: Style(colors[levels[key]], DASHES[0], level_label(key, levels[key]), 2.6 if name == default else 1.8)
+            for name, levels in variants.items()
+        }
     axis = numeric_axis(experiment)
     ordered = axis is not None and all(axis in levels for levels in variants.values())
     first = [levels[axis] if axis is not None and ordered else name for name, levels in variants.items()]
@@ -75,6 +113,11 @@ def legend_label(style: Style, drawn: list[Curve]) -> str:
     """The variant with its seeds, where all panels have as many."""
     texts = {seeds_text(curve) for curve in drawn}
     return f"{style.label}, {texts.pop()}" if len(texts) == 1 else style.label
+
+
+def x_label(experiment: Experiment) -> str:
+    """Of the x axis of learning curves."""
+    return experiment.x.replace("_", " ")
 
 
 def value_label(metric: str) -> str:

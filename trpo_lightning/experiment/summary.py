@@ -1,7 +1,8 @@
 """Records of runs, put together: statistics of each environment and variant, and the curves of the figures."""
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -81,8 +82,8 @@ class Line:
 class Curve:
     """A variant in one panel: interquartile mean and interval over `runs` finished runs, `[G]`, and single lines.
 
-    Where finished runs are too few, or share no env steps, `x` is empty and `lines` holds them; runs that are not
-    finished are always lines.
+    Where finished runs are too few, or share no part of the x axis, `x` is empty and `lines` holds them; runs that are
+    not finished are always lines.
     """
 
     env_id: str
@@ -94,6 +95,8 @@ class Curve:
     low: np.ndarray
     high: np.ndarray
     lines: list[Line] = field(default_factory=list)
+    panel: str = ""
+    """What stands above its panel: the environment, and where a panel has a level of its own, that."""
 
     @property
     def is_drawn(self) -> bool:
@@ -148,13 +151,21 @@ def _over_all(groups: dict[tuple[str, str], list[Record]], scores: dict, default
     return rows
 
 
-def curves(records: list[Record], metric: str) -> list[Curve]:
-    """The curve of each environment and variant, also of those without anything to draw."""
-    return [_curve(*cell, group, metric) for cell, group in by_cell(records).items()]
+def curves(
+    records: list[Record], metric: str, x: str = "env_steps", panel: Callable[[Record], str] | None = None
+) -> list[Curve]:
+    """The curve of each environment and variant, also of those without anything to draw.
+
+    `panel` names a record's panel; without it there is one for each environment.
+    """
+    return [
+        replace(_curve(*cell, group, metric, x), panel=panel(group[0]) if panel else cell[0])
+        for cell, group in by_cell(records).items()
+    ]
 
 
-def _curve(env_id: str, variant: str, group: list[Record], metric: str) -> Curve:
-    lines = [Line(record.seed, record.state, *record.curve(metric)) for record in group]
+def _curve(env_id: str, variant: str, group: list[Record], metric: str, x: str) -> Curve:
+    lines = [Line(record.seed, record.state, *record.curve(metric, x)) for record in group]
     whole = [line for line, record in zip(lines, group, strict=True) if record.finished and len(line.x)]
     others = [line for line, record in zip(lines, group, strict=True) if not record.finished and len(line.x)]
     nothing = np.empty(0)

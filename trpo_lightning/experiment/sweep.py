@@ -17,7 +17,7 @@ from trpo_lightning.experiment.config import changed_keys, parse_overrides, writ
 from trpo_lightning.experiment.declaration import Cell, Experiment
 from trpo_lightning.experiment.experiment_file import FULL, dotted
 from trpo_lightning.experiment.runner import is_finished, run_state
-from trpo_lightning.settings import SWEEP_CELL, RunSettings
+from trpo_lightning.settings import SWEEP_CELL, RunSettings, get
 from trpo_lightning.training.files import write_atomically
 
 COMMAND = ["${env}", "${interpreter}", "-m", "trpo_lightning", "sweep-run"]
@@ -132,10 +132,10 @@ def run_of_sweep(experiment: Experiment, arguments: list[str], root: Path) -> in
 
     def same(settings: RunSettings) -> None:
         changed = changed_keys(cell.settings, settings)
-        if changed or settings.total_env_steps != cell.settings.total_env_steps:
-            raise UserError(
-                f"W&B's config differs from the run's arguments: {', '.join(changed or ['total_env_steps'])}"
-            )
+        budget = ("total_env_steps", "total_iterations")
+        budget = [key for key in budget if get(settings, key) != get(cell.settings, key)]
+        if changed or budget:
+            raise UserError(f"W&B's config differs from the run's arguments: {', '.join(changed or budget)}")
 
     resume = run_state(run_dir) is not None
     outcome = train_run(

@@ -10,6 +10,7 @@ from trpo_lightning.experiment.declaration import Experiment
 from trpo_lightning.experiment.records import Record, score_definition
 from trpo_lightning.experiment.statistics import RESAMPLES, Estimate
 from trpo_lightning.experiment.summary import ALL, Summary
+from trpo_lightning.experiment.verdicts import Verdict, criterion, explanation_of_verdicts
 
 RUN_COLUMNS = (
     *("env", "variant", "seed", "state", "score", "evaluation"),
@@ -24,6 +25,7 @@ HEADINGS = (
     "P(better than default)",
 )
 """Of the tables for readers."""
+VERDICT_HEADINGS = ("claim", "verdict", "if", "measured", "seeds")
 NONE = "-"
 WIDE = 400
 """Columns that the console's table may take."""
@@ -40,12 +42,18 @@ def write_scores(summaries: list[Summary], path: Path) -> None:
 
 
 def write_markdown(
-    experiment: Experiment, summaries: list[Summary], warnings: list[str], references: list[str], path: Path
+    experiment: Experiment,
+    summaries: list[Summary],
+    verdicts: list[Verdict],
+    warnings: list[str],
+    references: list[str],
+    path: Path,
 ) -> None:
-    """The scores for readers, with what they mean."""
-    rows = [f"| {' | '.join(_cell(text) for text in row)} |" for row in readable(summaries)]
-    lines = [f"# {experiment.title}", "", f"| {' | '.join(HEADINGS)} |", f"|{' --- |' * len(HEADINGS)}", *rows, ""]
-    lines += [explanation(experiment), ""]
+    """The scores and claims for readers, with what they mean."""
+    lines = [f"# {experiment.title}", "", *_markdown(HEADINGS, readable(summaries)), "", explanation(experiment), ""]
+    if verdicts:
+        table = _markdown(VERDICT_HEADINGS, [readable_verdict(verdict, experiment) for verdict in verdicts])
+        lines += ["## Claims", "", *table, "", explanation_of_verdicts(verdicts, experiment), ""]
     for heading, items in (("Published scores", references), ("Warnings", warnings)):
         lines += [f"## {heading}", "", *(f"- {item}" for item in items), ""] if items else []
     path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
@@ -72,6 +80,25 @@ def readable(summaries: list[Summary]) -> list[tuple[str, ...]]:
     return rows
 
 
+def readable_verdict(verdict: Verdict, experiment: Experiment) -> tuple[str, ...]:
+    """The row under `VERDICT_HEADINGS`, as text."""
+    why = f" ({verdict.reason})" if verdict.reason else ""
+    return (
+        verdict.claim.says,
+        f"{verdict.verdict}{why}",
+        criterion(verdict.claim, experiment),
+        measured(verdict),
+        f"{verdict.seeds} (least {verdict.claim.seeds})",
+    )
+
+
+def measured(verdict: Verdict) -> str:
+    """A claim's statistic with its interval."""
+    estimate = verdict.estimate
+    ends = f" [{number(estimate.low)}, {number(estimate.high)}]" if estimate.has_interval else ""
+    return f"{number(estimate.value)}{ends}"
+
+
 def explanation(experiment: Experiment) -> str:
     """What the numbers of the table are."""
     definition = score_definition(experiment.score, experiment.metric)
@@ -85,8 +112,14 @@ def explanation(experiment: Experiment) -> str:
     )
 
 
-def print_table(experiment: Experiment, records: list[Record], summaries: list[Summary], warnings: list[str]) -> None:
-    """The short table that ends an experiment, with the runs that are not finished."""
+def print_table(
+    experiment: Experiment,
+    records: list[Record],
+    summaries: list[Summary],
+    verdicts: list[Verdict],
+    warnings: list[str],
+) -> None:
+    """The short table that ends an experiment, with its claims and the runs that are not finished."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -112,6 +145,9 @@ def print_table(experiment: Experiment, records: list[Record], summaries: list[S
     console.print(f"[dim]* {definition}; interquartile mean over runs[/dim]")
     if compared:
         console.print("[dim]P(>def): probability that a run scores higher than one of the default[/dim]")
+    for verdict in verdicts:
+        why = f"; {verdict.reason}" if verdict.reason else ""
+        console.print(escape(f"claim: {verdict.claim.says.rstrip('.')}: {verdict.verdict} ({measured(verdict)}{why})"))
     for line in [*unfinished(records), *(f"warning: {warning}" for warning in warnings)]:
         console.print(f"[yellow]{escape(line)}[/yellow]")
 
@@ -171,6 +207,12 @@ def _score_row(s: Summary) -> list[Any]:
 
 def _plain(value: float, digits: int = 2) -> float | str:
     return "" if value != value else round(value, digits)
+
+
+def _markdown(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    """The lines of a table."""
+    lines = [f"| {' | '.join(_cell(text) for text in row)} |" for row in rows]
+    return [f"| {' | '.join(headings)} |", f"|{' --- |' * len(headings)}", *lines]
 
 
 def _cell(text: str) -> str:

@@ -1,11 +1,13 @@
 """Fisher-vector products A v = J'M J v (Schulman et al. 2015, appendix C.1), matrix-free and chunked.
 
 J is the Jacobian of the distribution's parameters in theta, M the Fisher matrix of the distribution in those
-parameters, known in closed form. J v needs no forward-mode support: the pullback u -> J'u is linear in u, so
-differentiating it again in u gives J v from the same reused graph.
+parameters, known in closed form; for the empirical Fisher matrix J is that of the actions' log-probabilities, M = I.
+J v needs no forward-mode support: the pullback u -> J'u is linear in u, so differentiating it again in u gives J v from
+the same reused graph.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -25,6 +27,26 @@ class Linearizable(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Scalars:
+    """Rows of one number each with M = I: the matrix is the mean of j_n j_n', j_n = grad x_n.
+
+    With log-probabilities of the actions taken it is the empirical Fisher matrix, uncentred (TRPO 2015, section 8.1);
+    with predictions it is the Gauss-Newton matrix of their squared error (GAE 2016, section 5).
+    """
+
+    x: Tensor
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The numbers `[B]`."""
+        return (self.x,)
+
+    def fisher_product(self, tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """M = I."""
+        return tangents
+
+
 class _Linearization:
     """J v and J'u at a fixed theta, from one graph."""
 
@@ -33,31 +55,61 @@ class _Linearization:
         self.probe = tuple(torch.zeros_like(t, requires_grad=True) for t in model.tensors)
         (self.pullback,) = torch.autograd.grad(model.tensors, theta, self.probe, create_graph=True)
 
-    def product(self, v: Tensor) -> Tensor:
-        tangents = torch.autograd.grad(self.pullback, self.probe, v, retain_graph=True)  # J v
+    def tangents(self, v: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """J v and M J v."""
+        tangents = torch.autograd.grad(self.pullback, self.probe, v, retain_graph=True)
         with torch.no_grad():
-            cotangents = self.model.fisher_product(tangents)  # M J v
-        return torch.autograd.grad(self.model.tensors, self.theta, cotangents, retain_graph=True)[0]  # J' M J v
+            return tangents, self.model.fisher_product(tangents)
+
+    def product(self, v: Tensor, weights: Tensor | None) -> Tensor:
+        """J' W M J v."""
+        _, cotangents = self.tangents(v)
+        if weights is not None:
+            cotangents = tuple(c * weights.view(-1, *[1] * (c.ndim - 1)) for c in cotangents)
+        return torch.autograd.grad(self.model.tensors, self.theta, cotangents, retain_graph=True)[0]
 
 
 def fisher_vector_product(
-    model: Callable[[Tensor, slice], Linearizable], theta: Tensor, rows: int, *, chunk: int = 65536
+    model: Callable[[Tensor, slice], Linearizable],
+    theta: Tensor,
+    rows: int,
+    *,
+    weights: Tensor | None = None,
+    chunk: int = 65536,
 ) -> Callable[[Tensor], Tensor]:
-    """The operator v `[P]` -> (1/rows) sum_n J_n' M_n J_n v `[P]` at `theta` `[P]`.
+    """The operator v `[P]` -> sum_n w_n J_n' M_n J_n v `[P]` at `theta` `[P]`.
 
-    `model(theta, rows)` evaluates a slice of the batch. A batch of one chunk keeps one graph for all products; a larger
-    one builds the graphs of its chunks anew for each product, so that memory is bounded by `chunk` rows.
+    `model(theta, rows)` evaluates a slice of the batch; w_n is 1/rows, or `weights` `[rows]`. A batch of one chunk
+    keeps one graph for all products; a larger one builds the graphs of its chunks anew for each product, so that memory
+    is bounded by `chunk` rows.
     """
     theta = theta.detach().clone().requires_grad_(True)
-    slices = [slice(start, min(start + chunk, rows)) for start in range(0, rows, chunk)]
+    slices = row_slices(rows, chunk)
     kept = _Linearization(model(theta, slices[0]), theta) if len(slices) == 1 else None
 
     def product(v: Tensor) -> Tensor:
-        if kept is not None:
-            return kept.product(v) / rows
         total = torch.zeros_like(v)
         for part in slices:
-            total += _Linearization(model(theta, part), theta).product(v)
-        return total / rows
+            linearization = kept or _Linearization(model(theta, part), theta)
+            total += linearization.product(v, None if weights is None else weights[part])
+        return total / rows if weights is None else total
 
     return product
+
+
+def curvature_of_rows(
+    model: Callable[[Tensor, slice], Linearizable], theta: Tensor, v: Tensor, rows: int, *, chunk: int = 65536
+) -> Tensor:
+    """The curvature along v `[P]` of each row on its own, v' J_n' M_n J_n v `[rows]`."""
+    theta = theta.detach().clone().requires_grad_(True)
+    found = []
+    for part in row_slices(rows, chunk):
+        tangents, cotangents = _Linearization(model(theta, part), theta).tangents(v)
+        products = [(t * c).reshape(len(t), -1).sum(1) for t, c in zip(tangents, cotangents, strict=True)]
+        found.append(torch.stack(products).sum(0))
+    return torch.cat(found)
+
+
+def row_slices(rows: int, chunk: int) -> list[slice]:
+    """Consecutive slices of at most `chunk` rows."""
+    return [slice(start, min(start + chunk, rows)) for start in range(0, rows, chunk)]

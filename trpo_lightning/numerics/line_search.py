@@ -33,7 +33,8 @@ def backtracking_line_search(
     """Try theta + ratio^k full_step for k = 0 ... max_backtracks; take the first that improves within the bound.
 
     `evaluate(theta)` returns (objective, constraint); accepted is objective > objective(theta) and constraint <= bound.
-    `least_improvement` asks the full step for more than that rise, a shrunken one for its share of it (Armijo's rule).
+    `least_improvement` asks the full step for more than that rise, a shrunken one for its share of it (Armijo's rule);
+    -inf accepts a fall, too.
     A candidate with non-finite values is refused like any other. `failure` says what was wrong with the last candidate.
     """
     start, _ = evaluate(theta)

@@ -5,11 +5,14 @@ from trpo_lightning.rollouts.vector_environment import EnvironmentSpec, VectorEn
 from trpo_lightning.settings import EnvSettings
 
 
-def describe_environment(settings: EnvSettings) -> EnvironmentSpec:
-    """Resolve the backend and look up spaces and time limit. Raises `UserError` for what cannot be trained on."""
+def describe_environment(settings: EnvSettings, *, restorable: bool = False) -> EnvironmentSpec:
+    """Resolve the backend and look up spaces and time limit. Raises `UserError` for what cannot be trained on.
+
+    Where states have to be `restorable`, `auto` is gymnasium.
+    """
     backend = settings.backend
     if backend == "auto":
-        backend = "envpool" if envpool_backend.suits(settings) else "gymnasium"
+        backend = "envpool" if not restorable and envpool_backend.suits(settings) else "gymnasium"
     if backend == "envpool":
         return envpool_backend.describe(settings)
     return gymnasium_backend.describe(settings)

@@ -4,6 +4,7 @@ import difflib
 import importlib
 import logging
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from trpo_lightning.errors import UserError
+from trpo_lightning.rollouts import tasks  # noqa: F401  registers them
 from trpo_lightning.rollouts.spaces import action_spec, check_observations, door, flatten_batch
 from trpo_lightning.rollouts.vector_environment import EnvironmentSpec, could_not_be_built
 from trpo_lightning.settings import EnvSettings
@@ -95,13 +97,20 @@ class GymnasiumEnvironments:
         logging.getLogger("gymnasium").setLevel(logging.ERROR)
         makers = [partial(make_one, settings)] * len(seeds)
         kind = AsyncVectorEnv if settings.asynchronous else SyncVectorEnv
-        self.num_envs, self._seeds = len(seeds), seeds
+        self.num_envs = len(seeds)
+        self._seeds: list[int | None] | None = list(seeds)
         self._envs = kind(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
         self._space = self._envs.single_observation_space
         self._door = door(self._envs.single_action_space)
 
+    @property
+    def members(self) -> Sequence[gym.Env]:
+        """The environments themselves; only of a loop, not of processes."""
+        return self._envs.envs  # type: ignore[attr-defined]
+
     def reset(self) -> np.ndarray:
-        observations, _ = self._envs.reset(seed=list(self._seeds))
+        observations, _ = self._envs.reset(seed=self._seeds)
+        self._seeds = None  # later episodes continue the environments' own random numbers
         return flatten_batch(self._space, observations)
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

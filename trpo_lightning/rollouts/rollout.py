@@ -1,4 +1,4 @@
-"""One iteration's data, as collected and as the update takes it."""
+"""What an iteration collected, and the batches that update rules take."""
 
 from dataclasses import dataclass, field
 
@@ -6,15 +6,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trpo_lightning.numerics.tabular import PolicyValues, TabularMDP
 
-@dataclass
+
+@dataclass(kw_only=True)
 class Rollout:
+    """What one iteration of any sampling scheme collected: its records here, its data in subclasses."""
+
+    env_steps: int = 0
+    """Real transitions: no fake ones after an episode's end."""
+    episode_returns: list[float] = field(default_factory=list)
+    """Undiscounted sums of raw rewards of the episodes that this rollout reports (see `EpisodeLog`)."""
+    episode_lengths: list[int] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the normalizers take in: raw observations `[B, *O]` and running discounted returns `[B]`."""
+        raise NotImplementedError(f"{type(self).__name__} has no statistics")
+
+
+@dataclass(kw_only=True)
+class SinglePathRollout(Rollout):
     """Slots `[T, N]` of T steps in N environments, as arrays on the CPU.
 
     `observations` `[T + 1, N, *O]` are what the policy saw; row t + 1 is what step t returned, at an episode's end its
     last observation. `actions` `[T, N, A]` are as sampled, `log_probs` `[T, N]` theirs at collection, `rewards`
-    `[T, N]` as the update sees them. In a slot with `valid` False
-    the environment only reset: everything in it is to be ignored.
+    `[T, N]` as the update sees them. In a slot with `valid` False the environment only reset, or it had its share of
+    whole episodes: everything in it is to be ignored.
     """
 
     observations: np.ndarray
@@ -24,19 +42,16 @@ class Rollout:
     terminated: np.ndarray
     truncated: np.ndarray
     valid: np.ndarray
+    episode_steps: np.ndarray
+    """`[T, N]` steps since the episode began, 0 in its first."""
     raw_observations: np.ndarray
     """`[T, N, *O]` before normalization, for the normalizer's statistics."""
     running_returns: np.ndarray
     """`[T, N]` discounted sums of raw rewards since the episode began, for the reward scale."""
-    episode_returns: list[float] = field(default_factory=list)
-    """Undiscounted sums of raw rewards of the episodes that this rollout reports (see `EpisodeLog`)."""
-    episode_lengths: list[int] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
 
-    @property
-    def env_steps(self) -> int:
-        """Real transitions."""
-        return int(self.valid.sum())
+    def statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of the valid slots."""
+        return self.raw_observations[self.valid], self.running_returns[self.valid]
 
 
 @dataclass
@@ -49,6 +64,51 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.observations)
+
+
+@dataclass
+class VineBatch:
+    """S states of a rollout set on the policy's device, each with K branches (TRPO 2015, section 5.2).
+
+    `observations` `[S, *O]`, `actions` `[S, K, A]`, `q_values` `[S, K]`; `log_q` `[S, K]` are the log-probabilities of
+    the actions under the distribution that chose them, None where that was the policy. With `all_actions` the K
+    actions are all there are, in their order.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    q_values: Tensor
+    log_q: Tensor | None = None
+    all_actions: bool = False
+
+    def __len__(self) -> int:
+        return len(self.observations)
+
+
+@dataclass
+class PopulationBatch:
+    """K candidate parameter vectors `[K, P]` and their mean undiscounted returns `[K]` (float64)."""
+
+    candidates: Tensor
+    returns: Tensor
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+
+@dataclass
+class TabularBatch:
+    """A known MDP, its states' `observations` `[S, O]` on the policy's device, and the exact values of the policy."""
+
+    mdp: TabularMDP
+    observations: Tensor
+    values: PolicyValues
+
+    def __len__(self) -> int:
+        return len(self.observations)
+
+
+AnyBatch = Batch | VineBatch | PopulationBatch | TabularBatch
 
 
 def valid_rows(array: np.ndarray | Tensor, valid: np.ndarray, device: torch.device) -> Tensor:

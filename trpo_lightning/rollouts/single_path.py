@@ -1,29 +1,32 @@
-"""Single-path sampling (TRPO 2015, section 5.1): follow the current policy in N environments for T steps each."""
+"""Single-path sampling (TRPO 2015, section 5.1): follow the current policy in N environments."""
 
 import time
 
 import numpy as np
 import torch
 
+from trpo_lightning.errors import UserError
+from trpo_lightning.policies.inference import fast_forward
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.randomness import Stream, environment_seed, numpy_generator
 from trpo_lightning.rollouts.environments import make_environments
 from trpo_lightning.rollouts.episode_log import EpisodeLog
 from trpo_lightning.rollouts.normalizers import Normalizer
-from trpo_lightning.rollouts.rollout import Rollout
-from trpo_lightning.rollouts.vector_environment import EnvironmentSpec, VectorEnvironment
-from trpo_lightning.settings import RunSettings
+from trpo_lightning.rollouts.rollout import SinglePathRollout
+from trpo_lightning.rollouts.scheme import SamplingScheme
+from trpo_lightning.rollouts.vector_environment import VectorEnvironment
 from trpo_lightning.threads import torch_threads
 
 
-class SinglePathCollector:
-    """Collects rollouts of `steps_per_iteration` slots; episodes go on from one to the next until `restart`."""
+class SinglePathScheme(SamplingScheme):
+    """T steps in each environment; episodes go on from one iteration to the next until `restart`.
 
-    def __init__(self, settings: RunSettings, spec: EnvironmentSpec, threads: int) -> None:
-        self.settings, self.spec, self.threads = settings, spec, threads
-        self.num_envs = settings.env.num_envs
-        self.steps = settings.rollout.steps_per_iteration // self.num_envs
-        self._envs: VectorEnvironment | None = None
+    With `rollout.whole_episodes` (the 2015 paper's batches) each iteration begins new episodes, and each environment
+    ends its part with the first episode that brings it to T steps or more; it then idles until all have, and its idle
+    steps are no data and not counted.
+    """
+
+    _envs: VectorEnvironment | None = None
 
     def restart(self, iteration: int) -> None:
         """Cut all episodes and start fresh environments, seeded from (seed, iteration, index)."""
@@ -31,10 +34,17 @@ class SinglePathCollector:
         indices = range(self.num_envs)
         seeds = [environment_seed(self.settings.seed, Stream.ENVIRONMENT, iteration, i) for i in indices]
         self._envs = make_environments(self.settings.env, self.spec.backend, seeds, self.threads)
-        self._observations = self._envs.reset()
+        self._begin(self._envs)
+
+    def _begin(self, envs: VectorEnvironment) -> None:
+        self._observations = envs.reset()
         self._resetting = np.zeros(self.num_envs, dtype=bool)
+        self._idle = np.zeros(self.num_envs, dtype=bool)
+        self._done_steps = np.zeros(self.num_envs, dtype=np.int64)
         self._running_return = np.zeros(self.num_envs)
-        self._episodes = EpisodeLog(self.num_envs, hold=self.spec.max_episode_steps is not None)
+        # whole episodes have no first ones that end early: all that begin also end
+        hold = self.spec.max_episode_steps is not None and not self.settings.rollout.whole_episodes
+        self._episodes = EpisodeLog(self.num_envs, hold)
 
     def close(self) -> None:
         """Close the environments."""
@@ -44,67 +54,88 @@ class SinglePathCollector:
 
     @torch.inference_mode()
     @torch_threads(1)
-    def collect(self, policy: Policy, normalizer: Normalizer, iteration: int) -> Rollout:
-        """T steps in each environment with `policy` (on the CPU), as its parameters are now."""
+    def collect(self, policy: Policy, normalizer: Normalizer, iteration: int) -> SinglePathRollout:
+        """T slots of each environment, or more for whole episodes, with `policy` as its parameters are now."""
         if self._envs is None:
             self.restart(iteration)
+        elif self.settings.rollout.whole_episodes and self._idle.all():
+            self._begin(self._envs)
         assert self._envs is not None
         began = time.perf_counter()
         simulator = inference = 0.0
-        rollout, noise = self._empty(policy, normalizer, iteration)
-        for t in range(self.steps):
+        forward = fast_forward(policy.network)
+        outputs = forward(torch.from_numpy(normalizer.normalize(self._observations)))
+        example = policy.distribution(outputs)
+        noise = _ActionNoise(self, iteration, example.noise, example.mode().shape[1])
+        rollout, all_outputs = self._buffers(outputs, example.mode())
+        t = 0
+        while t < self._rows() and not self._idle.all():
+            self._visit(t)
             start = time.perf_counter()
             rollout.raw_observations[t] = self._observations
             rollout.observations[t] = normalizer.normalize(self._observations)
-            distribution = policy(torch.from_numpy(rollout.observations[t]))
-            action = distribution.sample(noise[t])
-            rollout.actions[t] = action.numpy()
-            rollout.log_probs[t] = distribution.log_prob(action).numpy()
+            outputs = forward(torch.from_numpy(rollout.observations[t]))
+            rollout.actions[t] = policy.distribution(outputs).sample(noise(t)).numpy()
+            all_outputs[t] = outputs
             acted = time.perf_counter()
             self._observations, rewards, terminated, truncated = self._envs.step(rollout.actions[t])
             simulator += time.perf_counter() - acted
             inference += acted - start
             self._record(rollout, t, rewards, terminated, truncated)
-        rollout.observations[self.steps] = normalizer.normalize(self._observations)
+            t += 1
+        rollout.observations[t] = normalizer.normalize(self._observations)
+        rollout = _first_rows(rollout, t)
+        rows = all_outputs[:t].flatten(0, 1)
+        log_probs = policy.distribution(rows).log_prob(torch.from_numpy(rollout.actions).flatten(0, 1))
+        rollout.log_probs = log_probs.numpy().reshape(t, self.num_envs)
         rollout.rewards = normalizer.scale_rewards(rollout.rewards)
+        rollout.env_steps = int(rollout.valid.sum())
         rollout.seconds = {"collect": time.perf_counter() - began, "simulator": simulator, "inference": inference}
         return rollout
 
-    def _empty(self, policy: Policy, normalizer: Normalizer, iteration: int) -> tuple[Rollout, torch.Tensor]:
-        """Buffers for a rollout, and the noise of its actions `[T, N, A]`: a stream for each environment."""
-        slots = (self.steps, self.num_envs)
-        seen = normalizer.normalize(self._observations)
-        example = policy(torch.from_numpy(seen))
-        size = example.mode().shape[1]
-        noise = np.empty((*slots, size), dtype=np.float32)
-        for i in range(self.num_envs):
-            generator = numpy_generator(self.settings.seed, Stream.ACTION_NOISE, iteration, i)
-            draw = generator.standard_normal if example.noise == "normal" else generator.random
-            noise[:, i] = draw((self.steps, size), dtype=np.float32)
+    def _visit(self, t: int) -> None:
+        """Called before step t, for schemes that take more from these states."""
+
+    def _rows(self) -> int:
+        """Slots of each environment, at most: with whole episodes T, the rest of one, and a reset after each step."""
+        if not self.settings.rollout.whole_episodes:
+            return self.steps
+        if self.spec.max_episode_steps is None:
+            raise UserError(
+                f"rollout.whole_episodes: env.id={self.settings.env.id} has no time limit, so an iteration might never "
+                "end: set env.max_episode_steps"
+            )
+        return 2 * self.steps + self.spec.max_episode_steps
+
+    def _buffers(self, outputs: torch.Tensor, actions: torch.Tensor) -> tuple[SinglePathRollout, torch.Tensor]:
+        """An empty rollout, and the policy's outputs `[T, N, M]`; untouched pages cost no memory."""
+        slots = (self._rows(), self.num_envs)
         observation_shape = self._observations.shape[1:]
-        rollout = Rollout(
-            observations=np.empty((self.steps + 1, self.num_envs, *observation_shape), dtype=np.float32),
-            actions=np.empty((*slots, size), dtype=np.float32 if example.noise == "normal" else np.int64),
-            log_probs=np.empty(slots, dtype=np.float32),
+        rollout = SinglePathRollout(
+            observations=np.empty((slots[0] + 1, self.num_envs, *observation_shape), dtype=np.float32),
+            actions=np.empty((*slots, actions.shape[1]), dtype=actions.numpy().dtype),
+            log_probs=np.empty(0),
             rewards=np.zeros(slots),
             terminated=np.zeros(slots, dtype=bool),
             truncated=np.zeros(slots, dtype=bool),
             valid=np.zeros(slots, dtype=bool),
+            episode_steps=np.zeros(slots, dtype=np.int64),
             raw_observations=np.empty((*slots, *observation_shape), dtype=self._observations.dtype),
             running_returns=np.zeros(slots),
         )
-        return rollout, torch.from_numpy(noise)
+        return rollout, torch.empty((*slots, outputs.shape[1]))
 
     def _record(
-        self, rollout: Rollout, t: int, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray
+        self, rollout: SinglePathRollout, t: int, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray
     ) -> None:
         """Write step t; environments that only reset leave an invalid slot with reward 0 and no end."""
-        valid = ~self._resetting
+        valid = ~(self._resetting | self._idle)
         rewards = np.where(valid, rewards, 0.0)
         rollout.valid[t] = valid
         rollout.rewards[t] = rewards
         rollout.terminated[t] = terminated & valid
         rollout.truncated[t] = truncated & valid & ~terminated
+        rollout.episode_steps[t] = self._episodes.lengths
         self._running_return = self.settings.gamma * self._running_return + rewards
         rollout.running_returns[t] = self._running_return
         self._resetting = (terminated | truncated) & valid
@@ -112,3 +143,32 @@ class SinglePathCollector:
         for episode_return, length in self._episodes.record(rewards, valid, self._resetting):
             rollout.episode_returns.append(episode_return)
             rollout.episode_lengths.append(length)
+        if self.settings.rollout.whole_episodes:
+            self._done_steps += valid
+            self._idle |= self._resetting & (self._done_steps >= self.steps)
+
+
+class _ActionNoise:
+    """Noise `[N, A]` of each step: a stream for each environment, drawn T steps at a time."""
+
+    def __init__(self, scheme: SinglePathScheme, iteration: int, kind: str, size: int) -> None:
+        indices = range(scheme.num_envs)
+        self._generators = [numpy_generator(scheme.settings.seed, Stream.ACTION_NOISE, iteration, i) for i in indices]
+        self._normal, self._rows, self._size = kind == "normal", scheme.steps, size
+
+    def __call__(self, t: int) -> torch.Tensor:
+        if t % self._rows == 0:
+            block = np.empty((self._rows, len(self._generators), self._size), dtype=np.float32)
+            for i, generator in enumerate(self._generators):
+                draw = generator.standard_normal if self._normal else generator.random
+                block[:, i] = draw((self._rows, self._size), dtype=np.float32)
+            self._block = torch.from_numpy(block)
+        return self._block[t % self._rows]
+
+
+def _first_rows(rollout: SinglePathRollout, rows: int) -> SinglePathRollout:
+    """The rollout cut to its first `rows` steps, as views."""
+    for name, array in vars(rollout).items():
+        if isinstance(array, np.ndarray):
+            setattr(rollout, name, array[: rows + 1] if name == "observations" else array[:rows])
+    return rollout

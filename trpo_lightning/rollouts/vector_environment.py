@@ -31,7 +31,7 @@ class VectorEnvironment(Protocol):
     num_envs: int
 
     def reset(self) -> np.ndarray:
-        """Start an episode in each environment; observations `[N, O]`."""
+        """Start an episode in each environment, the first from its seed; observations `[N, O]`."""
         ...
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from trpo_lightning.policies.networks import assign_parameter_vector
 from trpo_lightning.policies.policy import Policy
-from trpo_lightning.rollouts.rollout import Batch
 from trpo_lightning.settings import RuleSettings
 
 
@@ -25,12 +24,19 @@ class RuleResult:
 class UpdateRule:
     """A rule reads a policy and a batch and returns new parameters; it never writes to the policy."""
 
+    progress: float = 0.0
+    """Share of the run's budget that is done, in [0, 1]: what schedules follow. Set before each update."""
+
     def __init__(self, settings: RuleSettings) -> None:
         self.settings = settings
 
-    def update(self, policy: Policy, batch: Batch, generator: torch.Generator) -> RuleResult:
+    def update(self, policy: Policy, batch: Any, generator: torch.Generator) -> RuleResult:
         """New parameters from a batch collected with `policy` as it is; `generator` is this iteration's own."""
         raise NotImplementedError(f"{type(self).__name__} has no update")
+
+    def propose(self, policy: Policy, generator: torch.Generator) -> Tensor:
+        """Candidate parameter vectors `[K, P]` for the scheme `population`; `generator` is this iteration's own."""
+        raise NotImplementedError(f"{type(self).__name__} proposes no candidates")
 
     def state_dict(self) -> dict[str, Any]:
         """What the rule remembers between iterations, as tensors and plain values."""

@@ -5,38 +5,48 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from trpo_lightning.numerics.curvature import fisher_vector_product
-from trpo_lightning.numerics.objectives import importance_sampled_surrogate, kl_divergence
 from trpo_lightning.numerics.trust_region import TrustRegionProblem, trust_region_step
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy
-from trpo_lightning.rollouts.rollout import Batch
+from trpo_lightning.rollouts.rollout import AnyBatch
+from trpo_lightning.rules.constraint import Candidates, Curvature
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
-
-CHUNK = 65536
-"""Rows evaluated at once: bounds the memory of a large batch."""
+from trpo_lightning.rules.surrogate import build_surrogate, mean_entropy, surrogate_gradient
 
 
 class TrustRegionRule(UpdateRule):
     """TRPO: maximise the surrogate of the whole batch subject to mean KL <= delta on the whole batch.
 
-    Only the Fisher-vector products use a random `fisher_fraction` of the batch (TRPO 2015, appendix C.1).
+    Only the Fisher-vector products use a random `fisher_fraction` of the batch (TRPO 2015, appendix C.1). Natural
+    gradient, empirical Fisher matrix and max KL are settings of it: other parts for the step's length, the curvature
+    (`CURVATURES`) and the bounded KL (`OVER_STATES`, `OVER_DIMENSIONS`).
     """
 
-    def update(self, policy: Policy, batch: Batch, generator: torch.Generator) -> RuleResult:
+    def update(self, policy: Policy, batch: AnyBatch, generator: torch.Generator) -> RuleResult:
         """One `trust_region_step`."""
         s = self.settings
         timer = _Timer()
         began = time.perf_counter()
+        surrogate = build_surrogate(policy, batch, s.entropy_bonus)
+        candidates = Candidates(policy, surrogate, s)
+        curvature = Curvature(policy, batch, surrogate, s, generator)
+        problem = TrustRegionProblem(
+            theta=parameter_vector(policy),
+            evaluate=timer.timed("line_search", candidates.evaluate),
+            gradient=timer.timed("gradient", lambda: surrogate_gradient(policy, surrogate).to(curvature.theta.dtype)),
+            curvature_product=timer.timed("cg", curvature.product),
+            largest_curvature=timer.timed("cg", curvature.largest) if s.kl_over_states == "max" else None,
+        )
+        delta = self._delta()
         step = trust_region_step(
-            self._problem(policy, batch, generator, timer),
-            delta=s.delta,
+            problem,
+            delta=delta,
             cg_iterations=s.cg_iterations,
             cg_tolerance=s.cg_tolerance,
             damping=s.damping,
             step_length=s.step_length,
+            step_size=s.step_size,
             backtrack_ratio=s.backtrack_ratio,
             max_backtracks=s.max_backtracks,
             kl_slack=s.kl_slack,
@@ -44,73 +54,15 @@ class TrustRegionRule(UpdateRule):
         )
         seconds = {"cg": 0.0, **timer.seconds}
         seconds["overhead"] = time.perf_counter() - began - sum(seconds.values())
-        return RuleResult(step.theta, step.rejection_reason, step.metrics, seconds)
+        metrics = {"policy/entropy": mean_entropy(surrogate), "trust_region/delta": delta, **step.metrics}
+        if step.rejection_reason is None:
+            metrics |= {"trust_region/kl": candidates.kl["mean"], "trust_region/kl_max": candidates.kl["max"]}
+        return RuleResult(step.theta, step.rejection_reason, metrics, seconds)
 
-    def _problem(self, policy: Policy, batch: Batch, generator: torch.Generator, timer: "_Timer") -> TrustRegionProblem:
-        theta = parameter_vector(policy)
-        old = _OldPolicy(policy, batch, self.settings.kl_direction)
-        rows = fisher_rows(len(batch), self.settings.fisher_fraction, generator).to(theta.device)
-        observations = batch.observations[rows]
-        operator: list[Callable[[Tensor], Tensor]] = []
-
-        def product(v: Tensor) -> Tensor:
-            if not operator:  # its graph is built when the first product is asked for
-                operator.append(
-                    fisher_vector_product(
-                        lambda th, part: policy.at(th, observations[part]), theta, len(rows), chunk=CHUNK
-                    )
-                )
-            return operator[0](v)
-
-        return TrustRegionProblem(
-            theta=theta,
-            evaluate=timer.timed("line_search", old.evaluate),
-            gradient=timer.timed("gradient", lambda: surrogate_gradient(policy, batch)),
-            curvature_product=timer.timed("cg", product),
-        )
-
-
-def fisher_rows(rows: int, fraction: float, generator: torch.Generator) -> Tensor:
-    """Indices of a random subset of `fraction` of the rows, at least one; all rows in order for 1."""
-    if fraction >= 1.0:
-        return torch.arange(rows)
-    return torch.randperm(rows, generator=generator)[: max(1, round(rows * fraction))]
-
-
-def surrogate_gradient(policy: Policy, batch: Batch, chunk: int = CHUNK) -> Tensor:
-    """The surrogate's gradient `[P]` at the policy's own parameters: the mean of A grad log pi."""
-    parameters = list(policy.parameters())
-    total = torch.zeros_like(parameter_vector(policy))
-    for part in _slices(len(batch), chunk):
-        log_prob = policy(batch.observations[part]).log_prob(batch.actions[part])
-        surrogate = importance_sampled_surrogate(log_prob, log_prob.detach(), batch.advantages[part])
-        total += torch.cat([g.reshape(-1) for g in torch.autograd.grad(surrogate, parameters)])
-    return total / len(batch)
-
-
-class _OldPolicy:
-    """What the line search compares candidates with: distributions and log-probabilities at theta_old, recomputed."""
-
-    def __init__(self, policy: Policy, batch: Batch, kl_direction: str) -> None:
-        self.policy, self.batch, self.kl_direction = policy, batch, kl_direction
-        with torch.no_grad():
-            self.parts = [(part, policy(batch.observations[part])) for part in _slices(len(batch), CHUNK)]
-            self.log_probs = [old.log_prob(batch.actions[part]) for part, old in self.parts]
-
-    @torch.no_grad()
-    def evaluate(self, theta: Tensor) -> tuple[float, float]:
-        """Mean surrogate and mean KL of the whole batch at `theta` `[P]`."""
-        surrogate = kl = 0.0
-        for (part, old), old_log_prob in zip(self.parts, self.log_probs, strict=True):
-            new: Any = self.policy.at(theta, self.batch.observations[part])
-            log_prob = new.log_prob(self.batch.actions[part])
-            surrogate += float(importance_sampled_surrogate(log_prob, old_log_prob, self.batch.advantages[part]))
-            kl += float(kl_divergence(old, new, self.kl_direction).sum(dtype=torch.float64))
-        return surrogate / len(self.batch), kl / len(self.batch)
-
-
-def _slices(rows: int, chunk: int) -> list[slice]:
-    return [slice(start, min(start + chunk, rows)) for start in range(0, rows, chunk)]
+    def _delta(self) -> float:
+        """The radius now: constant, or on the line from `delta` to `final_delta` (Engstrom et al. 2020, TRPO+)."""
+        s = self.settings
+        return s.delta if s.final_delta is None else s.delta + (s.final_delta - s.delta) * self.progress
 
 
 class _Timer:

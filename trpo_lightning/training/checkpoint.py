@@ -21,7 +21,7 @@ from trpo_lightning.training.export import export
 from trpo_lightning.training.files import plain, write_atomically
 from trpo_lightning.training.module import TRPO
 
-FORMAT = 1
+FORMAT = 2
 HEADER = re.compile(rb"trpo_lightning checkpoint (\d+) sha256=([0-9a-f]{64})\n")
 KEPT = 2
 """Barrier files kept in a run directory."""

@@ -57,5 +57,5 @@ def evaluate(module: TRPO, *, deterministic: bool) -> Episodes:
         seed=module.settings.seed,
         iteration=module.iteration,
         max_steps=module.spec.max_episode_steps,
-        threads=module.collector.threads,
+        threads=module.scheme.threads,
     )

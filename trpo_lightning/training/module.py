@@ -9,26 +9,23 @@ import pytorch_lightning as pl
 import torch
 
 from trpo_lightning.errors import UserError
-from trpo_lightning.numerics.returns import (
-    discounted_returns,
-    explained_variance,
-    generalized_advantages,
-    standardize,
-)
+from trpo_lightning.numerics.returns import explained_variance
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy, build_policy
 from trpo_lightning.randomness import Stream, torch_generator
 from trpo_lightning.rollouts.environments import describe_environment
 from trpo_lightning.rollouts.normalizers import Normalizer
-from trpo_lightning.rollouts.rollout import Batch, Rollout, valid_rows
-from trpo_lightning.rollouts.single_path import SinglePathCollector
+from trpo_lightning.rollouts.rollout import Rollout
+from trpo_lightning.rollouts.schemes import build_scheme
 from trpo_lightning.rules import build_rule
 from trpo_lightning.rules.rule import ParameterUpdate, RuleResult
-from trpo_lightning.settings import RunSettings, from_keywords
+from trpo_lightning.settings import RunSettings, from_keywords, is_over, progress
 from trpo_lightning.training.data import RolloutLoader
+from trpo_lightning.training.estimation import ValueData, estimate
 from trpo_lightning.training.metrics import METRICS, TEXT_METRICS
 from trpo_lightning.training.noise import quiet_warnings
-from trpo_lightning.values.network import NetworkValueFunction
+from trpo_lightning.training.theory import theory_metrics
+from trpo_lightning.values import build_value_function
 
 EPISODES_BETWEEN_BARRIERS = 5
 ITERATIONS_BETWEEN_BARRIERS = 50
@@ -52,7 +49,7 @@ class TRPO(pl.LightningModule):
             raise UserError("give TRPO either settings or an environment id and keywords, not both")
         self.settings = settings
         self.automatic_optimization = False
-        self.spec = describe_environment(settings.env)
+        self.spec = describe_environment(settings.env, restorable=settings.rollout.scheme == "vine")
         self.policy: Policy = build_policy(
             self.spec.observation_shape,
             self.spec.actions,
@@ -61,12 +58,13 @@ class TRPO(pl.LightningModule):
             initial_log_std=settings.policy.initial_log_std,
             generator=torch_generator(settings.seed, Stream.POLICY_INIT),
         )
-        self.value_function = NetworkValueFunction(
+        self.value_function = build_value_function(
             self.spec.observation_shape, settings.value, torch_generator(settings.seed, Stream.VALUE_INIT)
         )
         self.normalizer = Normalizer(self.spec.observation_shape, settings.normalize)
         self.rule = build_rule(settings.rule)
-        self.collector = SinglePathCollector(settings, self.spec, settings.threads or torch.get_num_threads())
+        threads = settings.threads or torch.get_num_threads()
+        self.scheme = build_scheme(settings, self.spec, threads, self.rule.propose)
         self.iteration = 0
         self.env_steps = 0
         self.rejected = 0
@@ -81,7 +79,7 @@ class TRPO(pl.LightningModule):
             return self.settings.checkpoint.every
         if self.spec.max_episode_steps is None:
             return ITERATIONS_BETWEEN_BARRIERS
-        return math.ceil(EPISODES_BETWEEN_BARRIERS * self.spec.max_episode_steps / self.collector.steps)
+        return math.ceil(EPISODES_BETWEEN_BARRIERS * self.spec.max_episode_steps / self.scheme.steps)
 
     def at_barrier(self) -> bool:
         """Whether the state between two iterations, now, is one that a run can be resumed from."""
@@ -108,11 +106,11 @@ class TRPO(pl.LightningModule):
     def collect(self) -> Rollout:
         """The data step: a rollout with the policy as it is now; at a barrier in fresh environments."""
         if self.at_barrier():
-            self.collector.restart(self.iteration)
+            self.scheme.restart(self.iteration)
         policy = self.policy
         if self.device.type != "cpu":
             policy = copy.deepcopy(policy).cpu()
-        return self.collector.collect(policy, self.normalizer, self.iteration)
+        return self.scheme.collect(policy, self.normalizer, self.iteration)
 
     def transfer_batch_to_device(self, batch: Rollout, device: torch.device, dataloader_idx: int) -> Rollout:
         """Rollouts stay arrays on the CPU; what the update needs of them goes to the device in `training_step`."""
@@ -126,13 +124,13 @@ class TRPO(pl.LightningModule):
         """One update from one rollout."""
         # ---- 1. advantages, with the value function from before this iteration's fit
         began = time.perf_counter()
-        batch, targets, values = self._advantages(rollout)
+        estimated = estimate(rollout, self.value_function, self.settings, self.device)
+        batch, data = estimated.batch, estimated.value_data
         seconds = {**rollout.seconds, "advantages": time.perf_counter() - began}
 
         # ---- 2. policy: the rule's new parameters, written by the one step that Lightning counts
         generator = torch_generator(self.settings.seed, Stream.FISHER_SUBSET, self.iteration)
-        with torch.no_grad():
-            entropy = float(self.policy(batch.observations).entropy().mean())
+        self.rule.progress = progress(self.settings, self.iteration, self.env_steps)
         result = self.rule.update(self.policy, batch, generator) if len(batch) else self._nothing_to_learn_from()
         self.optimizers().step(lambda: result.theta)  # type: ignore[union-attr]
         seconds |= result.seconds
@@ -140,12 +138,11 @@ class TRPO(pl.LightningModule):
         # ---- 3. value function
         began = time.perf_counter()
         generator = torch_generator(self.settings.seed, Stream.VALUE_FIT, self.iteration)
-        value_loss = self.value_function.fit(batch.observations, targets, generator)
+        value_metrics = self._fit_values(data, generator) if data is not None else {}
         seconds["value_fit"] = time.perf_counter() - began
 
         # ---- 4. normalizers and records
-        raw, returns = rollout.raw_observations[rollout.valid], rollout.running_returns[rollout.valid]
-        self.normalizer.merge(raw, returns)
+        self.normalizer.merge(*rollout.statistics())
         self.iteration += 1
         self.env_steps += rollout.env_steps
         self.rejected += result.rejection_reason is not None
@@ -154,46 +151,23 @@ class TRPO(pl.LightningModule):
             "env_steps": self.env_steps,
             **_episode_metrics(rollout),
             **result.metrics,
+            **theory_metrics(self.policy, batch),
             "update/rejected": self.rejected,
             "update/rejection_reason": result.rejection_reason,
-            "policy/entropy": entropy,
-            "value/loss": value_loss,
-            "value/explained_variance": explained_variance(values, targets),
+            **value_metrics,
             **{f"time/{name}": value for name, value in seconds.items() if f"time/{name}" in METRICS},
             "time/steps_per_second": rollout.env_steps,  # divided by the row's seconds when these are known
         }
-        if self.env_steps >= self.settings.total_env_steps:
+        if is_over(self.settings, self.iteration, self.env_steps):
             self.trainer.should_stop = True
+
+    def _fit_values(self, data: ValueData, generator: torch.Generator) -> dict[str, float]:
+        loss = self.value_function.fit(data.observations, data.targets, generator)
+        return {"value/loss": loss, "value/explained_variance": explained_variance(data.values, data.targets)}
 
     def _nothing_to_learn_from(self) -> RuleResult:
         """A rollout of one step in which every environment only reset."""
         return RuleResult(parameter_vector(self.policy), "the rollout has no transition")
-
-    def _advantages(self, rollout: Rollout) -> tuple[Batch, torch.Tensor, torch.Tensor]:
-        """The batch of valid transitions, value targets `[B]` and the values `[B]` they are measured against."""
-        s, device = self.settings, self.device
-        slots = rollout.observations.shape[:2]
-        observations = torch.from_numpy(rollout.observations)
-        values = self.value_function.predict(observations.flatten(0, 1).to(device)).cpu().double().view(slots)
-        ends = rollout.terminated | rollout.truncated
-        ended = torch.from_numpy(ends)
-        arrays = (rollout.rewards, rollout.terminated if s.value.bootstrap_time_limits else ends, rollout.valid)
-        rewards, terminated, valid = (torch.from_numpy(array) for array in arrays)
-        masks = (terminated, ended, valid)
-        advantages = generalized_advantages(rewards, values, *masks, gamma=s.gamma, gae_lambda=s.gae_lambda)
-        if s.value.targets == "returns":
-            targets = discounted_returns(rewards, values, *masks, gamma=s.gamma)
-        else:
-            targets = advantages + values[:-1]
-
-        def rows(x: Any) -> torch.Tensor:
-            return valid_rows(x, rollout.valid, device)
-
-        chosen = rows(advantages)
-        if s.rule.standardize_advantages:
-            chosen = standardize(chosen)
-        batch = Batch(rows(rollout.observations), rows(rollout.actions), chosen.float())
-        return batch, rows(targets).float(), rows(values).float()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Close the row, after callbacks have added theirs, and hand it to the loggers and to `callback_metrics`."""
@@ -217,7 +191,7 @@ class TRPO(pl.LightningModule):
 
     def on_train_end(self) -> None:
         """Close the environments."""
-        self.collector.close()
+        self.scheme.close()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse Lightning's own checkpoints: they lack normalizers' timing, environments and random streams."""

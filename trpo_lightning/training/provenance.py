@@ -1,5 +1,6 @@
 """What made a result: code, versions, machine and command."""
 
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -13,8 +14,12 @@ from typing import Any
 PACKAGES = ("torch", "pytorch-lightning", "gymnasium", "mujoco", "envpool", "wandb", "omegaconf", "numpy")
 
 
+@functools.cache
 def git_state() -> dict[str, Any]:
-    """Commit, `git describe` and the hash of uncommitted changes of the checkout this code runs from, if it is one."""
+    """Commit, `git describe` and the hash of uncommitted changes of the checkout this code runs from, if it is one.
+
+    As they were when first asked for: what a process has imported does not change.
+    """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return {"commit": None}

@@ -17,7 +17,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers import Logger
 
 from trpo_lightning.errors import BusyError, UserError
-from trpo_lightning.settings import RunSettings
+from trpo_lightning.settings import BUDGET, RunSettings, depends_on_budget, get, is_over
 from trpo_lightning.training.checkpoint import BarrierCallback, barrier_files, read, restore
 from trpo_lightning.training.console import ConsoleCallback
 from trpo_lightning.training.evaluation import EvaluationCallback
@@ -51,7 +51,7 @@ def train_run(
     quiet: bool = False,
     check_settings: Callable[[RunSettings], None] | None = None,
 ) -> RunOutcome:
-    """Train until `total_env_steps`, SIGTERM or Ctrl-C, and leave everything in `run_dir`.
+    """Train until `total_env_steps` or `total_iterations`, SIGTERM or Ctrl-C, and leave everything in `run_dir`.
 
     `resume` continues from the newest good barrier, or from the beginning if there is none yet. Raises `UserError` if
     the directory holds a run already (without `resume`), or if another process is at it. `check_settings` may raise on
@@ -63,10 +63,11 @@ def train_run(
             raise UserError(
                 f"{run_dir} holds a run already: continue it with --resume {run_dir}, or choose another name="
             )
-        if resume and _reached(run_dir, settings.total_env_steps):
+        if resume and _reached(run_dir, settings):
             status = _status(run_dir)
             return RunOutcome(run_dir, "finished", status["iteration"], status["env_steps"])
         state = _newest_barrier(run_dir) if resume else None
+        _check_budget(settings, state)
         rows = read_rows(run_dir / "metrics.csv")
         tracker, settings = start_tracking(
             settings,
@@ -128,9 +129,9 @@ def _fit(
         callbacks.append(ConsoleCallback(f"{settings.env.id} {settings.name} seed {settings.seed}"))
     with closing(MetricsFile(run_dir / "metrics.csv", keep_iterations=module.iteration)) as metrics:
         trainer = _trainer(settings, run_dir, [metrics, *([tracker] if tracker else [])], callbacks)
-        if module.env_steps < settings.total_env_steps:
+        if not is_over(settings, module.iteration, module.env_steps):
             trainer.fit(module)
-    interrupted = stopper.signal_number != 0 and module.env_steps < settings.total_env_steps
+    interrupted = stopper.signal_number != 0 and not is_over(settings, module.iteration, module.env_steps)
     export(module, checkpoints / "last.pt")
     if tracker and not interrupted:
         files = {"best": checkpoints / "best.pt", "last": checkpoints / "last.pt"}
@@ -214,12 +215,25 @@ def _newest_barrier(run_dir: Path) -> dict[str, Any] | None:
     return None
 
 
+def _check_budget(settings: RunSettings, state: dict[str, Any] | None) -> None:
+    """Refuse another budget for what was computed under one that it depends on."""
+    if state is None or not depends_on_budget(settings):
+        return
+    for key in BUDGET:
+        before, after = state["settings"][key], get(settings, key)
+        if before != after:
+            raise UserError(
+                f"{key}={after}: rule.final_delta is approached over the {before} that the run began with: "
+                "start a new one with another name="
+            )
+
+
 def _append_provenance(run_dir: Path, module: TRPO, run_id: str | None, state: dict[str, Any] | None) -> None:
     path = run_dir / "provenance.json"
     earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     record = provenance(
         backend=module.spec.backend,
-        threads=module.collector.threads,
+        threads=module.scheme.threads,
         barrier_interval=module.barrier_interval,
         resumed_from_iteration=state["iteration"] if state else None,
         wandb_run_id=run_id,
@@ -239,9 +253,10 @@ def _status(run_dir: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def _reached(run_dir: Path, env_steps: int) -> bool:
+def _reached(run_dir: Path, settings: RunSettings) -> bool:
     status = _status(run_dir)
-    return status.get("state") == "finished" and status.get("env_steps", 0) >= env_steps
+    done = is_over(settings, status.get("iteration", 0), status.get("env_steps", 0))
+    return status.get("state") == "finished" and done
 
 
 def _recorded_run_id(run_dir: Path) -> str | None:

@@ -1,0 +1,246 @@
+from pathlib import Path
+
+import pytest
+import torch
+from dense_trust_region import (
+    EXACT,
+    KINDS,
+    dense_curvature,
+    dense_entropy,
+    dense_gradient,
+    dense_update,
+    generator,
+    problem,
+    surrogate_and_kls,
+)
+
+from trpo_lightning.errors import UserError
+from trpo_lightning.experiment.config import changed_keys, load_settings
+from trpo_lightning.policies.networks import parameter_vector
+from trpo_lightning.rollouts.rollout import Batch, VineBatch
+from trpo_lightning.rules import constraint, surrogate
+from trpo_lightning.rules.surrogate import ImportanceSampled, build_surrogate, surrogate_gradient
+from trpo_lightning.rules.trust_region import TrustRegionRule
+from trpo_lightning.rules.vanilla import VanillaPolicyGradient
+from trpo_lightning.settings import RuleSettings, RunSettings
+
+ROWS = 14
+NATURAL = {"step_length": "fixed", "kl_slack": None, "improvement_ratio": None, "max_backtracks": 0}
+FAR = {"step_length": "undamped", "delta": 0.5, "backtrack_ratio": 0.85}
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def compare(kind: str, settings: RuleSettings, progress: float = 0.0, delta: float | None = None) -> dict[str, float]:
+    """Metrics of an update that equals the oracle's."""
+    policy, batch = problem(kind, hidden_sizes=(3,), rows=ROWS)
+    rule = TrustRegionRule(settings)
+    rule.progress = progress
+    result = rule.update(policy, batch, generator())
+    expected, backtracks = dense_update(policy, batch, settings, delta=delta)
+    assert result.rejection_reason is None
+    assert result.metrics["line_search/backtracks"] == backtracks
+    torch.testing.assert_close(result.theta, expected, rtol=1e-6, atol=1e-8)
+    value, kls = surrogate_and_kls(policy, batch, result.theta, settings)
+    before, _ = surrogate_and_kls(policy, batch, parameter_vector(policy), settings)
+    assert result.metrics["trust_region/surrogate_improvement"] == pytest.approx(value - before, rel=1e-6, abs=1e-9)
+    assert result.metrics["trust_region/kl"] == pytest.approx(float(kls.mean()), rel=1e-6)
+    assert result.metrics["trust_region/kl_max"] == pytest.approx(float(kls.max()), rel=1e-6)
+    return result.metrics
+
+
+@every_kind
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {**NATURAL, "step_size": 0.3},
+        {**NATURAL, "step_size": 3.0, "curvature": "empirical_fisher"},
+        {"step_length": "fixed", "step_size": 3.0, "max_backtracks": 40},
+        {"curvature": "empirical_fisher"},
+        {"curvature": "empirical_fisher", "kl_over_states": "max", **FAR},
+        {"kl_over_states": "max"},
+        {"kl_over_states": "max", "damping": 0.7},
+        {"kl_over_states": "max", "kl_over_dimensions": "mean", "kl_direction": "new_old", **FAR},
+        {"kl_over_dimensions": "mean", **FAR},
+        {"kl_over_dimensions": "mean", "curvature": "empirical_fisher"},
+        {"entropy_bonus": 0.5},
+        {"entropy_bonus": 0.5, "kl_slack": None, "improvement_ratio": 0.8, **FAR},
+    ],
+    ids=str,
+)
+def test_update_equals_the_dense_algorithm(kind, changes):
+    compare(kind, RuleSettings(**EXACT, **changes))
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "multi_discrete"])
+def test_acceptance_rules_equal_a_scan_over_all_backtracks(kind):
+    rules = [
+        {"kl_slack": slack, "improvement_ratio": ratio} for slack in (0.5, 1.0, None) for ratio in (None, 0.0, 0.9)
+    ]
+    far = {**FAR, "max_backtracks": 40}
+    found = [compare(kind, RuleSettings(**EXACT, **far, **rule))["line_search/backtracks"] for rule in rules]
+    assert len(set(found)) >= 3  # the rules differ here
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "multi_discrete"])
+def test_natural_gradient_takes_its_step_whatever_the_radius_even_downhill(kind):
+    policy, batch = problem(kind, hidden_sizes=(3,), rows=ROWS)
+    theta, falls = parameter_vector(policy), 0
+    for step_size in (0.01, 1.0, 30.0, 1000.0):
+        settings = RuleSettings(**EXACT, **NATURAL, step_size=step_size, delta=1e-9)
+        result = TrustRegionRule(settings).update(policy, batch, generator())
+        fisher = dense_curvature(policy, batch, torch.arange(ROWS), settings)
+        damped = fisher + settings.damping * torch.eye(len(theta), dtype=theta.dtype)
+        natural = torch.linalg.solve(damped, dense_gradient(policy, batch, settings))
+        torch.testing.assert_close(result.theta, theta + step_size * natural, rtol=1e-6, atol=1e-8)
+        assert result.metrics["trust_region/step_size"] == step_size
+        falls += result.metrics["trust_region/surrogate_improvement"] < 0.0
+    assert falls
+
+
+def test_a_natural_gradient_step_to_nowhere_is_rejected():
+    policy, batch = problem("gaussian", rows=ROWS, dtype=torch.float32)
+    result = TrustRegionRule(RuleSettings(**NATURAL, step_size=1e100)).update(policy, batch, generator())
+    assert result.rejection_reason == "the line search found no step: surrogate or KL is not finite"
+    assert torch.equal(result.theta, parameter_vector(policy))
+
+
+@every_kind
+@pytest.mark.parametrize("changes", [{}, {"kl_over_states": "max"}], ids=str)
+def test_largest_kl_is_the_bound_of_max_kl_and_beyond_it_otherwise(kind, changes):
+    policy, batch = problem(kind)
+    settings = RuleSettings(**EXACT, **changes, delta=0.02, step_length="undamped", damping=1e-3)
+    metrics = TrustRegionRule(settings).update(policy, batch, generator()).metrics
+    assert metrics["trust_region/kl"] < metrics["trust_region/kl_max"]
+    assert (metrics["trust_region/kl_max"] <= 0.02) == bool(changes)
+
+
+@pytest.mark.parametrize(("progress", "delta"), [(0.0, 0.08), (0.25, 0.065), (0.9, 0.026), (1.0, 0.02)])
+def test_delta_is_annealed_linearly(progress, delta):
+    settings = RuleSettings(**EXACT, delta=0.08, final_delta=0.02)
+    metrics = compare("gaussian", settings, progress, delta)
+    assert metrics["trust_region/delta"] == pytest.approx(delta, rel=1e-12)
+    constant = RuleSettings(**EXACT, delta=0.08)
+    assert compare("gaussian", constant, progress)["trust_region/delta"] == 0.08
+
+
+@pytest.mark.parametrize("solve_dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("curvature", ["fisher", "empirical_fisher"])
+def test_curvature_of_every_iterate_equals_its_ascent(solve_dtype, dtype, curvature):
+    policy, batch = problem("gaussian", dtype=dtype)
+    exact = solve_dtype == "float64" or dtype == torch.float64
+    for iterations in range(1, 7):
+        choices = {"curvature": curvature, "solve_dtype": solve_dtype, "fisher_fraction": 1.0}
+        settings = RuleSettings(cg_iterations=iterations, **choices, **NATURAL)
+        metrics = TrustRegionRule(settings).update(policy, batch, generator()).metrics
+        assert metrics["cg/iterations"] == iterations
+        curvature_of_step = 2.0 * metrics["trust_region/kl_quadratic_damped"]  # beta^2 s'(A + damping I)s
+        ascent = metrics["trust_region/step_size"] * metrics["trust_region/expected_improvement"]  # beta^2 s'g
+        assert curvature_of_step == pytest.approx(ascent, rel=1e-9 if exact else 1e-3)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "multi_discrete"])
+def test_float64_solve_reaches_what_float32_cannot(kind):
+    residuals, thetas = {}, {}
+    policy, batch = problem(kind, dtype=torch.float32)
+    for solve_dtype in ("float32", "float64"):
+        settings = RuleSettings(**EXACT, damping=1e-6, solve_dtype=solve_dtype)
+        result = TrustRegionRule(settings).update(policy, batch, generator())
+        residuals[solve_dtype], thetas[solve_dtype] = result.metrics["cg/residual"], result.theta
+        assert result.rejection_reason is None and result.theta.dtype == torch.float32
+    assert residuals["float64"] < 1e-10 < residuals["float32"]
+    exact = (policy.double(), Batch(batch.observations.double(), batch.actions, batch.advantages.double()))
+    expected, _ = dense_update(*exact, RuleSettings(damping=1e-6))
+    error = {name: float((theta.double() - expected).norm()) for name, theta in thetas.items()}
+    assert error["float64"] < error["float32"]  # what is left is of the float32 gradient
+
+
+class Weighted(ImportanceSampled):
+    """Single path with weights of states; advantages carry them already."""
+
+    weights: torch.Tensor
+
+    def __init__(self, policy, batch) -> None:
+        super().__init__(policy, batch)
+        self.kl_weights = self.weights
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"kl_over_states": "max"},
+        {"curvature": "empirical_fisher"},
+        {"entropy_bonus": 0.7},
+        {"kl_over_states": "max", **FAR},
+    ],
+    ids=str,
+)
+def test_weights_of_states_count_as_repeated_rows(changes, monkeypatch):
+    policy, batch = problem("multi_discrete", hidden_sizes=(3,), rows=ROWS)
+    settings = RuleSettings(**EXACT, **changes)
+    unweighted = TrustRegionRule(settings).update(policy, batch, generator())
+    times = torch.arange(ROWS) % 4  # some states not at all, the one with the largest KL among them
+    times[surrogate_and_kls(policy, batch, unweighted.theta, settings)[1].argmax()] = 0
+    repeated = Batch(
+        *(x.repeat_interleave(times, dim=0) for x in (batch.observations, batch.actions, batch.advantages))
+    )
+    expected = TrustRegionRule(settings).update(policy, repeated, generator())
+    Weighted.weights = times.double() * ROWS / times.sum()
+    monkeypatch.setitem(surrogate.SURROGATES, Batch, Weighted)
+    weighted = Batch(batch.observations, batch.actions, batch.advantages * Weighted.weights)
+    for chunk in (65536, 5):
+        for module in (constraint, surrogate):
+            monkeypatch.setattr(module, "CHUNK", chunk)
+        result = TrustRegionRule(settings).update(policy, weighted, generator())
+        torch.testing.assert_close(result.theta, expected.theta, rtol=1e-7, atol=1e-9)
+        for name in ("kl", "kl_max", "surrogate_improvement"):
+            assert result.metrics[f"trust_region/{name}"] == pytest.approx(expected.metrics[f"trust_region/{name}"])
+
+
+def test_empirical_fisher_matrix_needs_single_paths():
+    policy, batch = problem("gaussian", rows=ROWS)
+    vine = VineBatch(batch.observations[:7], batch.actions.view(7, 2, 2), batch.advantages.view(7, 2))
+    with pytest.raises(UserError, match=r"rule\.curvature=empirical_fisher needs .*single_path"):
+        TrustRegionRule(RuleSettings(curvature="empirical_fisher")).update(policy, vine, generator())
+
+
+@every_kind
+@pytest.mark.parametrize("bonus", [0.0, 0.3])
+def test_entropy_bonus_is_in_the_gradient_of_both_rules(kind, bonus):
+    policy, batch = problem(kind)
+    settings = RuleSettings(entropy_bonus=bonus)
+    expected = dense_gradient(policy, batch, settings)
+    found = surrogate_gradient(policy, build_surrogate(policy, batch, bonus), chunk=7)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    vanilla = VanillaPolicyGradient(RuleSettings(name="vanilla_policy_gradient", entropy_bonus=bonus))
+    step = vanilla.update(policy, batch, generator()).theta - parameter_vector(policy)
+    assert torch.equal(step.sign(), expected.sign())  # Adam's first step
+
+
+def test_a_large_entropy_bonus_raises_the_entropy():
+    policy, batch = problem("gaussian")
+    result = TrustRegionRule(RuleSettings(entropy_bonus=100.0)).update(policy, batch, generator())
+    with torch.no_grad():
+        before, after = policy(batch.observations), policy.at(result.theta, batch.observations)
+    assert dense_entropy(after).mean() > dense_entropy(before).mean() + 0.01
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes"),
+    [
+        ("natural_gradient", NATURAL),
+        ("empirical_fisher", {"curvature": "empirical_fisher"}),
+        ("max_kl", {"kl_over_states": "max"}),
+    ],
+)
+def test_presets_are_the_default_rule_with_other_parts(preset, changes):
+    settings = load_settings([], Path(__file__).parents[2] / "experiments" / "rules" / f"{preset}.yaml")
+    assert set(changed_keys(RunSettings(), settings)) == {f"rule.{name}" for name in changes}
+    assert settings.rule == RuleSettings(**changes)
+
+
+def test_states_without_weight_count_in_neither_mean_nor_maximum():
+    kls, weights = torch.tensor([1.0, 9.0, 2.0]), torch.tensor([2.0, 0.0, 1.0])
+    assert {name: over(kls, weights) for name, over in constraint.OVER_STATES.items()} == {"mean": 4 / 3, "max": 2.0}
+    assert {name: over(kls, None) for name, over in constraint.OVER_STATES.items()} == {"mean": 4.0, "max": 9.0}

@@ -1,0 +1,109 @@
+"""Branch rollouts of the vine scheme: many futures from snapshots, in worker environments stepped together."""
+
+import time
+from dataclasses import dataclass
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from trpo_lightning.policies.inference import fast_forward
+from trpo_lightning.policies.policy import Policy
+from trpo_lightning.randomness import Stream, numpy_generator
+from trpo_lightning.rollouts.gymnasium_backend import make_one
+from trpo_lightning.rollouts.normalizers import Normalizer
+from trpo_lightning.rollouts.restorable import Restorable, Snapshot
+from trpo_lightning.rollouts.spaces import door
+from trpo_lightning.settings import RunSettings
+
+WORKERS = 256
+"""Branches that run at the same time, each in an environment of its own: bounds memory."""
+
+
+@dataclass
+class BranchRecord:
+    """What branches did: steps taken, and seconds in the environments and with the policy."""
+
+    env_steps: int = 0
+    simulator: float = 0.0
+    inference: float = 0.0
+
+
+class Branches:
+    """From each of S snapshots K rollouts of fixed length, whose random numbers are common to the K.
+
+    Noise of the policy is indexed by state and step; the environment's generator is seeded by the state. A branch that
+    terminates or meets a time limit ends early.
+    """
+
+    def __init__(self, settings: RunSettings) -> None:
+        self.settings, self.length = settings, settings.rollout.branch_length
+        self._workers: list[Restorable] = []
+
+    def close(self) -> None:
+        """Close the worker environments."""
+        for worker in self._workers:
+            worker.env.close()
+        self._workers = []
+
+    def run(
+        self,
+        policy: Policy,
+        normalizer: Normalizer,
+        iteration: int,
+        snapshots: list[Snapshot],
+        actions: np.ndarray,
+        noise: Tensor,
+    ) -> tuple[np.ndarray, BranchRecord]:
+        """Discounted sums `[S, K]` of rewards as the update sees them: no bootstrap at a branch's end.
+
+        First `actions` `[S, K, A]`, then the policy's with `noise` `[S, branch_length - 1, A]`.
+        """
+        states, branches = actions.shape[:2]
+        first = actions.reshape(states * branches, actions.shape[2])
+        origin = np.repeat(np.arange(states), branches)
+        returns, record = np.zeros(states * branches), BranchRecord()
+        while len(self._workers) < min(WORKERS, len(first)):
+            self._workers.append(Restorable(make_one(self.settings.env), self.settings.env.id))
+        for start in range(0, len(first), WORKERS):
+            wave = slice(start, start + WORKERS)
+            for worker, state in zip(self._workers, origin[wave], strict=False):
+                worker.restore(snapshots[state])
+                generator = numpy_generator(self.settings.seed, Stream.BRANCH_ENVIRONMENT, iteration, int(state))
+                worker.env.unwrapped.np_random = generator
+            returns[wave] = self._wave(policy, normalizer, first[wave], noise[origin[wave]], record)
+        return returns.reshape(states, branches), record
+
+    def _wave(
+        self, policy: Policy, normalizer: Normalizer, actions: np.ndarray, noise: Tensor, record: BranchRecord
+    ) -> np.ndarray:
+        """Returns `[W]` of the first W workers, each from where it stands."""
+        forward = fast_forward(policy.network)
+        returns, discount, alive = np.zeros(len(actions)), 1.0, np.arange(len(actions))
+        for step in range(self.length):
+            began = time.perf_counter()
+            observations, rewards, ended = _step([self._workers[i].env for i in alive], actions)
+            record.simulator += time.perf_counter() - began
+            record.env_steps += len(alive)
+            returns[alive] += discount * normalizer.scale_rewards(rewards)
+            discount *= self.settings.gamma
+            alive, observations = alive[~ended], observations[~ended]
+            if not len(alive) or step == self.length - 1:
+                break
+            began = time.perf_counter()
+            outputs = forward(torch.from_numpy(normalizer.normalize(observations)))
+            actions = policy.distribution(outputs).sample(noise[alive, step]).numpy()
+            record.inference += time.perf_counter() - began
+        return returns
+
+
+def _step(envs: list[gym.Env], actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One step in each: observations `[W, O]`, rewards `[W]`, whether the episode ended `[W]`."""
+    space, to_env = envs[0].observation_space, door(envs[0].action_space)
+    observations, rewards, ended = [], np.zeros(len(envs)), np.zeros(len(envs), dtype=bool)
+    for i, (env, action) in enumerate(zip(envs, to_env(actions), strict=True)):
+        observation, reward, terminated, truncated, _ = env.step(action)
+        observations.append(gym.spaces.flatten(space, observation))
+        rewards[i], ended[i] = reward, terminated or truncated
+    return np.stack(observations), rewards, ended

@@ -1,0 +1,36 @@
+"""Sampling schemes: how an iteration's data comes from the environments."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from trpo_lightning.policies.policy import Policy
+from trpo_lightning.rollouts.normalizers import Normalizer
+from trpo_lightning.rollouts.rollout import Rollout
+from trpo_lightning.rollouts.vector_environment import EnvironmentSpec
+from trpo_lightning.settings import RunSettings
+
+Propose = Callable[[Policy, torch.Generator], Tensor]
+"""From a policy and noise to candidate parameter vectors `[K, P]`: a rule's, for the scheme `population`."""
+
+
+class SamplingScheme:
+    """A scheme owns the training environments. Between two `restart`s it may carry episodes on."""
+
+    def __init__(self, settings: RunSettings, spec: EnvironmentSpec, threads: int, propose: Propose) -> None:
+        self.settings, self.spec, self.threads, self.propose = settings, spec, threads, propose
+        self.num_envs = settings.env.num_envs
+        self.steps = settings.rollout.steps_per_iteration // self.num_envs
+        """Steps of each environment in an iteration, at least: what barriers are spaced by."""
+
+    def restart(self, iteration: int) -> None:
+        """Cut all episodes; what follows depends on (seed, iteration) and no longer on what was before."""
+        raise NotImplementedError(f"{type(self).__name__} has no restart")
+
+    def collect(self, policy: Policy, normalizer: Normalizer, iteration: int) -> Rollout:
+        """The iteration's data with `policy` (on the CPU), as its parameters are now."""
+        raise NotImplementedError(f"{type(self).__name__} has no collect")
+
+    def close(self) -> None:
+        """Close the environments."""

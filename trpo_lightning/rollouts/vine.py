@@ -1,0 +1,169 @@
+"""Vine sampling (TRPO 2015, section 5.2): trunks, a rollout set on them, and branches from each of its states."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trpo_lightning.errors import UserError
+from trpo_lightning.policies.policy import Policy
+from trpo_lightning.policies.spaces import ActionSpec, BinaryActions, ContinuousActions, DiscreteActions
+from trpo_lightning.randomness import Stream, numpy_generator
+from trpo_lightning.rollouts.branches import Branches
+from trpo_lightning.rollouts.gymnasium_backend import GymnasiumEnvironments, make_one
+from trpo_lightning.rollouts.normalizers import Normalizer
+from trpo_lightning.rollouts.restorable import Restorable, Snapshot
+from trpo_lightning.rollouts.rollout import Rollout, SinglePathRollout
+from trpo_lightning.rollouts.scheme import Propose, SamplingScheme
+from trpo_lightning.rollouts.single_path import SinglePathScheme
+from trpo_lightning.rollouts.vector_environment import EnvironmentSpec, VectorEnvironment
+from trpo_lightning.settings import RunSettings
+from trpo_lightning.threads import torch_threads
+
+
+@dataclass(kw_only=True)
+class VineRollout(Rollout):
+    """S states of the trunks as the policy saw them, K actions each, and what their branches returned.
+
+    `observations` `[S, *O]`, `actions` `[S, K, A]`, `q_values` `[S, K]`; `log_q` is the log-probability of each
+    choice, None where it was the policy's.
+    """
+
+    trunks: SinglePathRollout
+    observations: np.ndarray
+    actions: np.ndarray
+    q_values: np.ndarray
+    log_q: float | None
+    all_actions: bool
+
+    def statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of the trunks: the states that the policy visits."""
+        return self.trunks.statistics()
+
+
+class VineScheme(SamplingScheme):
+    """`steps_per_iteration` slots of trunks, then the branches; trunks go on from one iteration to the next.
+
+    The rollout set is `rollout_set_size` of the trunks' slots, drawn uniformly without replacement; slots that only
+    reset are left out of it. Q-values are discounted returns of branches without a bootstrap at their end, as in the
+    paper. It does not say whether trunks begin anew in each iteration; carried on, they reach late states and report
+    whole episodes also where an iteration is shorter than an episode. Raises `UserError` for environments that cannot
+    be restored and for action spaces that `rollout.branch_actions` does not fit.
+    """
+
+    def __init__(self, settings: RunSettings, spec: EnvironmentSpec, threads: int, propose: Propose) -> None:
+        super().__init__(settings, spec, threads, propose)
+        _check_actions(settings, spec.actions)
+        env = make_one(settings.env)
+        try:
+            env.reset(seed=0)
+            Restorable(env, settings.env.id).snapshot()  # an error now, not in the first iteration
+        finally:
+            env.close()
+        self._trunks = _Trunks(settings, spec, threads, propose)
+        self._branches = Branches(settings)
+
+    def restart(self, iteration: int) -> None:
+        """Cut the trunks' episodes; branches never outlive an iteration."""
+        self._trunks.restart(iteration)
+
+    def close(self) -> None:
+        """Close the environments of trunks and branches."""
+        self._trunks.close()
+        self._branches.close()
+
+    @torch.inference_mode()
+    @torch_threads(1)
+    def collect(self, policy: Policy, normalizer: Normalizer, iteration: int) -> VineRollout:
+        """Trunks first, then all branches from snapshots of their states."""
+        began = time.perf_counter()
+        self._trunks.wanted = self._rollout_set(iteration)
+        trunks = self._trunks.collect(policy, normalizer, iteration)
+        snapshots, self._trunks.snapshots = self._trunks.snapshots, {}
+        t, n = np.array(list(snapshots), dtype=np.int64).reshape(-1, 2).T
+        observations = trunks.observations[t, n]
+        actions, log_q, noise = self._choose(policy, observations, iteration)
+        q_values, done = self._branches.run(policy, normalizer, iteration, list(snapshots.values()), actions, noise)
+        return VineRollout(
+            trunks=trunks,
+            observations=observations,
+            actions=actions,
+            q_values=q_values,
+            log_q=log_q,
+            all_actions=self.settings.rollout.branch_actions == "all",
+            env_steps=trunks.env_steps + done.env_steps,
+            episode_returns=trunks.episode_returns,
+            episode_lengths=trunks.episode_lengths,
+            seconds={
+                "collect": time.perf_counter() - began,
+                "simulator": trunks.seconds["simulator"] + done.simulator,
+                "inference": trunks.seconds["inference"] + done.inference,
+            },
+        )
+
+    def _rollout_set(self, iteration: int) -> set[tuple[int, int]]:
+        """Slots (t, n) of the trunks."""
+        generator = numpy_generator(self.settings.seed, Stream.ROLLOUT_SET, iteration)
+        slots = generator.choice(self.steps * self.num_envs, self.settings.rollout.rollout_set_size, replace=False)
+        return {divmod(int(slot), self.num_envs) for slot in slots}
+
+    def _choose(
+        self, policy: Policy, observations: np.ndarray, iteration: int
+    ) -> tuple[np.ndarray, float | None, Tensor]:
+        """First actions `[S, K, A]`, their log q if it is not the policy's, and the branches' noise `[S, L - 1, A]`."""
+        s, spec = self.settings, self.spec.actions
+        distribution = policy(torch.from_numpy(observations))
+        states, size = distribution.mode().shape
+        branches = s.rollout.branches
+        noise = np.empty((states, branches + s.rollout.branch_length - 1, size), dtype=np.float32)
+        for i in range(states):
+            generator = numpy_generator(s.seed, Stream.BRANCH_NOISE, iteration, i)
+            draw = generator.standard_normal if distribution.noise == "normal" else generator.random
+            noise[i] = draw(noise.shape[1:], dtype=np.float32)
+        first, later = noise[:, :branches], torch.from_numpy(noise[:, branches:])
+        if s.rollout.branch_actions == "policy":
+            columns = [distribution.sample(torch.from_numpy(first[:, k])) for k in range(branches)]
+            return torch.stack(columns, dim=1).numpy(), None, later
+        choices = np.array(_choices(spec))
+        if s.rollout.branch_actions == "uniform":
+            return (first * choices.astype(np.float64)).astype(np.int64), -float(np.log(choices).sum()), later
+        every = np.arange(choices[0])[None, :, None]
+        return np.repeat(every, states, axis=0), None, later
+
+
+class _Trunks(SinglePathScheme):
+    """Single path that takes snapshots, by slot (t, n) in order, of the slots in `wanted` that are not only resets."""
+
+    wanted: set[tuple[int, int]]
+    snapshots: dict[tuple[int, int], Snapshot]
+
+    def _begin(self, envs: VectorEnvironment) -> None:
+        super()._begin(envs)
+        assert isinstance(envs, GymnasiumEnvironments)
+        self._restorables = [Restorable(env, self.settings.env.id) for env in envs.members]
+        self.snapshots = {}
+
+    def _visit(self, t: int) -> None:
+        for n, restorable in enumerate(self._restorables):
+            if (t, n) in self.wanted and not self._resetting[n]:
+                self.snapshots[t, n] = restorable.snapshot()
+
+
+def _check_actions(settings: RunSettings, actions: ActionSpec) -> None:
+    kind, env_id = settings.rollout.branch_actions, settings.env.id
+    if kind == "uniform" and isinstance(actions, ContinuousActions):
+        raise UserError(f"rollout.branch_actions=uniform: env.id={env_id} has continuous actions: use policy")
+    if kind == "all" and not (isinstance(actions, DiscreteActions) and len(actions.choices) == 1):
+        raise UserError(
+            f"rollout.branch_actions=all needs a single choice among actions: for env.id={env_id} use policy"
+        )
+
+
+def _choices(actions: ActionSpec) -> tuple[int, ...]:
+    """How many values each action dimension has."""
+    if isinstance(actions, BinaryActions):
+        return (2,) * actions.size
+    assert isinstance(actions, DiscreteActions)
+    return actions.choices

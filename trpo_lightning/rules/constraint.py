@@ -1,0 +1,121 @@
+"""What bounds a trust-region step, as the settings choose it: the KL of a candidate, and its curvature at theta_old."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trpo_lightning.errors import UserError
+from trpo_lightning.numerics.curvature import (
+    Linearizable,
+    Scalars,
+    curvature_of_rows,
+    fisher_vector_product,
+)
+from trpo_lightning.numerics.objectives import kl_divergence
+from trpo_lightning.policies.networks import parameter_vector
+from trpo_lightning.policies.policy import Policy
+from trpo_lightning.rollouts.rollout import AnyBatch, Batch
+from trpo_lightning.rules.surrogate import CHUNK, Surrogate
+from trpo_lightning.settings import RuleSettings
+
+Model = Callable[[Tensor, slice], Linearizable]
+"""From theta and a part of the rows to what `numerics/curvature.py` linearizes."""
+
+OVER_STATES: dict[str, Callable[[Tensor, Tensor | None], float]] = {
+    "mean": lambda x, weights: float((x if weights is None else x * weights).mean(dtype=torch.float64)),
+    "max": lambda x, weights: float((x if weights is None else x[weights > 0.0]).max()),
+}
+"""Numbers of states `[B]` as one, with the surrogate's `kl_weights`."""
+
+OVER_DIMENSIONS: dict[str, Callable[[int], float]] = {"sum": lambda size: 1.0, "mean": lambda size: 1.0 / size}
+"""Factor of the joint KL of actions with so many dimensions."""
+
+
+def kl_factor(surrogate: Surrogate, settings: RuleSettings) -> float:
+    """What a state's joint KL, and so its curvature, is multiplied with."""
+    _, old = surrogate.old[0]
+    return OVER_DIMENSIONS[settings.kl_over_dimensions](old.mode().shape[-1])
+
+
+class Candidates:
+    """Parameters that the line search tries, against the old policy on the whole batch."""
+
+    def __init__(self, policy: Policy, surrogate: Surrogate, settings: RuleSettings) -> None:
+        self.policy, self.surrogate, self.settings = policy, surrogate, settings
+        self.factor = kl_factor(surrogate, settings)
+        self.kl: dict[str, float] = {}
+        """Mean and largest KL of the last candidate."""
+
+    @torch.no_grad()
+    def evaluate(self, theta: Tensor) -> tuple[float, float]:
+        """Mean surrogate, and the KL that is bounded, at `theta` `[P]`."""
+        value, kls = 0.0, []
+        for part, old in self.surrogate.old:
+            new: Any = self.policy.at(theta, self.surrogate.observations[part])
+            value += float(self.surrogate.total(new, part))
+            kls.append(self.factor * kl_divergence(old, new, self.settings.kl_direction))
+        kl, weights = torch.cat(kls), self.surrogate.kl_weights
+        self.kl = {name: over(kl, weights) for name, over in OVER_STATES.items()}
+        return value / len(kl), self.kl[self.settings.kl_over_states]
+
+
+def fisher(policy: Policy, observations: Tensor, actions: Tensor | None) -> Model:
+    """Rows of the analytic Fisher matrix (TRPO 2015, appendix C.1)."""
+    return lambda theta, part: policy.at(theta, observations[part])
+
+
+def empirical_fisher(policy: Policy, observations: Tensor, actions: Tensor | None) -> Model:
+    """Rows of the empirical one (TRPO 2015, section 8.1). Raises `UserError` without one sampled action a state."""
+    if actions is None:
+        raise UserError("rule.curvature=empirical_fisher needs the actions of rollout.scheme=single_path")
+    taken = actions.to(observations.dtype) if actions.is_floating_point() else actions
+    return lambda theta, part: Scalars(policy.at(theta, observations[part]).log_prob(taken[part]))
+
+
+CURVATURES = {"fisher": fisher, "empirical_fisher": empirical_fisher}
+
+
+class Curvature:
+    """A v on a random part of the batch's states, and max_n v'A_n v over all of them, in the precision of the solve."""
+
+    def __init__(
+        self, policy: Policy, batch: AnyBatch, surrogate: Surrogate, settings: RuleSettings, generator: torch.Generator
+    ) -> None:
+        self.policy, self.batch, self.surrogate, self.settings = policy, batch, surrogate, settings
+        self.factor = kl_factor(surrogate, settings)
+        theta = parameter_vector(policy)
+        self.theta = theta.to(torch.promote_types(theta.dtype, getattr(torch, settings.solve_dtype)))
+        self.rows = fisher_rows(len(surrogate.observations), settings.fisher_fraction, generator).to(theta.device)
+
+    def _model(self, rows: Tensor | slice) -> Model:
+        actions = self.batch.actions[rows] if isinstance(self.batch, Batch) else None
+        observations = self.surrogate.observations[rows].to(self.theta.dtype)
+        return CURVATURES[self.settings.curvature](self.policy, observations, actions)
+
+    @cached_property
+    def _operator(self) -> Callable[[Tensor], Tensor]:
+        weights = self.surrogate.kl_weights
+        if weights is not None:
+            weights = weights[self.rows].to(self.theta.dtype)
+            weights = weights / weights.sum()
+        return fisher_vector_product(self._model(self.rows), self.theta, len(self.rows), weights=weights, chunk=CHUNK)
+
+    def product(self, v: Tensor) -> Tensor:
+        """A v; its graph is built when the first product is asked for."""
+        return self.factor * self._operator(v)
+
+    def largest(self, v: Tensor) -> float:
+        """max_n v'A_n v over the whole batch, as the search's KL."""
+        everything = slice(None)
+        rows = curvature_of_rows(self._model(everything), self.theta, v, len(self.surrogate.observations), chunk=CHUNK)
+        return OVER_STATES["max"](self.factor * rows, self.surrogate.kl_weights)
+
+
+def fisher_rows(rows: int, fraction: float, generator: torch.Generator) -> Tensor:
+    """Indices of a random subset of `fraction` of the rows, at least one; all rows in order for 1."""
+    if fraction >= 1.0:
+        return torch.arange(rows)
+    return torch.randperm(rows, generator=generator)[: max(1, round(rows * fraction))]

@@ -1,0 +1,149 @@
+"""What a rule maximises, for each kind of batch: L as a sum of contributions of the batch's states."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from trpo_lightning.numerics.curvature import row_slices
+from trpo_lightning.numerics.objectives import (
+    all_actions_surrogate,
+    importance_sampled_surrogate,
+    self_normalized_surrogate,
+)
+from trpo_lightning.policies.networks import parameter_vector
+from trpo_lightning.policies.policy import Policy
+from trpo_lightning.rollouts.rollout import Batch, TabularBatch, VineBatch
+
+CHUNK = 65536
+"""Rows evaluated at once: bounds the memory of a large batch."""
+
+
+class Surrogate(Protocol):
+    """L at distributions other than the old policy's; the mean KL is over the same states."""
+
+    observations: Tensor
+    """States `[B, *O]`."""
+    old: list[tuple[slice, Any]]
+    """The old policy's distributions there, in parts of the rows."""
+    kl_weights: Tensor | None
+    """Weights `[B]` of the states in the mean KL, summing to B; None is 1 each."""
+
+    def total(self, distribution: Any, part: slice) -> Tensor:
+        """Sum of the contributions of the states in `part` with their `distribution`; float64, differentiable."""
+        ...
+
+
+class ImportanceSampled:
+    """Single path (TRPO 2015, eq. 14): ratio times advantage; the old log-probabilities are recomputed here."""
+
+    kl_weights: Tensor | None = None
+
+    def __init__(self, policy: Policy, batch: Batch) -> None:
+        self.batch, self.observations = batch, batch.observations
+        self.old = old_distributions(policy, batch.observations)
+        self.old_log_probs = torch.cat([old.log_prob(batch.actions[part]) for part, old in self.old])
+
+    def total(self, distribution: Any, part: slice) -> Tensor:
+        """Sum of ratio times advantage."""
+        log_prob = distribution.log_prob(self.batch.actions[part])
+        return importance_sampled_surrogate(log_prob, self.old_log_probs[part], self.batch.advantages[part])
+
+
+class BranchesWeighted:
+    """Vine: Q-values weighted by pi / q and normalized (TRPO 2015, eq. 16) or, for all actions, by pi (eq. 15).
+
+    Where q was the policy, its log-probabilities are recomputed here, so that all weights at theta_old are exactly 1.
+    """
+
+    kl_weights: Tensor | None = None
+
+    def __init__(self, policy: Policy, batch: VineBatch) -> None:
+        self.batch, self.observations = batch, batch.observations
+        self.old = old_distributions(policy, batch.observations)
+        self.log_q = batch.log_q
+        if self.log_q is None:
+            self.log_q = torch.cat([self._log_probs(old, part) for part, old in self.old])
+
+    def total(self, distribution: Any, part: slice) -> Tensor:
+        """As `Surrogate.total`."""
+        log_probs, q_values = self._log_probs(distribution, part), self.batch.q_values[part]
+        if self.batch.all_actions:
+            return all_actions_surrogate(log_probs, q_values)
+        assert self.log_q is not None
+        return self_normalized_surrogate(log_probs, self.log_q[part], q_values)
+
+    def _log_probs(self, distribution: Any, part: slice) -> Tensor:
+        """Of each state's K actions `[S, K]`."""
+        return torch.stack([distribution.log_prob(column) for column in self.batch.actions[part].unbind(1)], dim=1)
+
+
+class Exact:
+    """Known model: the mean over rows is L(theta) - eta(old) = sum_s rho(s) sum_a pi(a|s) A(s, a) (TRPO 2015, eq. 3).
+
+    States are weighted by rho, not normalised in L, normalised in the mean KL.
+    """
+
+    def __init__(self, policy: Policy, batch: TabularBatch) -> None:
+        self.observations, self.old = batch.observations, old_distributions(policy, batch.observations)
+        visits = batch.values.visitation.clamp(min=0.0)  # below 0 by rounding only
+        weighted = len(batch) * visits[:, None] * batch.values.advantages
+        self.kl_weights: Tensor | None = (visits * (len(batch) / visits.sum())).to(batch.observations.device)
+        self.weighted_advantages = weighted.to(batch.observations.device)
+
+    def total(self, distribution: Any, part: slice) -> Tensor:
+        """As `Surrogate.total`."""
+        return (torch.softmax(distribution.logits.double(), dim=-1) * self.weighted_advantages[part]).sum()
+
+
+SURROGATES: dict[type, Callable[[Policy, Any], Surrogate]] = {
+    Batch: ImportanceSampled,
+    VineBatch: BranchesWeighted,
+    TabularBatch: Exact,
+}
+
+
+class WithEntropy:
+    """Another surrogate plus `bonus` times the mean entropy, over the states of the mean KL."""
+
+    def __init__(self, surrogate: Surrogate, bonus: float) -> None:
+        self.surrogate, self.bonus = surrogate, bonus
+        self.observations, self.old, self.kl_weights = surrogate.observations, surrogate.old, surrogate.kl_weights
+
+    def total(self, distribution: Any, part: slice) -> Tensor:
+        """With the bonus times the entropies' sum."""
+        entropy = distribution.entropy()
+        if self.kl_weights is not None:
+            entropy = entropy * self.kl_weights[part]
+        return self.surrogate.total(distribution, part) + self.bonus * entropy.sum(dtype=torch.float64)
+
+
+def build_surrogate(policy: Policy, batch: Any, entropy_bonus: float = 0.0) -> Surrogate:
+    """The surrogate of a batch at the policy as it is now, plus an entropy bonus if there is one."""
+    surrogate = SURROGATES[type(batch)](policy, batch)
+    return WithEntropy(surrogate, entropy_bonus) if entropy_bonus else surrogate
+
+
+@torch.no_grad()
+def old_distributions(policy: Policy, observations: Tensor) -> list[tuple[slice, Any]]:
+    """The policy's distributions at observations `[B, *O]` as it is now, without gradients."""
+    return [(part, policy(observations[part])) for part in row_slices(len(observations), CHUNK)]
+
+
+@torch.no_grad()
+def mean_entropy(surrogate: Surrogate) -> float:
+    """Mean entropy of the old policy over the batch's states, in nats."""
+    total = sum(float(old.entropy().sum(dtype=torch.float64)) for _, old in surrogate.old)
+    return total / len(surrogate.observations)
+
+
+def surrogate_gradient(policy: Policy, surrogate: Surrogate, chunk: int = CHUNK) -> Tensor:
+    """The mean surrogate's gradient `[P]` at the policy's own parameters; for single path the mean of A grad log pi."""
+    parameters = list(policy.parameters())
+    rows = len(surrogate.observations)
+    total = torch.zeros_like(parameter_vector(policy))
+    for part in row_slices(rows, chunk):
+        value = surrogate.total(policy(surrogate.observations[part]), part)
+        total += torch.cat([g.reshape(-1) for g in torch.autograd.grad(value, parameters)])
+    return total / rows

@@ -1,0 +1,65 @@
+"""A value function linear in fixed features of the observation."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from trpo_lightning.numerics.least_squares import mean_square
+from trpo_lightning.numerics.ridge import ridge_regression
+from trpo_lightning.settings import ValueSettings
+from trpo_lightning.values.value_function import ValueFunction
+
+CHUNK = 8192
+"""Rows whose float64 features are held at once."""
+
+
+class LinearValueFunction(ValueFunction):
+    """V(s) = w'x(s), x = (observation, its square, 1), after the linear baseline of Duan et al. 2016.
+
+    Their features of time are left out: V is a function of the observation here. Ridge regression in closed form, in
+    float64, forgets earlier batches: `value.l2` weighs the squares of w, the constant's left out. V = 0 before the
+    first fit. Where observations are normalized, the second iteration's are scaled anew and V is off until its fit.
+    """
+
+    def __init__(self, observation_shape: tuple[int, ...], settings: ValueSettings, generator: torch.Generator) -> None:
+        super().__init__(observation_shape, settings, generator)
+        size = 2 * math.prod(observation_shape) + 1
+        self.weights = nn.Parameter(torch.zeros(size, dtype=torch.float64), requires_grad=False)
+
+    def predict(self, observations: Tensor, chunk: int = CHUNK) -> Tensor:
+        """V of observations `[B, *O]`, `[B]`."""
+        return _predict(self.weights, observations, min(chunk, CHUNK))
+
+    def fit(self, observations: Tensor, targets: Tensor, generator: torch.Generator) -> float:
+        """Regress V on targets `[B]`. Returns the mean squared error after the fit; NaN as `ValueFunction.fit` says."""
+        del generator
+        if not (len(targets) and torch.isfinite(targets).all()):
+            return float("nan")
+        y, size = targets.double(), len(self.weights)
+        gram, moment = y.new_zeros(size, size), y.new_zeros(size)
+        for observed, part in zip(observations.split(CHUNK), y.split(CHUNK), strict=True):
+            x = features(observed)
+            gram += x.T @ x
+            moment += x.T @ part
+        penalties = torch.full_like(moment, self.settings.l2)
+        penalties[-1] = 0.0
+        weights = ridge_regression(gram / len(y), moment / len(y), penalties)
+        if weights is None:
+            return float("nan")
+        error = mean_square(_predict(weights, observations, CHUNK) - targets)
+        if not math.isfinite(error):
+            return float("nan")
+        self.weights.copy_(weights)
+        return error
+
+
+def _predict(weights: Tensor, observations: Tensor, chunk: int) -> Tensor:
+    values = [features(part) @ weights.double() for part in observations.split(chunk)]
+    return torch.cat(values).to(observations.dtype)
+
+
+def features(observations: Tensor) -> Tensor:
+    """(observation, its square, 1) of observations `[B, *O]`: float64 `[B, 2 |O| + 1]`."""
+    flat = observations.flatten(1).double()
+    return torch.cat([flat, flat.square(), flat.new_ones(len(flat), 1)], dim=1)
