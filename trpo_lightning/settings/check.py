@@ -1,0 +1,61 @@
+"""The one place that judges values, key by key."""
+
+import math
+import types
+import typing
+from typing import Any
+
+from trpo_lightning.errors import UserError
+from trpo_lightning.settings.combinations import check_combination
+from trpo_lightning.settings.keys import assign, get, hint, keys
+from trpo_lightning.settings.run import RunSettings
+
+
+def check(settings: RunSettings) -> RunSettings:
+    """The settings, if every value has its type and lies in its range; else raises a `UserError` naming the key."""
+    for key, item in keys().items():
+        value = get(settings, key)
+        assign(settings, key, _checked(key, value, hint(key), item.metadata))
+    check_combination(settings)
+    return settings
+
+
+def _checked(key: str, value: Any, hint: Any, limits: Any) -> Any:
+    if isinstance(hint, types.UnionType):  # T | None
+        if value is None:
+            return None
+        hint = next(part for part in typing.get_args(hint) if part is not type(None))
+    if typing.get_origin(hint) is list:
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{key}={value!r} is not a list")
+        item_type = typing.get_args(hint)[0]
+        return [_checked(f"{key}[{i}]", item, item_type, limits) for i, item in enumerate(value)]
+    if typing.get_origin(hint) is dict:
+        if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+            raise UserError(f"{key}={value!r} is not a mapping from names to values")
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        try:
+            value = float(value)
+        except OverflowError as error:
+            raise UserError(f"{key} is too large for a float") from error
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise UserError(f"{key}={value!r} is not of type {hint.__name__}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{key}={value} is not finite")
+    if isinstance(value, str) and not value.strip():
+        raise UserError(f"{key} is empty")
+    if limits["choices"] is not None and value not in limits["choices"]:
+        raise UserError(f"{key}={value!r} is not one of {', '.join(limits['choices'])}")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        _check_range(key, value, limits)
+    return value
+
+
+def _check_range(key: str, value: float, limits: Any) -> None:
+    if limits["minimum"] is not None and value < limits["minimum"]:
+        raise UserError(f"{key}={value} is too small: it must be at least {limits['minimum']}")
+    if limits["above"] is not None and value <= limits["above"]:
+        raise UserError(f"{key}={value} is too small: it must be greater than {limits['above']}")
+    if limits["maximum"] is not None and value > limits["maximum"]:
+        raise UserError(f"{key}={value} is too large: it must be at most {limits['maximum']}")

@@ -1,0 +1,57 @@
+"""Settings from and to keywords, dotted values and plain dicts."""
+
+import copy
+import dataclasses
+from typing import Any
+
+from trpo_lightning.errors import UserError, nearest
+from trpo_lightning.settings.check import check
+from trpo_lightning.settings.keys import assign, keys
+from trpo_lightning.settings.run import RunSettings
+
+
+def updated(settings: RunSettings, values: dict[str, Any]) -> RunSettings:
+    """A checked copy with other values of dotted keys. Raises `UserError` for an unknown key or a bad value."""
+    changed = copy.deepcopy(settings)
+    for key, value in values.items():
+        if key not in keys():
+            raise UserError(f"unknown key {key}{nearest(key, list(keys()))}")
+        assign(changed, key, value)
+    return check(changed)
+
+
+def from_keywords(**keywords: Any) -> RunSettings:
+    """Settings from Python keywords: a leaf's own name where it is unique, a group as a dict, `settings` defaults else.
+
+    `from_keywords(delta=0.02, policy={"hidden_sizes": [32]})`. Raises `UserError` for an unknown or ambiguous name, a
+    wrong type, or a value out of range.
+    """
+    settings = RunSettings()
+    valid = keys()
+    for name, value in keywords.items():
+        matches = [key for key in valid if key.rsplit(".", 1)[-1] == name]
+        if name in valid:
+            assign(settings, name, value)
+        elif isinstance(value, dict) and any(key.startswith(name + ".") for key in valid):
+            for inner, item in value.items():
+                if f"{name}.{inner}" not in valid:
+                    raise UserError(f"unknown key {name}.{inner}{nearest(f'{name}.{inner}', list(valid))}")
+                assign(settings, f"{name}.{inner}", item)
+        elif len(matches) == 1:
+            assign(settings, matches[0], value)
+        elif matches:
+            group = matches[0].split(".")[0]
+            raise UserError(f"{name} is ambiguous ({', '.join(matches)}): write {group}={{'{name}': ...}}")
+        else:
+            raise UserError(f"unknown key {name}{nearest(name, list(valid))}")
+    return check(settings)
+
+
+def to_dict(settings: RunSettings) -> dict[str, Any]:
+    """Nested plain dicts, lists and scalars."""
+    return dataclasses.asdict(settings)
+
+
+def from_dict(values: dict[str, Any]) -> RunSettings:
+    """The inverse of `to_dict`; keys that are missing keep their defaults, unknown ones raise `UserError`."""
+    return from_keywords(**values)

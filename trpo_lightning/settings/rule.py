@@ -1,0 +1,161 @@
+"""Keys of update rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trpo_lightning.settings.option import option
+
+
+@dataclass
+class RuleSettings:
+    """How a batch becomes new policy parameters."""
+
+    name: str = option(
+        "trust_region",
+        "update rule; cem and cma_es need rollout.scheme=population",
+        choices=(
+            "trust_region",
+            "vanilla_policy_gradient",
+            "reward_weighted_regression",
+            "cem",
+            "cma_es",
+            "algorithm_1",
+        ),
+    )
+    delta: float = option(
+        0.02,
+        "radius of the trust region: bound on the mean KL (TRPO 2015, table 2: 0.01)",
+        source="measured: Hopper-v5, 3 seeds, 300k steps",
+        above=0.0,
+    )
+    final_delta: float | None = option(
+        None,
+        "delta at the end of the run, approached linearly from rule.delta with the share of the budget that is done "
+        "(Engstrom 2020, TRPO+); such a run cannot be extended; null keeps delta",
+        above=0.0,
+    )
+    cg_iterations: int = option(10, "conjugate-gradient iterations at most", source="TRPO 2015, app. C", minimum=1)
+    cg_tolerance: float = option(1e-10, "CG stops at this relative residual", minimum=0.0, maximum=1.0)
+    damping: float = option(0.1, "CG solves with Fisher + damping * I", source="Henderson 2018", minimum=0.0)
+    step_length: str = option(
+        "damped",
+        "length of the full step: to where the quadratic model of the KL is delta, its curvature that of Fisher + "
+        "damping * I (what implementations do) or of the Fisher alone; fixed: rule.step_size (natural gradient)",
+        choices=("damped", "undamped", "fixed"),
+    )
+    step_size: float = option(
+        1.0,
+        "rule.step_length=fixed: the full step is this times the solution of (Fisher + damping * I) s = gradient "
+        "(1 / lambda of TRPO 2015, section 8.1); delta then counts in the line search only",
+        source="measured: about what rule.delta gives on Hopper-v5",
+        above=0.0,
+    )
+    curvature: str = option(
+        "fisher",
+        "matrix of the natural gradient: fisher (expectation over actions, analytic) or empirical_fisher (mean of "
+        "grad log pi grad log pi' over the batch's actions, uncentred; TRPO 2015, section 8.1)",
+        source="TRPO 2015, app. C",
+        choices=("fisher", "empirical_fisher"),
+    )
+    solve_dtype: str = option(
+        "float32", "precision of conjugate gradients and Fisher products", choices=("float32", "float64")
+    )
+    kl_direction: str = option(
+        "old_new",
+        "the bounded KL: KL(old || new) or KL(new || old)",
+        source="TRPO 2015, eq. 12",
+        choices=("old_new", "new_old"),
+    )
+    kl_over_states: str = option(
+        "mean",
+        "the bounded KL: mean over the batch's states, or the largest of them (max KL, section 8.1)",
+        source="TRPO 2015, eq. 12",
+        choices=("mean", "max"),
+    )
+    kl_over_dimensions: str = option(
+        "sum",
+        "the bounded KL of a state, and its curvature: sum over action dimensions (joint), or their mean, as in "
+        "libraries whose delta so means delta times the number of dimensions",
+        source="TRPO 2015, eq. 12",
+        choices=("sum", "mean"),
+    )
+    entropy_bonus: float = option(
+        0.0,
+        "this times the mean entropy is added to the surrogate, in its gradient and in the line search",
+        minimum=0.0,
+    )
+    fisher_fraction: float = option(
+        0.2, "share of the batch in Fisher-vector products (TRPO 2015, app. C: 0.1)", above=0.0, maximum=1.0
+    )
+    backtrack_ratio: float = option(
+        0.8, "the line search shrinks the step by this", source="Spinning Up", above=0.0, maximum=0.99
+    )
+    max_backtracks: int = option(10, "shrinkings before the update is rejected", source="Spinning Up", minimum=0)
+    kl_slack: float | None = option(
+        1.0,
+        "the line search accepts a KL up to kl_slack * delta; null does not check it (OpenAI Baselines: 1.5)",
+        source="TRPO 2015, app. C",
+        above=0.0,
+    )
+    improvement_ratio: float | None = option(
+        0.0,
+        "the line search accepts a surrogate that rises by more than this share of its first-order prediction; null "
+        "does not check it (modular_rl: 0.1)",
+        source="TRPO 2015, app. C",
+        minimum=0.0,
+        maximum=0.99,
+    )
+    standardize_advantages: bool = option(True, "advantages of a batch get mean 0 and std 1")
+    discounted_state_weights: bool = option(
+        False,
+        "single_path: advantages are multiplied by gamma^t, t the step within its episode (as in the definition of the "
+        "surrogate; nearly all implementations leave it out)",
+    )
+    learning_rate: float = option(3e-3, "vanilla_policy_gradient: Adam's step size (Spinning Up: 3e-4)", above=0.0)
+    population: int | None = option(
+        None,
+        "cem, cma_es: candidates an iteration; null: 100 for cem (Szita & Lorincz 2006), 4 + floor(3 ln n) for cma_es "
+        "with n searched parameters (Hansen 2016)",
+        minimum=2,
+    )
+    episodes_per_candidate: int = option(
+        1, "cem, cma_es: a candidate's return is the mean over so many episodes", source="modular_rl", minimum=1
+    )
+    initial_std: float = option(
+        1.0, "cem, cma_es: std of each parameter in the first population", source="modular_rl", above=0.0
+    )
+    elite_fraction: float = option(
+        0.2, "cem: share of the candidates that are kept (at least two)", source="modular_rl", above=0.0, maximum=1.0
+    )
+    extra_std: float = option(
+        0.3,
+        "cem: the variance gets extra_std^2 more in the first generation, falling linearly to 0 (Szita & Lorincz 2006: "
+        "sqrt(5); rllab: 1; modular_rl: 0)",
+        source="measured: InvertedPendulum-v5, 3 seeds",
+        minimum=0.0,
+    )
+    extra_std_generations: int = option(
+        50, "cem: generations until the extra variance is 0", source="Szita & Lorincz 2006", minimum=1
+    )
+    covariance: str = option(
+        "auto",
+        "cma_es: a full matrix or a diagonal one (sep-CMA-ES, Ros & Hansen 2008); auto is full up to 1000 searched "
+        "parameters",
+        choices=("auto", "full", "diagonal"),
+    )
+    effective_sample_fraction: float = option(
+        0.1,
+        "reward_weighted_regression: the temperature is such that (sum w)^2 / sum w^2 is this share of the batch",
+        above=0.0,
+        maximum=0.99,
+    )
+    least_log_std: float = option(
+        -2.0, "reward_weighted_regression: a Gaussian's log std is raised to this after the fit", minimum=-20.0
+    )
+    regression_iterations: int = option(
+        20,
+        "reward_weighted_regression: L-BFGS iterations of the fit, where it is not that of a linear Gaussian policy, "
+        "which is solved for",
+        minimum=1,
+    )

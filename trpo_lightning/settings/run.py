@@ -1,0 +1,73 @@
+"""All keys of a run, by groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from trpo_lightning.settings.models import PolicySettings, ValueSettings
+from trpo_lightning.settings.option import option
+from trpo_lightning.settings.rule import RuleSettings
+from trpo_lightning.settings.sampling import EnvSettings, NormalizeSettings, RolloutSettings
+
+
+@dataclass
+class EvaluationSettings:
+    """Episodes of the current policy in environments of their own."""
+
+    every: int = option(25, "evaluate after every so many iterations; 0 is never", minimum=0)
+    episodes: int = option(10, "episodes, each for the deterministic and the stochastic policy", minimum=1)
+
+
+@dataclass
+class CheckpointSettings:
+    """Barriers: iterations at which a run can be resumed, bit for bit."""
+
+    every: int | None = option(
+        None,
+        "iterations between barriers; null: as many as hold 5 full episodes of each environment; 0 is never",
+        minimum=0,
+    )
+
+
+@dataclass
+class TrackingSettings:
+    """Weights & Biases, on top of the local files."""
+
+    wandb: str = option(
+        "auto",
+        "auto is online where an API key is configured, else offline",
+        choices=("auto", "online", "offline", "disabled"),
+    )
+    project: str = option("trpo_lightning", "W&B project")
+    entity: str | None = option(None, "W&B user or team; null is the account's default")
+    group: str | None = option(None, "W&B group; null is the experiment's name")
+    tags: list[str] = option([], "W&B tags, besides the git describe of the code")
+
+
+@dataclass
+class RunSettings:
+    """One training run."""
+
+    env: EnvSettings = field(default_factory=EnvSettings)
+    rollout: RolloutSettings = field(default_factory=RolloutSettings)
+    normalize: NormalizeSettings = field(default_factory=NormalizeSettings)
+    policy: PolicySettings = field(default_factory=PolicySettings)
+    rule: RuleSettings = field(default_factory=RuleSettings)
+    value: ValueSettings = field(default_factory=ValueSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    tracking: TrackingSettings = field(default_factory=TrackingSettings)
+    gamma: float = option(0.99, "discount", source="TRPO 2015, table 2", minimum=0.0, maximum=1.0)
+    gae_lambda: float = option(
+        0.95, "lambda of generalized advantage estimation", source="GAE 2016", minimum=0.0, maximum=1.0
+    )
+    total_env_steps: int = option(
+        1_000_000, "the run ends with the first iteration that reaches so many env steps", minimum=1
+    )
+    total_iterations: int | None = option(
+        None, "the run ends after so many iterations, if it has not before; null: only env steps count", minimum=1
+    )
+    seed: int = option(0, "the one source of randomness", minimum=0, maximum=2**63 - 1)
+    name: str = option("default", "variant: names the run directory")
+    threads: int | None = option(None, "cores that this run may use; null is all of the machine", minimum=1)
+    device: str = option("cpu", "where policy and value function live", choices=("cpu", "gpu"))

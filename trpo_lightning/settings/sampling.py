@@ -1,0 +1,85 @@
+"""Keys of environments, of how data is collected, and of what the policy sees of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from trpo_lightning.settings.option import option
+
+
+@dataclass
+class EnvSettings:
+    """Environments that the policy is trained on."""
+
+    id: str = option("Hopper-v5", "a registered gymnasium or EnvPool id, or `module:function` that returns an Env")
+    num_envs: int = option(32, "environments stepped together", source="measured: best steps/s on 2 cores", minimum=1)
+    backend: str = option(
+        "auto",
+        "auto takes EnvPool where it is installed and has the id with the same spaces and time limit as gymnasium",
+        choices=("auto", "gymnasium", "envpool"),
+    )
+    asynchronous: bool = option(False, "gymnasium backend: one process per environment instead of a loop")
+    max_episode_steps: int | None = option(None, "time limit in steps; null keeps the id's own", minimum=1)
+    kwargs: dict[str, Any] = option({}, "keyword arguments of the environment")
+
+
+@dataclass
+class RolloutSettings:
+    """How the data of one update is collected, and how much of it."""
+
+    scheme: str = option(
+        "single_path",
+        "how states and actions are sampled: single_path follows the policy; vine tries several actions in states on "
+        "its way, each followed by a short branch with the same random numbers; population runs whole episodes of "
+        "candidate parameters, each acting by its mode (rules cem and cma_es; rewards are raw, no value function); "
+        "exact samples nothing: all states and actions of an environment that has a table (gymnasium's toy text) are "
+        "weighted by their exact visitation, with exact advantages, without a time limit",
+        source="TRPO 2015, section 5",
+        choices=("single_path", "vine", "population", "exact"),
+    )
+    steps_per_iteration: int = option(
+        4096,
+        "slots of one batch, num_envs times the steps of each environment (slots that only reset are left out); "
+        "vine: of the trunks, branches come on top; population: does not count, an iteration is rule.population * "
+        "rule.episodes_per_candidate episodes; exact: does not count",
+        source="Spinning Up uses 4000",
+        minimum=1,
+    )
+    whole_episodes: bool = option(
+        False,
+        "single_path: each iteration begins new episodes and collects whole ones, steps_per_iteration steps or more "
+        "(the batches of TRPO 2015); false: episodes go on from one iteration to the next",
+    )
+    rollout_set_size: int = option(
+        125,
+        "vine: states of an iteration that branches start from, drawn uniformly from the slots of the trunks (those "
+        "that only reset are left out)",
+        source="TRPO 2015, table 2: swimmer",
+        minimum=1,
+    )
+    branches: int = option(
+        4, "vine: actions tried in each of these states, if not all", source="TRPO 2015, table 2", minimum=1
+    )
+    branch_length: int = option(
+        50, "vine: steps of a branch, the tried action included", source="TRPO 2015, table 2: swimmer", minimum=1
+    )
+    branch_actions: str = option(
+        "policy",
+        "vine: actions to try are drawn from the policy, or uniformly from discrete ones, and weighted by pi / q "
+        "(eq. 16); or all actions of a discrete space are tried once and weighted by pi (eq. 15)",
+        source="TRPO 2015, section 5.2",
+        choices=("policy", "uniform", "all"),
+    )
+
+
+@dataclass
+class NormalizeSettings:
+    """Running statistics, frozen while an iteration collects and updates."""
+
+    observations: bool = option(
+        True, "standardize observations with running mean and variance", source="Henderson 2018"
+    )
+    rewards: bool = option(True, "divide rewards by the running std of discounted returns", source="Engstrom 2020")
+    observation_clip: float = option(10.0, "standardized observations are clipped to +- this", above=0.0)
+    reward_clip: float = option(10.0, "scaled rewards are clipped to +- this", above=0.0)
