@@ -3,6 +3,7 @@
 import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,8 @@ def draw_sensitivity(experiment: Experiment, groups: list[Sensitivity], path: Pa
             for group in groups:
                 if group.env_id == env_id:
                     _draw_sensitivity(axis, group)
-            axis.set(title=env_id, xscale=scale)
-            _tick_levels(axis, sorted({level for group in groups for level in group.levels}))
+            axis.set_title(env_id)
+            _set_levels(axis, scale, sorted({level for group in groups for level in group.levels}))
         page.label(key, f"score ({experiment.score})")
         lines = {group.label: group.style for group in groups}
         page.legend([_handle(style, label) for label, style in lines.items()] if len(lines) > 1 else [])
@@ -236,8 +237,17 @@ def _draw_sensitivity(axis: Any, group: Sensitivity) -> None:
             axis.plot([level], [summary.score.value], marker="o", ms=11, mfc="none", mec="black", mew=1.1)
 
 
-def _tick_levels(axis: Any, levels: Sequence[float]) -> None:
-    """A tick at each level, if they are few."""
+def _set_levels(axis: Any, scale: str, levels: Sequence[float]) -> None:
+    """The axis of the levels, with a tick at each if they are few."""
+    if scale == "even":
+        known = [2 * levels[0] - levels[1], *levels, 2 * levels[-1] - levels[-2]]  # one more on each side, as a margin
+        places = np.arange(float(len(known)))
+        axis.set_xscale(
+            "function", functions=(partial(np.interp, xp=known, fp=places), partial(np.interp, xp=places, fp=known))
+        )
+        axis.set_xlim(np.interp([0.7, len(known) - 1.7], places, known))
+    else:
+        axis.set_xscale(scale)
     if len(levels) <= 8:
         axis.set_xticks(levels, [f"{level:g}" for level in levels])
         axis.minorticks_off()

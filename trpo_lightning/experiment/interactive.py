@@ -64,7 +64,10 @@ def sensitivity_html(experiment: Experiment, groups: list[Sensitivity]) -> str:
         _add_sensitivity(page, group)
     levels = sorted({level for group in groups for level in group.levels})
     ticks = {"tickvals": levels, "ticktext": [f"{level:g}" for level in levels]} if len(levels) <= 8 else {}
-    page.figure.update_xaxes(type=axis_scale(levels), **ticks)
+    scale = axis_scale(levels)
+    if scale == "even":
+        ticks = {"categoryorder": "array", "categoryarray": levels}
+    page.figure.update_xaxes(type="category" if scale == "even" else scale, **ticks)
     return page.html("sensitivity")
 
 

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from trpo_lightning.experiment.declaration import Experiment
@@ -19,6 +20,8 @@ DASHES = ("solid", "dash", "dashdot", "longdash")
 """Of variants, by plotly's names; dots are left for runs that are not finished."""
 LOG_SPAN = 20
 """Levels that span more than this factor get a logarithmic axis."""
+CROWDED = 0.06
+"""Levels nearer to each other than this share of the axis are drawn at even distances."""
 
 
 @dataclass(frozen=True)
@@ -205,8 +208,12 @@ def sensitivities(experiment: Experiment, summaries: list[Summary]) -> list[Sens
 
 
 def axis_scale(levels: list[float]) -> str:
-    """`log` for positive levels that span more than `LOG_SPAN`, else `linear`."""
-    return "log" if min(levels) > 0 and max(levels) > LOG_SPAN * min(levels) else "linear"
+    """`log` for positive levels that span more than `LOG_SPAN`, `even` where labels would overlap, else `linear`."""
+    if min(levels) > 0 and max(levels) > LOG_SPAN * min(levels):
+        return "log"
+    ordered = sorted(set(levels))
+    closest = min((b - a for a, b in pairwise(ordered)), default=0.0)
+    return "even" if closest < CROWDED * (ordered[-1] - ordered[0]) else "linear"
 
 
 def _colors(levels: list[Any], ordered: bool) -> dict[Any, str]:
