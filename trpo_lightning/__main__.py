@@ -6,13 +6,11 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from trpo_lightning.errors import BUSY, BusyError, UserError
-
-EXIT_USER_ERROR = 2
+from trpo_lightning.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; 0 is success, 1 a failed run, 2 a user's error told in one line, 128 + n a stop by signal n."""
+    """Run a command; 0 is success, 1 a failed run, 128 + n a stop by signal n, others a `UserError`'s, in one line."""
     parser = build_parser()
     try:
         options, rest = parser.parse_known_args(arguments)
@@ -24,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
         return options.function(options) if options.command else parser.print_help() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return BUSY if isinstance(error, BusyError) else EXIT_USER_ERROR
+        return error.exit_code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -84,6 +82,13 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--policy", choices=("last", "best"), default="last", help="which export; default: last")
     evaluate.add_argument("--video", action="store_true", help="write an mp4 of one episode, and log it to W&B")
     evaluate.set_defaults(function=_evaluate)
+
+    replay = commands.add_parser(
+        "replay", help="repeat the rejected update of a capsule, and say what is wrong with it", allow_abbrev=False
+    )
+    replay.add_argument("capsule", type=Path, metavar="CAPSULE", help="capsule_<iteration>.pt of a run directory")
+    replay.add_argument("overrides", nargs="*", metavar="key=value", help="rule.* to try on the same batch")
+    replay.set_defaults(function=_replay)
 
     benchmark = commands.add_parser(
         "benchmark", help="speed, next to the simulator alone and to other libraries", allow_abbrev=False
@@ -156,7 +161,8 @@ def _resumed_settings(options: argparse.Namespace):
     if changed:
         raise UserError(
             f"a continued run keeps its settings: {', '.join(changed)} cannot change "
-            "(tracking.* can, and the budget unless rule.final_delta is set); start a new one with another name="
+            "(tracking.* and rule.max_rejections can, and the budget unless rule.final_delta is set); "
+            "start a new one with another name="
         )
     return after
 
@@ -264,6 +270,20 @@ def _evaluate(options: argparse.Namespace) -> int:
         raise UserError(f"--episodes {options.episodes} is too small: it must be at least 1")
     evaluate_run(options.run_dir, options.policy, options.episodes, options.seed, options.video)
     return 0
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from trpo_lightning.threads import available_cores, thread_environment
+
+    os.environ.update(thread_environment(available_cores()))
+    from trpo_lightning.experiment.config import overridden
+    from trpo_lightning.training.capsule import read_capsule
+    from trpo_lightning.training.replay import replay
+
+    capsule = read_capsule(options.capsule)
+    report, reproduced = replay(capsule, overridden(capsule.settings, str(options.capsule), options.overrides))
+    print(report)
+    return 0 if reproduced else 1
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -1,11 +1,16 @@
 """The one exception that is a message to the user, not a bug."""
 
+BUSY = 75
+"""Exit code for `BusyError` (EX_TEMPFAIL of sysexits.h)."""
+
 
 class UserError(Exception):
     """Something the user can put right: the message is one line that names the key or file and what to do.
 
-    The command line prints the message and exits with code 2; there is no traceback.
+    The command line prints the message and exits with `exit_code`; there is no traceback.
     """
+
+    exit_code = 2
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(str(message).split()))
@@ -14,9 +19,13 @@ class UserError(Exception):
 class BusyError(UserError):
     """Another process is at the same run: the command line exits with `BUSY`, which is not a failure."""
 
+    exit_code = BUSY
 
-BUSY = 75
-"""Exit code for `BusyError` (EX_TEMPFAIL of sysexits.h)."""
+
+class StuckError(UserError):
+    """A run stopped after `rule.max_rejections` rejected updates in a row; its capsule can be replayed."""
+
+    exit_code = 3
 
 
 def nearest(name: str, valid: list[str]) -> str:

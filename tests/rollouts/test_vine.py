@@ -12,7 +12,7 @@ from trpo_lightning.errors import UserError
 from trpo_lightning.randomness import Stream, environment_seed, numpy_generator
 from trpo_lightning.rollouts import branches
 from trpo_lightning.rollouts.environments import describe_environment
-from trpo_lightning.rollouts.gymnasium_backend import make_one
+from trpo_lightning.rollouts.gymnasium_backend import guarded
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.restorable import Restorable
 from trpo_lightning.rollouts.spaces import door
@@ -80,7 +80,7 @@ def test_q_values_are_those_of_branches_replayed_one_by_one(env_id, branch_actio
     settings, rollout = scheme.settings, scheme.collect(policy, normalizer, 0)
     slots = sorted(scheme._rollout_set(0))
     assert len(slots) == 20
-    env = make_one(settings.env)
+    env = guarded(settings.env)
     env_steps, ends, s = rollout.trunks.env_steps, 0, 0
     for t, n in slots:
         if replay_trunk(env, settings, rollout, t, n) is None:
@@ -169,7 +169,7 @@ def test_random_numbers_are_of_the_state_and_iteration_and_not_the_trunk_s():
 def test_the_environment_s_random_numbers_are_of_state_and_iteration():
     """From one state, with one action and the same noise of the policy."""
     scheme, policy, normalizer = scheme_for("tiny_mdp:make", rollout_set_size=1, branch_length=9)
-    env = make_one(scheme.settings.env)
+    env = guarded(scheme.settings.env)
     env.reset(seed=0)
     snapshots = [Restorable(env, "tiny").snapshot()] * 6
     arguments = snapshots, np.zeros((6, 2, 1), dtype=np.int64), torch.full((6, 8, 1), 0.5)

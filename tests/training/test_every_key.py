@@ -64,6 +64,7 @@ CHANGES = {
     "rule.max_backtracks": ({"rule.delta": 5.0, "rule.step_length": "undamped"}, 0),
     "rule.kl_slack": ({"rule.delta": 5.0, "rule.step_length": "undamped"}, None),
     "rule.improvement_ratio": ({}, 0.99),
+    "rule.max_rejections": ({"rule.kl_slack": 1e-9}, 1),
     "rule.standardize_advantages": ({"rule.name": "vanilla_policy_gradient", "normalize.rewards": False}, False),
     "rule.learning_rate": ({"rule.name": "vanilla_policy_gradient"}, 0.1),
     "rule.population": (CEM, 8),

@@ -17,7 +17,7 @@ FREE_FORM = ("env.kwargs",)
 NOT_YAML = (YAMLError, OmegaConfBaseException, ValueError, LookupError, AttributeError, RecursionError)
 """What reading a text as YAML can raise: the constructors of `!!int`, `!!bool`, `!!timestamp` let Python's through."""
 
-RESUMABLE = (*BUDGET, "tracking.")
+RESUMABLE = (*BUDGET, "tracking.", "rule.max_rejections")
 """Keys that may change when a run is continued: they do not change what has been computed (but see `changed_keys`)."""
 
 
@@ -28,6 +28,12 @@ def load_settings(overrides: list[str], file: Path | None = None) -> RunSettings
         sources.append((str(file), read_yaml(file)))
     sources.append(("command line", parse_overrides(overrides)))
     return merge(sources)
+
+
+def overridden(settings: RunSettings, source: str, overrides: list[str]) -> RunSettings:
+    """`key=value` overrides on top of settings that come from `source`."""
+    base = OmegaConf.create(_escaped(to_dict(settings)))
+    return merge([(source, base), ("command line", parse_overrides(overrides))])
 
 
 def merge(sources: list[tuple[str, DictConfig]]) -> RunSettings:

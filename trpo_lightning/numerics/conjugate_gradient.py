@@ -23,8 +23,8 @@ def conjugate_gradient(
 ) -> ConjugateGradientSolution:
     """Approximate the solution of (A + damping I) x = b from x = 0, A given as `matvec(v)` = A v.
 
-    Stops after `iterations`, at a relative residual of `tolerance`, or if p'(A + damping I)p is not positive (or NaN),
-    and keeps the iterate it has. Draws no random numbers. One more product than iterations: the residual that is
+    Stops after `iterations`, at a relative residual of `tolerance`, or if p'(A + damping I)p is not positive (or NaN,
+    or so small that the step overflows), and keeps the iterate it has. Draws no random numbers. One more product than iterations: the residual that is
     returned is the true one, not the recursion's.
     """
     x = torch.zeros_like(b)
@@ -32,6 +32,7 @@ def conjugate_gradient(
     direction = b.clone()  # not an alias of residual: both are updated in place
     squared = dot(residual, residual)
     enough = tolerance**2 * squared
+    largest = torch.finfo(b.dtype).max
     done = 0
     while done < iterations and squared > enough:
         product = matvec(direction).add(direction, alpha=damping)
@@ -39,6 +40,8 @@ def conjugate_gradient(
         if not curvature > 0.0:
             break
         alpha = squared / curvature
+        if not alpha <= largest:
+            break
         x.add_(direction, alpha=alpha)
         residual.sub_(product, alpha=alpha)
         previous, squared = squared, dot(residual, residual)

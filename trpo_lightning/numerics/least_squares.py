@@ -6,7 +6,9 @@ Every function takes `model(theta, rows)`, the predictions `[b]` for a slice of 
 `[P]`, and evaluates at most `chunk` rows at once.
 """
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -116,5 +118,15 @@ def lbfgs_least_squares(
         solution.grad = gradient.add(point, alpha=2.0 * l2)
         return error + l2 * dot(point, point)
 
-    optimizer.step(closure)  # type: ignore[arg-type]
+    return solved(optimizer, closure, solution)
+
+
+def solved(optimizer: torch.optim.LBFGS, closure: Callable[[], Any], solution: Tensor) -> Tensor:
+    """The solution after the optimizer's one step; NaN where its step length overflows, which torch raises for."""
+    try:
+        optimizer.step(closure)
+    except RuntimeError as error:
+        if "without overflow" not in str(error):
+            raise
+        return torch.full_like(solution, math.nan, requires_grad=False)
     return solution.detach()

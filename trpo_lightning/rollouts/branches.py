@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
@@ -11,7 +12,9 @@ from torch import Tensor
 from trpo_lightning.policies.inference import fast_forward
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.randomness import Stream, numpy_generator
-from trpo_lightning.rollouts.gymnasium_backend import make_one
+from trpo_lightning.rollouts.deadline import Deadline
+from trpo_lightning.rollouts.guard import whereabouts
+from trpo_lightning.rollouts.gymnasium_backend import guarded
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.restorable import Restorable, Snapshot
 from trpo_lightning.rollouts.spaces import door
@@ -65,7 +68,7 @@ class Branches:
         origin = np.repeat(np.arange(states), branches)
         returns, record = np.zeros(states * branches), BranchRecord()
         while len(self._workers) < min(WORKERS, len(first)):
-            self._workers.append(Restorable(make_one(self.settings.env), self.settings.env.id))
+            self._workers.append(Restorable(guarded(self.settings.env), self.settings.env.id))
         for start in range(0, len(first), WORKERS):
             wave = slice(start, start + WORKERS)
             for worker, state in zip(self._workers, origin[wave], strict=False):
@@ -83,7 +86,9 @@ class Branches:
         returns, discount, alive = np.zeros(len(actions)), 1.0, np.arange(len(actions))
         for step in range(self.length):
             began = time.perf_counter()
-            observations, rewards, ended = _step([self._workers[i].env for i in alive], actions)
+            members = [self._workers[i].env for i in alive]
+            with Deadline(self.settings.env.timeout, partial(whereabouts, members, self.settings.env.id)):
+                observations, rewards, ended = _step(members, actions)
             record.simulator += time.perf_counter() - began
             record.env_steps += len(alive)
             returns[alive] += discount * normalizer.scale_rewards(rewards)

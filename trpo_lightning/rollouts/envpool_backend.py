@@ -8,6 +8,7 @@ import numpy as np
 
 from trpo_lightning.errors import UserError, nearest
 from trpo_lightning.rollouts import gymnasium_backend
+from trpo_lightning.rollouts.deadline import Deadline
 from trpo_lightning.rollouts.spaces import action_spec, check_observations, door, flatten_batch
 from trpo_lightning.rollouts.vector_environment import EnvironmentSpec, could_not_be_built
 from trpo_lightning.settings import EnvSettings
@@ -86,12 +87,17 @@ class EnvPoolEnvironments:
         self._pool = _make(settings, seeds, threads)
         self._space = self._pool.observation_space
         self._door = door(self._pool.action_space)
+        where = f"env.id={settings.id}: one of {len(seeds)} environments of EnvPool (which does not say which)"
+        self._deadline = Deadline(settings.timeout, lambda: where)
 
     def reset(self) -> np.ndarray:
-        return flatten_batch(self._space, self._pool.reset()[0])
+        with self._deadline:
+            observations = self._pool.reset()[0]
+        return flatten_batch(self._space, observations)
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        observations, rewards, terminated, truncated, _ = self._pool.step(self._door(actions))
+        with self._deadline:
+            observations, rewards, terminated, truncated, _ = self._pool.step(self._door(actions))
         return flatten_batch(self._space, observations), rewards, terminated, truncated
 
     def close(self) -> None:

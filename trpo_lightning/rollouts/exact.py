@@ -43,7 +43,7 @@ class ExactScheme(SamplingScheme):
         self.mdp = tabular_mdp(settings.env, settings.gamma)
         self.steps = spec.max_episode_steps or 1
 
-    def restart(self, iteration: int) -> None:
+    def restart(self, iteration: int, attempt: int = 0) -> None:
         """Nothing is carried on from one iteration to the next."""
 
     @torch.no_grad()

@@ -10,10 +10,12 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.rollouts import tasks  # noqa: F401  registers them
+from trpo_lightning.rollouts.deadline import Deadline
+from trpo_lightning.rollouts.guard import Guarded, whereabouts
 from trpo_lightning.rollouts.spaces import action_spec, check_observations, door, flatten_batch
 from trpo_lightning.rollouts.vector_environment import EnvironmentSpec, could_not_be_built
 from trpo_lightning.settings import EnvSettings
@@ -90,32 +92,40 @@ def describe(settings: EnvSettings) -> EnvironmentSpec:
         env.close()
 
 
+def guarded(settings: EnvSettings, index: int = 0) -> Guarded:
+    """One environment that tells its faults in one line, as the `index`-th of several."""
+    return Guarded(make_one(settings), settings.id, index)
+
+
 class GymnasiumEnvironments:
-    """`SyncVectorEnv` or, with `env.asynchronous`, `AsyncVectorEnv` (a process for each environment)."""
+    """`SyncVectorEnv`: the environments step one after another in this process."""
 
     def __init__(self, settings: EnvSettings, seeds: list[int]) -> None:
         logging.getLogger("gymnasium").setLevel(logging.ERROR)
-        makers = [partial(make_one, settings)] * len(seeds)
-        kind = AsyncVectorEnv if settings.asynchronous else SyncVectorEnv
         self.num_envs = len(seeds)
         self._seeds: list[int | None] | None = list(seeds)
-        self._envs = kind(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
+        makers = [partial(guarded, settings, index) for index in range(len(seeds))]
+        self._envs = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
         self._space = self._envs.single_observation_space
         self._door = door(self._envs.single_action_space)
+        self._deadline = Deadline(settings.timeout, partial(whereabouts, self.members, settings.id))
 
     @property
-    def members(self) -> Sequence[gym.Env]:
-        """The environments themselves; only of a loop, not of processes."""
-        return self._envs.envs  # type: ignore[attr-defined]
+    def members(self) -> Sequence[Guarded]:
+        """The environments themselves."""
+        return self._envs.envs  # type: ignore[return-value]
 
     def reset(self) -> np.ndarray:
-        observations, _ = self._envs.reset(seed=self._seeds)
+        with self._deadline:
+            observations, _ = self._envs.reset(seed=self._seeds)
         self._seeds = None  # later episodes continue the environments' own random numbers
         return flatten_batch(self._space, observations)
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        observations, rewards, terminated, truncated, _ = self._envs.step(self._door(actions))
+        with self._deadline:
+            observations, rewards, terminated, truncated, _ = self._envs.step(self._door(actions))
         return flatten_batch(self._space, observations), rewards, terminated, truncated
 
     def close(self) -> None:
-        self._envs.close()
+        with self._deadline:
+            self._envs.close()

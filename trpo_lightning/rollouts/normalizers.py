@@ -24,15 +24,19 @@ class RunningMoments(nn.Module):
         self.register_buffer("sum_of_squares", torch.zeros(shape, dtype=torch.float64))
 
     def merge(self, rows: np.ndarray) -> None:
-        """Take in rows `[B, *shape]`; rows with a non-finite number are left out."""
+        """Take in rows `[B, *shape]`; rows with a non-finite number are left out, all if their squares overflow."""
         rows = rows[np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))].astype(np.float64)
         if not len(rows):
             return
-        mean = torch.from_numpy(np.asarray(rows.mean(0)))
-        squares = torch.from_numpy(np.asarray(((rows - rows.mean(0)) ** 2).sum(0)))
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = torch.from_numpy(np.asarray(rows.mean(0)))
+            squares = torch.from_numpy(np.asarray(((rows - rows.mean(0)) ** 2).sum(0)))
         total = self.count + len(rows)
         difference = mean - self.mean
-        self.sum_of_squares += squares + difference.square() * (self.count * len(rows) / total)
+        sum_of_squares = self.sum_of_squares + (squares + difference.square() * (self.count * len(rows) / total))
+        if not torch.isfinite(sum_of_squares).all():
+            return
+        self.sum_of_squares.copy_(sum_of_squares)
         self.mean += difference * (len(rows) / total)
         self.count.copy_(total)
 
@@ -76,10 +80,11 @@ class Normalizer(nn.Module):
         return np.clip(x, -clip, clip, out=x).astype(np.float32)
 
     def scale_rewards(self, rewards: np.ndarray) -> np.ndarray:
-        """Rewards of any shape as the update sees them, float64."""
+        """Rewards of any shape as the update sees them, float64; an infinite one is not clipped: it is a fault."""
         if not self.settings.rewards:
             return rewards
-        return np.clip(rewards * self._reward_scale, -self.settings.reward_clip, self.settings.reward_clip)
+        clipped = np.clip(rewards * self._reward_scale, -self.settings.reward_clip, self.settings.reward_clip)
+        return np.where(np.isfinite(rewards), clipped, rewards)
 
     def merge(self, observations: np.ndarray, returns: np.ndarray) -> None:
         """After an iteration: take in raw observations `[B, *O]` and running discounted returns `[B]`, then freeze."""

@@ -49,6 +49,7 @@ class PopulationScheme(SamplingScheme):
     """
 
     _envs: VectorEnvironment | None = None
+    _attempt = 0
 
     def __init__(self, settings: RunSettings, spec: EnvironmentSpec, threads: int, propose: Propose) -> None:
         super().__init__(settings, spec, threads, propose)
@@ -59,10 +60,11 @@ class PopulationScheme(SamplingScheme):
             )
         self.steps = spec.max_episode_steps
 
-    def restart(self, iteration: int) -> None:
-        """Have the next `collect` make fresh environments, seeded from its (seed, iteration, index)."""
+    def restart(self, iteration: int, attempt: int = 0) -> None:
+        """Have the next `collect` make fresh environments, seeded from its (seed, iteration, attempt, index)."""
         del iteration
         self.close()
+        self._attempt = attempt
 
     def close(self) -> None:
         """Close the environments."""
@@ -106,7 +108,8 @@ class PopulationScheme(SamplingScheme):
 
     def _environments(self, episodes: int, iteration: int) -> VectorEnvironment:
         if self._envs is None:
-            indices = range(min(self.num_envs, episodes))
+            first = self._attempt * self.num_envs
+            indices = range(first, first + min(self.num_envs, episodes))
             seeds = [environment_seed(self.settings.seed, Stream.ENVIRONMENT, iteration, i) for i in indices]
             self._envs = make_environments(self.settings.env, self.spec.backend, seeds, self.threads)
         return self._envs

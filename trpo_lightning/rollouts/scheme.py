@@ -24,8 +24,11 @@ class SamplingScheme:
         self.steps = settings.rollout.steps_per_iteration // self.num_envs
         """Steps of each environment in an iteration, at least: what barriers are spaced by."""
 
-    def restart(self, iteration: int) -> None:
-        """Cut all episodes; what follows depends on (seed, iteration) and no longer on what was before."""
+    def restart(self, iteration: int, attempt: int = 0) -> None:
+        """Cut all episodes; what follows depends on (seed, iteration) and no longer on what was before.
+
+        Later attempts at an iteration, after environments have failed, have other seeds of environments.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no restart")
 
     def collect(self, policy: Policy, normalizer: Normalizer, iteration: int) -> Rollout:

@@ -28,10 +28,10 @@ class SinglePathScheme(SamplingScheme):
 
     _envs: VectorEnvironment | None = None
 
-    def restart(self, iteration: int) -> None:
-        """Cut all episodes and start fresh environments, seeded from (seed, iteration, index)."""
+    def restart(self, iteration: int, attempt: int = 0) -> None:
+        """Cut all episodes and start fresh environments, seeded from (seed, iteration, attempt, index)."""
         self.close()
-        indices = range(self.num_envs)
+        indices = range(attempt * self.num_envs, (attempt + 1) * self.num_envs)
         seeds = [environment_seed(self.settings.seed, Stream.ENVIRONMENT, iteration, i) for i in indices]
         self._envs = make_environments(self.settings.env, self.spec.backend, seeds, self.threads)
         self._begin(self._envs)
@@ -85,6 +85,7 @@ class SinglePathScheme(SamplingScheme):
             t += 1
         rollout.observations[t] = normalizer.normalize(self._observations)
         rollout = _first_rows(rollout, t)
+        rollout.observations[:t][~np.isfinite(rollout.raw_observations)] = np.nan  # an infinite one was clipped: a fault
         rows = all_outputs[:t].flatten(0, 1)
         log_probs = policy.distribution(rows).log_prob(torch.from_numpy(rollout.actions).flatten(0, 1))
         rollout.log_probs = log_probs.numpy().reshape(t, self.num_envs)

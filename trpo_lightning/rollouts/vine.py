@@ -12,7 +12,8 @@ from trpo_lightning.policies.policy import Policy
 from trpo_lightning.policies.spaces import ActionSpec, BinaryActions, ContinuousActions, DiscreteActions
 from trpo_lightning.randomness import Stream, numpy_generator
 from trpo_lightning.rollouts.branches import Branches
-from trpo_lightning.rollouts.gymnasium_backend import GymnasiumEnvironments, make_one
+from trpo_lightning.rollouts.deadline import Deadline
+from trpo_lightning.rollouts.gymnasium_backend import GymnasiumEnvironments, guarded
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.restorable import Restorable, Snapshot
 from trpo_lightning.rollouts.rollout import Rollout, SinglePathRollout
@@ -56,18 +57,21 @@ class VineScheme(SamplingScheme):
     def __init__(self, settings: RunSettings, spec: EnvironmentSpec, threads: int, propose: Propose) -> None:
         super().__init__(settings, spec, threads, propose)
         _check_actions(settings, spec.actions)
-        env = make_one(settings.env)
+        env = guarded(settings.env)
         try:
-            env.reset(seed=0)
-            Restorable(env, settings.env.id).snapshot()  # an error now, not in the first iteration
+            with Deadline(settings.env.timeout, env.where):
+                env.reset(seed=0)
+                Restorable(env, settings.env.id).snapshot()  # an error now, not in the first iteration
         finally:
             env.close()
         self._trunks = _Trunks(settings, spec, threads, propose)
         self._branches = Branches(settings)
 
-    def restart(self, iteration: int) -> None:
+    def restart(self, iteration: int, attempt: int = 0) -> None:
         """Cut the trunks' episodes; branches never outlive an iteration."""
-        self._trunks.restart(iteration)
+        if attempt:
+            self._branches.close()
+        self._trunks.restart(iteration, attempt)
 
     def close(self) -> None:
         """Close the environments of trunks and branches."""

@@ -75,11 +75,15 @@ class PopulationRule(UpdateRule):
             return RuleResult(theta, "a candidate's return is not finite")
         search, searched = self._current(policy)
         best_first = torch.sort(returns, descending=True, stable=True).indices
-        adapted = search.adapted(batch.candidates.cpu().double()[best_first][:, searched], self.settings)
-        if not all(torch.isfinite(value).all() for value in _tensors(adapted)):
+        try:
+            adapted = search.adapted(batch.candidates.cpu().double()[best_first][:, searched], self.settings)
+        except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
+            return RuleResult(theta, "the search distribution's covariance has no decomposition")
+        mean = adapted.mean.to(theta)  # may overflow: the search is in float64
+        if not all(torch.isfinite(value).all() for value in (mean, *_tensors(adapted))):
             return RuleResult(theta, "the search distribution is not finite")
         self._search = adapted
-        theta[searched.to(theta.device)] = adapted.mean.to(theta)
+        theta[searched.to(theta.device)] = mean
         metrics = {"population/best_return": float(returns.max()), "population/std": adapted.std()}
         return RuleResult(theta, None, metrics, {"overhead": time.perf_counter() - began})
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trpo_lightning.numerics.curvature import row_slices
+from trpo_lightning.numerics.least_squares import solved
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import GaussianPolicy, Policy
 from trpo_lightning.rollouts.rollout import AnyBatch, Batch
@@ -29,7 +30,7 @@ class RewardWeightedRegression(UpdateRule):
     """
 
     def update(self, policy: Policy, batch: AnyBatch, generator: torch.Generator) -> RuleResult:
-        """One fit. Rejects returns that are not finite or all equal, and a fit that is not finite."""
+        """One fit. Rejects numbers that are not finite, in the batch and in the fit, and returns that are all equal."""
         del generator
         assert isinstance(batch, Batch)
         began = time.perf_counter()
@@ -37,6 +38,8 @@ class RewardWeightedRegression(UpdateRule):
         metrics = {"policy/entropy": mean_entropy(build_surrogate(policy, batch))}
         if not torch.isfinite(q).all():
             return RuleResult(old, "a return is not finite", metrics)
+        if not (torch.isfinite(batch.observations).all() and torch.isfinite(batch.actions).all()):
+            return RuleResult(old, "an observation or action is not finite", metrics)
         if q.max() == q.min():
             return RuleResult(old, "all returns are equal", metrics)
         weights, temperature = reward_weights(q, self.settings.effective_sample_fraction)
@@ -113,7 +116,7 @@ def _log_likelihood(policy: Policy, batch: Batch, weights: Tensor) -> Callable[[
 
 
 def _maximised(objective: Callable[[Tensor], Tensor], theta: Tensor, iterations: int) -> Tensor:
-    """L-BFGS with a strong-Wolfe line search, without history at the start and without random numbers."""
+    """L-BFGS with a strong-Wolfe line search, without history at the start and without random numbers; non-finite if it diverged."""
     solution = theta.clone().requires_grad_(True)
     optimizer = torch.optim.LBFGS(
         [solution], max_iter=iterations, max_eval=26 * iterations, line_search_fn="strong_wolfe"
@@ -124,8 +127,7 @@ def _maximised(objective: Callable[[Tensor], Tensor], theta: Tensor, iterations:
         (solution.grad,) = torch.autograd.grad(loss, solution)
         return loss
 
-    optimizer.step(closure)  # pyright: ignore[reportArgumentType]
-    return solution.detach()
+    return solved(optimizer, closure, solution)  # of few rows the likelihood has no bound, and this may diverge
 
 
 def _only_layer(network: nn.Module) -> nn.Linear | None:

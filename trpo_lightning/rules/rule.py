@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trpo_lightning.policies.networks import assign_parameter_vector
+from trpo_lightning.policies.networks import assign_parameter_vector, parameter_vector
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.settings import RuleSettings
 
@@ -19,6 +19,16 @@ class RuleResult:
     rejection_reason: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+
+
+def apply_rule(rule: "UpdateRule", policy: Policy, batch: Any, generator: torch.Generator) -> RuleResult:
+    """The rule's result; a rejection for an empty batch and for parameters that are not finite."""
+    if not len(batch):
+        return RuleResult(parameter_vector(policy), "the rollout has no transition")
+    result = rule.update(policy, batch, generator)
+    if not torch.isfinite(result.theta).all():
+        return RuleResult(parameter_vector(policy), "the new parameters are not finite", result.metrics, result.seconds)
+    return result
 
 
 class UpdateRule:

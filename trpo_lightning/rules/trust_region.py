@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
-from trpo_lightning.numerics.trust_region import TrustRegionProblem, trust_region_step
+from trpo_lightning.numerics.trust_region import TrustRegionProblem, TrustRegionStep, trust_region_step
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.rollouts.rollout import AnyBatch
 from trpo_lightning.rules.constraint import Candidates, Curvature
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
-from trpo_lightning.rules.surrogate import build_surrogate, mean_entropy, surrogate_gradient
+from trpo_lightning.rules.surrogate import Surrogate, build_surrogate, mean_entropy, surrogate_gradient
 
 
 class TrustRegionRule(UpdateRule):
@@ -25,23 +25,42 @@ class TrustRegionRule(UpdateRule):
 
     def update(self, policy: Policy, batch: AnyBatch, generator: torch.Generator) -> RuleResult:
         """One `trust_region_step`."""
-        s = self.settings
         timer = _Timer()
         began = time.perf_counter()
-        surrogate = build_surrogate(policy, batch, s.entropy_bonus)
-        candidates = Candidates(policy, surrogate, s)
-        curvature = Curvature(policy, batch, surrogate, s, generator)
-        problem = TrustRegionProblem(
+        surrogate = build_surrogate(policy, batch, self.settings.entropy_bonus)
+        candidates = Candidates(policy, surrogate, self.settings)
+        step = self.solve(timer.timed_problem(self.problem(policy, batch, surrogate, candidates, generator)))
+        seconds = {"cg": 0.0, **timer.seconds}
+        seconds["overhead"] = time.perf_counter() - began - sum(seconds.values())
+        metrics = {"policy/entropy": mean_entropy(surrogate), "trust_region/delta": self.delta(), **step.metrics}
+        if step.rejection_reason is None:
+            metrics |= {"trust_region/kl": candidates.kl["mean"], "trust_region/kl_max": candidates.kl["max"]}
+        return RuleResult(step.theta, step.rejection_reason, metrics, seconds)
+
+    def problem(
+        self,
+        policy: Policy,
+        batch: AnyBatch,
+        surrogate: Surrogate,
+        candidates: Candidates,
+        generator: torch.Generator,
+    ) -> TrustRegionProblem:
+        """What is solved for a batch; nothing is computed before it is asked for."""
+        curvature = Curvature(policy, batch, surrogate, self.settings, generator)
+        return TrustRegionProblem(
             theta=parameter_vector(policy),
-            evaluate=timer.timed("line_search", candidates.evaluate),
-            gradient=timer.timed("gradient", lambda: surrogate_gradient(policy, surrogate).to(curvature.theta.dtype)),
-            curvature_product=timer.timed("cg", curvature.product),
-            largest_curvature=timer.timed("cg", curvature.largest) if s.kl_over_states == "max" else None,
+            evaluate=candidates.evaluate,
+            gradient=lambda: surrogate_gradient(policy, surrogate).to(curvature.theta.dtype),
+            curvature_product=curvature.product,
+            largest_curvature=curvature.largest if self.settings.kl_over_states == "max" else None,
         )
-        delta = self._delta()
-        step = trust_region_step(
+
+    def solve(self, problem: TrustRegionProblem) -> TrustRegionStep:
+        """The step, as the settings want it."""
+        s = self.settings
+        return trust_region_step(
             problem,
-            delta=delta,
+            delta=self.delta(),
             cg_iterations=s.cg_iterations,
             cg_tolerance=s.cg_tolerance,
             damping=s.damping,
@@ -52,14 +71,8 @@ class TrustRegionRule(UpdateRule):
             kl_slack=s.kl_slack,
             improvement_ratio=s.improvement_ratio,
         )
-        seconds = {"cg": 0.0, **timer.seconds}
-        seconds["overhead"] = time.perf_counter() - began - sum(seconds.values())
-        metrics = {"policy/entropy": mean_entropy(surrogate), "trust_region/delta": delta, **step.metrics}
-        if step.rejection_reason is None:
-            metrics |= {"trust_region/kl": candidates.kl["mean"], "trust_region/kl_max": candidates.kl["max"]}
-        return RuleResult(step.theta, step.rejection_reason, metrics, seconds)
 
-    def _delta(self) -> float:
+    def delta(self) -> float:
         """The radius now: constant, or on the line from `delta` to `final_delta` (Engstrom et al. 2020, TRPO+)."""
         s = self.settings
         return s.delta if s.final_delta is None else s.delta + (s.final_delta - s.delta) * self.progress
@@ -70,6 +83,17 @@ class _Timer:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+
+    def timed_problem(self, problem: TrustRegionProblem) -> TrustRegionProblem:
+        """The same problem, timed."""
+        largest = problem.largest_curvature
+        return TrustRegionProblem(
+            theta=problem.theta,
+            evaluate=self.timed("line_search", problem.evaluate),
+            gradient=self.timed("gradient", problem.gradient),
+            curvature_product=self.timed("cg", problem.curvature_product),
+            largest_curvature=self.timed("cg", largest) if largest else None,
+        )
 
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*args: Any) -> Any:

@@ -26,7 +26,7 @@ class VanillaPolicyGradient(UpdateRule):
         self._pending: dict[str, Any] | None = None
 
     def update(self, policy: Policy, batch: AnyBatch, generator: torch.Generator) -> RuleResult:
-        """Rejects a non-finite gradient; Adam's moments are then left as they were."""
+        """Rejects a gradient that is not finite, or whose square is not: Adam's moments are left as they were."""
         del generator
         began = time.perf_counter()
         old = parameter_vector(policy)
@@ -36,6 +36,8 @@ class VanillaPolicyGradient(UpdateRule):
         seconds = {"gradient": time.perf_counter() - began}
         if not torch.isfinite(gradient).all():
             return RuleResult(old, "the gradient is not finite", metrics, seconds)
+        if not torch.isfinite(gradient.square()).all():  # it would stay in the second moment for good
+            return RuleResult(old, "the gradient's square is not finite", metrics, seconds)
         adam = self._adam(old)
         assert self._theta is not None
         self._theta.data.copy_(old)

@@ -22,6 +22,18 @@ class EnvSettings:
     asynchronous: bool = option(False, "gymnasium backend: one process per environment instead of a loop")
     max_episode_steps: int | None = option(None, "time limit in steps; null keeps the id's own", minimum=1)
     kwargs: dict[str, Any] = option({}, "keyword arguments of the environment")
+    timeout: float | None = option(
+        300.0,
+        "seconds that one step or reset of all environments together may take, or building them, before the run ends "
+        "with an error; null: for ever",
+        above=0.0,
+    )
+    restarts: int = option(
+        0,
+        "how often in a run failed or hanging environments are built anew, with other seeds: episodes are cut, and "
+        "the iteration is collected again",
+        minimum=0,
+    )
 
 
 @dataclass

@@ -35,6 +35,8 @@ def state_of(module: TRPO, **extra: Any) -> dict[str, Any]:
             "iteration": module.iteration,
             "env_steps": module.env_steps,
             "rejected": module.rejected,
+            "restarts": module.restarts,
+            "rejected_in_a_row": module.rejected_in_a_row,
             "best_evaluation": module.best_evaluation,
             "settings": to_dict(module.settings),
             "policy": module.policy.state_dict(),
@@ -56,6 +58,8 @@ def restore(module: TRPO, state: dict[str, Any]) -> None:
     module.rule.load_state_dict(state["rule"])
     module.normalizer.load_state_dict(state["normalizer"])
     module.iteration, module.env_steps = state["iteration"], state["env_steps"]
+    module.restarts = state.get("restarts", 0)  # not in files from before it was counted
+    module.rejected_in_a_row = state.get("rejected_in_a_row", 0)  # not in files from before it was counted
     module.rejected, module.best_evaluation = state["rejected"], state["best_evaluation"]
     _restore_global_random_state(state["random"])
 

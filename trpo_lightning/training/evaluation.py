@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from trpo_lightning.rollouts.deadline import EnvironmentFailure
 from trpo_lightning.rollouts.episodes import Episodes, run_episodes
 from trpo_lightning.training.export import export
 from trpo_lightning.training.module import TRPO
@@ -45,17 +46,21 @@ class EvaluationCallback(pl.Callback):
 
 
 def evaluate(module: TRPO, *, deterministic: bool) -> Episodes:
-    """Episodes of the module's policy as it is now."""
+    """Episodes of the module's policy as it is now; where environments fail, from the beginning with the same seeds."""
     policy = module.policy if module.device.type == "cpu" else copy.deepcopy(module.policy).cpu()
-    return run_episodes(
-        policy,
-        module.normalizer,
-        module.settings.env,
-        backend=module.spec.backend,
-        episodes=module.settings.evaluation.episodes,
-        deterministic=deterministic,
-        seed=module.settings.seed,
-        iteration=module.iteration,
-        max_steps=module.spec.max_episode_steps,
-        threads=module.scheme.threads,
-    )
+    while True:
+        try:
+            return run_episodes(
+                policy,
+                module.normalizer,
+                module.settings.env,
+                backend=module.spec.backend,
+                episodes=module.settings.evaluation.episodes,
+                deterministic=deterministic,
+                seed=module.settings.seed,
+                iteration=module.iteration,
+                max_steps=module.spec.max_episode_steps,
+                threads=module.scheme.threads,
+            )
+        except EnvironmentFailure as failure:
+            module.count_restart(failure)

@@ -56,23 +56,48 @@ class TrainedPolicy:
 
 def export(module: TRPO, path: Path, **metadata: Any) -> None:
     """Write the module's policy as it is now, atomically."""
-    kind = next(name for name, cls in ACTION_KINDS.items() if isinstance(module.spec.actions, cls))
     state = {
         "kind": "policy",
         "iteration": module.iteration,
         "env_steps": module.env_steps,
-        "settings": to_dict(module.settings),
-        "observation_shape": module.spec.observation_shape,
-        "actions": [kind, getattr(module.spec.actions, "choices", None) or getattr(module.spec.actions, "size", 0)],
+        **policy_state(module),
         "max_episode_steps": module.spec.max_episode_steps,
         "backend": module.spec.backend,
-        "policy": {name: tensor.cpu() for name, tensor in module.policy.state_dict().items()},
         "normalizer": module.normalizer.state_dict(),
         "metadata": metadata,
     }
     buffer = io.BytesIO()
     torch.save(plain(state), buffer)
     write_atomically(path, buffer.getvalue())
+
+
+def policy_state(module: TRPO) -> dict[str, Any]:
+    """What `rebuilt_policy` needs."""
+    actions = module.spec.actions
+    kind = next(name for name, cls in ACTION_KINDS.items() if isinstance(actions, cls))
+    return {
+        "settings": to_dict(module.settings),
+        "observation_shape": module.spec.observation_shape,
+        "actions": [kind, getattr(actions, "choices", None) or getattr(actions, "size", 0)],
+        "policy": {name: tensor.cpu() for name, tensor in module.policy.state_dict().items()},
+    }
+
+
+def rebuilt_policy(state: dict[str, Any], settings: RunSettings) -> tuple[Policy, tuple[int, ...], ActionSpec]:
+    """The policy of a `policy_state`, on the CPU, with the shape of its observations and its actions."""
+    kind, size = state["actions"]
+    actions: ActionSpec = ACTION_KINDS[kind](tuple(size) if kind == "discrete" else size)
+    shape = tuple(state["observation_shape"])
+    policy = build_policy(
+        shape,
+        actions,
+        hidden_sizes=settings.policy.hidden_sizes,
+        activation=settings.policy.activation,
+        initial_log_std=settings.policy.initial_log_std,
+        generator=torch.Generator(),
+    )
+    policy.load_state_dict(state["policy"])
+    return policy, shape, actions
 
 
 def load(run_dir: str | Path, which: str = "last") -> TrainedPolicy:
@@ -103,19 +128,8 @@ def load_file(path: Path) -> TrainedPolicy:
         raise UserError(f"{path}: {error}") from error
     except Exception as error:
         raise UserError(f"{path}: is not a policy of trpo_lightning, or it is damaged") from error
-    kind, size = state["actions"]
-    actions: ActionSpec = ACTION_KINDS[kind](tuple(size) if kind == "discrete" else size)
-    shape = tuple(state["observation_shape"])
+    policy, shape, actions = rebuilt_policy(state, settings)
     spec = EnvironmentSpec(shape, actions, state["max_episode_steps"], state["backend"])
-    policy = build_policy(
-        shape,
-        actions,
-        hidden_sizes=settings.policy.hidden_sizes,
-        activation=settings.policy.activation,
-        initial_log_std=settings.policy.initial_log_std,
-        generator=torch.Generator(),
-    )
-    policy.load_state_dict(state["policy"])
     normalizer = Normalizer(shape, settings.normalize)
     normalizer.load_state_dict(state["normalizer"])
     return TrainedPolicy(policy, normalizer, settings, spec, state["iteration"], state["env_steps"])

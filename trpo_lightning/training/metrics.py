@@ -6,6 +6,7 @@ METRICS: dict[str, str] = {
     "episode/return_mean": "mean undiscounted return of the episodes that ended in this iteration (empty if none did)",
     "episode/length_mean": "mean length of these episodes, in steps",
     "episode/count": "how many episodes ended",
+    "env/restarts": "how often failed or hanging environments were built anew so far (`env.restarts`)",
     "evaluation/return_mean": "mean return of the evaluation episodes, deterministic policy (the distribution's mode)",
     "evaluation/return_mean_stochastic": "the same for the stochastic policy",
     "trust_region/delta": "the radius in this iteration",

@@ -3,6 +3,7 @@
 import copy
 import math
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,15 +11,15 @@ import torch
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.numerics.returns import explained_variance
-from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy, build_policy
 from trpo_lightning.randomness import Stream, torch_generator
+from trpo_lightning.rollouts.deadline import EnvironmentFailure
 from trpo_lightning.rollouts.environments import describe_environment
 from trpo_lightning.rollouts.normalizers import Normalizer
-from trpo_lightning.rollouts.rollout import Rollout
+from trpo_lightning.rollouts.rollout import AnyBatch, Rollout
 from trpo_lightning.rollouts.schemes import build_scheme
 from trpo_lightning.rules import build_rule
-from trpo_lightning.rules.rule import ParameterUpdate, RuleResult
+from trpo_lightning.rules.rule import ParameterUpdate, RuleResult, apply_rule
 from trpo_lightning.settings import RunSettings, from_keywords, is_over, progress
 from trpo_lightning.training.data import RolloutLoader
 from trpo_lightning.training.estimation import ValueData, estimate
@@ -30,6 +31,15 @@ from trpo_lightning.values import build_value_function
 EPISODES_BETWEEN_BARRIERS = 5
 ITERATIONS_BETWEEN_BARRIERS = 50
 """Barrier interval where the environment has no time limit to derive it from."""
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A rejected update: what was collected, the batch made of it, and the result with its reason."""
+
+    rollout: Rollout
+    batch: AnyBatch
+    result: RuleResult
 
 
 class TRPO(pl.LightningModule):
@@ -67,7 +77,10 @@ class TRPO(pl.LightningModule):
         self.scheme = build_scheme(settings, self.spec, threads, self.rule.propose)
         self.iteration = 0
         self.env_steps = 0
+        self.restarts = 0
         self.rejected = 0
+        self.rejected_in_a_row = 0
+        self.last_rejection: Rejection | None = None
         self.best_evaluation: float | None = None
         self.row: dict[str, Any] = {}
         self._row_began = time.perf_counter()
@@ -84,6 +97,12 @@ class TRPO(pl.LightningModule):
     def at_barrier(self) -> bool:
         """Whether the state between two iterations, now, is one that a run can be resumed from."""
         return self.barrier_interval > 0 and self.iteration % self.barrier_interval == 0
+
+    @property
+    def stuck(self) -> bool:
+        """Whether so many updates in a row were rejected that the run stops."""
+        limit = self.settings.rule.max_rejections
+        return limit is not None and self.rejected_in_a_row >= limit
 
     def setup(self, stage: str) -> None:
         """Refuse trainers that would change the algorithm in silence."""
@@ -104,13 +123,26 @@ class TRPO(pl.LightningModule):
         return RolloutLoader(self.collect)
 
     def collect(self) -> Rollout:
-        """The data step: a rollout with the policy as it is now; at a barrier in fresh environments."""
-        if self.at_barrier():
-            self.scheme.restart(self.iteration)
+        """The data step: a rollout with the policy as it is now; at barriers and after failures in fresh environments."""
         policy = self.policy
         if self.device.type != "cpu":
             policy = copy.deepcopy(policy).cpu()
-        return self.scheme.collect(policy, self.normalizer, self.iteration)
+        attempt = 0
+        while True:
+            try:
+                if attempt or self.at_barrier():
+                    self.scheme.restart(self.iteration, attempt)
+                return self.scheme.collect(policy, self.normalizer, self.iteration)
+            except EnvironmentFailure as failure:
+                self.count_restart(failure)
+                attempt += 1
+
+    def count_restart(self, failure: EnvironmentFailure) -> None:
+        """Count one restart of environments that failed; raises the failure where `env.restarts` are used up."""
+        if self.restarts >= self.settings.env.restarts:
+            raise failure
+        self.restarts += 1
+        print(f"warning: {failure}; restart {self.restarts} of {self.settings.env.restarts}")
 
     def transfer_batch_to_device(self, batch: Rollout, device: torch.device, dataloader_idx: int) -> Rollout:
         """Rollouts stay arrays on the CPU; what the update needs of them goes to the device in `training_step`."""
@@ -131,7 +163,7 @@ class TRPO(pl.LightningModule):
         # ---- 2. policy: the rule's new parameters, written by the one step that Lightning counts
         generator = torch_generator(self.settings.seed, Stream.FISHER_SUBSET, self.iteration)
         self.rule.progress = progress(self.settings, self.iteration, self.env_steps)
-        result = self.rule.update(self.policy, batch, generator) if len(batch) else self._nothing_to_learn_from()
+        result = apply_rule(self.rule, self.policy, batch, generator)
         self.optimizers().step(lambda: result.theta)  # type: ignore[union-attr]
         seconds |= result.seconds
 
@@ -145,7 +177,7 @@ class TRPO(pl.LightningModule):
         self.normalizer.merge(*rollout.statistics())
         self.iteration += 1
         self.env_steps += rollout.env_steps
-        self.rejected += result.rejection_reason is not None
+        self._count_rejection(rollout, batch, result)
         self.row = {
             "iteration": self.iteration,
             "env_steps": self.env_steps,
@@ -158,19 +190,26 @@ class TRPO(pl.LightningModule):
             **{f"time/{name}": value for name, value in seconds.items() if f"time/{name}" in METRICS},
             "time/steps_per_second": rollout.env_steps,  # divided by the row's seconds when these are known
         }
-        if is_over(self.settings, self.iteration, self.env_steps):
+        if self.stuck or is_over(self.settings, self.iteration, self.env_steps):
             self.trainer.should_stop = True
 
     def _fit_values(self, data: ValueData, generator: torch.Generator) -> dict[str, float]:
         loss = self.value_function.fit(data.observations, data.targets, generator)
         return {"value/loss": loss, "value/explained_variance": explained_variance(data.values, data.targets)}
 
-    def _nothing_to_learn_from(self) -> RuleResult:
-        """A rollout of one step in which every environment only reset."""
-        return RuleResult(parameter_vector(self.policy), "the rollout has no transition")
+    def _count_rejection(self, rollout: Rollout, batch: AnyBatch, result: RuleResult) -> None:
+        """Count the iteration's rejection, if it is one; keep the one that stops the run, for its capsule."""
+        if result.rejection_reason is None:
+            self.rejected_in_a_row = 0
+            return
+        self.rejected += 1
+        self.rejected_in_a_row += 1
+        if self.stuck:
+            self.last_rejection = Rejection(rollout, batch, result)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Close the row, after callbacks have added theirs, and hand it to the loggers and to `callback_metrics`."""
+        self.row["env/restarts"] = self.restarts
         now = time.perf_counter()
         total, self._row_began = now - self._row_began, now
         known = ("collect", "advantages", "gradient", "cg", "line_search", "value_fit", "evaluation")

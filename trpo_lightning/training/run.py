@@ -16,8 +16,9 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers import Logger
 
-from trpo_lightning.errors import BusyError, UserError
+from trpo_lightning.errors import BusyError, StuckError, UserError
 from trpo_lightning.settings import BUDGET, RunSettings, depends_on_budget, get, is_over
+from trpo_lightning.training.capsule import capsule_path, write_capsule
 from trpo_lightning.training.checkpoint import BarrierCallback, barrier_files, read, restore
 from trpo_lightning.training.console import ConsoleCallback
 from trpo_lightning.training.evaluation import EvaluationCallback
@@ -54,8 +55,9 @@ def train_run(
     """Train until `total_env_steps` or `total_iterations`, SIGTERM or Ctrl-C, and leave everything in `run_dir`.
 
     `resume` continues from the newest good barrier, or from the beginning if there is none yet. Raises `UserError` if
-    the directory holds a run already (without `resume`), or if another process is at it. `check_settings` may raise on
-    the settings that W&B's config gives back.
+    the directory holds a run already (without `resume`), or if another process is at it; `StuckError` after
+    `rule.max_rejections` rejected updates in a row, with a capsule of the last left in `run_dir`. `check_settings` may
+    raise on the settings that W&B's config gives back.
     """
     quiet_lightning()
     with _locked(run_dir):
@@ -129,10 +131,13 @@ def _fit(
         callbacks.append(ConsoleCallback(f"{settings.env.id} {settings.name} seed {settings.seed}"))
     with closing(MetricsFile(run_dir / "metrics.csv", keep_iterations=module.iteration)) as metrics:
         trainer = _trainer(settings, run_dir, [metrics, *([tracker] if tracker else [])], callbacks)
-        if not is_over(settings, module.iteration, module.env_steps):
+        if not (module.stuck or is_over(settings, module.iteration, module.env_steps)):
             trainer.fit(module)
     interrupted = stopper.signal_number != 0 and not is_over(settings, module.iteration, module.env_steps)
     export(module, checkpoints / "last.pt")
+    if module.stuck:
+        _write_status(run_dir, "failed", module, wandb_run_id=run_id)
+        raise StuckError(_leave_capsule(module, run_dir))
     if tracker and not interrupted:
         files = {"best": checkpoints / "best.pt", "last": checkpoints / "last.pt"}
         tracker.log_policies(files, {"env_steps": module.env_steps, "evaluation/return_mean": module.best_evaluation})
@@ -145,6 +150,22 @@ def _fit(
     )
     _write_status(run_dir, outcome.state, module, wandb_run_id=run_id)
     return outcome
+
+
+def _leave_capsule(module: TRPO, run_dir: Path) -> str:
+    """Write the capsule of the rejection that stopped the run, unless an earlier process has; says what to do."""
+    path = capsule_path(run_dir, module.iteration)
+    said = f"{run_dir}: the last {module.rejected_in_a_row} updates were rejected"
+    if module.last_rejection is not None:
+        said += f" ({module.last_rejection.result.rejection_reason})"
+        try:
+            write_capsule(module, path)
+        except OSError as error:
+            return f"{said}, and {path} cannot be written: {error.strerror}"
+    return (
+        f"{said}: see why with python -m trpo_lightning replay {path}, or go on from the last barrier with "
+        f"train --resume {run_dir} rule.max_rejections=N"
+    )
 
 
 def _trainer(settings: RunSettings, run_dir: Path, loggers: list[Logger], callbacks: list[pl.Callback]) -> pl.Trainer:

@@ -22,7 +22,9 @@ class FullBatchValueFunction(NeuralValueFunction):
     def fit(self, observations: Tensor, targets: Tensor, generator: torch.Generator) -> float:
         """Regress V on targets `[B]`. Returns the mean squared error after the fit; NaN as `ValueFunction.fit` says."""
         del generator
-        if not (len(targets) and torch.isfinite(targets).all() and torch.isfinite(self.predict(observations)).all()):
+        if not (len(targets) and all(torch.isfinite(x).all() for x in (targets, observations))):
+            return float("nan")
+        if not torch.isfinite(self.predict(observations)).all():
             return float("nan")
 
         def model(theta: Tensor, rows: slice) -> Tensor:
