@@ -124,7 +124,8 @@ def test_a_second_axis_is_told_by_dashes(tmp_path):
 
 def test_scales_and_texts():
     assert axis_scale([0.001, 0.1]) == "log" and axis_scale([1, 20]) == axis_scale([0, 1000]) == "linear"
-    assert axis_scale([0, 0.9, 0.95, 0.98, 1.0]) == "even" and axis_scale([0.0, 0.1, 1.0]) == axis_scale([3]) == "linear"
+    assert axis_scale([0, 0.9, 0.95, 0.98, 1.0]) == "even"
+    assert axis_scale([0.0, 0.1, 1.0]) == axis_scale([3]) == "linear"
     assert [steps_text(x) for x in (0, 128, 2048, 300_000, 1.5e6)] == ["0", "128", "2.05k", "300k", "1.5M"]
 
 

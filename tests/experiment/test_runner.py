@@ -322,7 +322,9 @@ def test_two_at_a_time_a_crash_stops_no_other_and_a_larger_budget_extends(folder
     told = capsys.readouterr().out
     assert states(results) == ["failed", "finished"], told
     assert max(at_once) == 2
-    assert f"failed: RuntimeError: the simulator [broke] (see {results[0].run_dir}/log.txt)" in told
+    (line,) = [line for line in told.splitlines() if f"(see {results[0].run_dir}/log.txt)" in line]
+    assert "failed" in line and "env.id=odd_environments:breaking" in line
+    assert "RuntimeError: the simulator [broke]" in line
     assert run_state(results[0].run_dir) == "failed"
     for result in results[1:]:
         rows = iterations(result.run_dir)

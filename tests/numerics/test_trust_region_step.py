@@ -238,7 +238,7 @@ REJECTIONS = {
     "zero gradient": ({"gradient": lambda: torch.zeros_like(G)}, NO_ASCENT),
     "NaN curvature": ({"curvature_product": lambda v: v * math.nan}, NO_ASCENT),
     "NaN curvature at the solution": ({"curvature_product": nan_after(3)}, SOLUTION),
-    "infinite solution": ({"curvature_product": lambda v: v * 1e-320}, SOLUTION),
+    "infinite solution": ({"curvature_product": lambda v: v * 1e-320}, NO_ASCENT),
     "negative curvature": ({"curvature_product": lambda v: -v}, NO_ASCENT),
     "negative curvature hidden by damping": ({"curvature_product": lambda v: -0.05 * v}, NO_ASCENT),
     "zero curvature": ({"curvature_product": lambda v: 0.0 * v}, NO_ASCENT),

@@ -172,7 +172,7 @@ def test_the_policy_is_left_alone_and_float32_is_kept():
     [
         (lambda batch: batch.advantages.__setitem__(3, math.nan), "a return is not finite"),
         (lambda batch: batch.advantages.fill_(2.0), "all returns are equal"),
-        (lambda batch: batch.actions.__setitem__((5, 0), math.inf), "the fit is not finite"),
+        (lambda batch: batch.actions.__setitem__((5, 0), math.inf), "an observation or action is not finite"),
     ],
 )
 def test_what_cannot_be_fitted_is_rejected_with_its_reason(spoil, reason, hidden_sizes):

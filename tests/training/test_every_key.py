@@ -102,6 +102,8 @@ CHANGES = {
 """For each key: settings under which it counts, and another value."""
 ELSEWHERE = {
     "env.asynchronous": "test_barriers, test_transitions: the same results from other processes",
+    "env.timeout": "faults/test_environments: what hangs ends",
+    "env.restarts": "faults/test_environments: environments are built anew",
     "evaluation.every": "test_barriers: rows of evaluation, no effect on the run",
     "evaluation.episodes": "test_evaluation_episodes_are_as_many_as_asked",
     "tracking.wandb": "test_wandb",

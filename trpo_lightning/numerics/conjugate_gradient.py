@@ -24,8 +24,8 @@ def conjugate_gradient(
     """Approximate the solution of (A + damping I) x = b from x = 0, A given as `matvec(v)` = A v.
 
     Stops after `iterations`, at a relative residual of `tolerance`, or if p'(A + damping I)p is not positive (or NaN,
-    or so small that the step overflows), and keeps the iterate it has. Draws no random numbers. One more product than iterations: the residual that is
-    returned is the true one, not the recursion's.
+    or so small that the step overflows), and keeps the iterate it has. Draws no random numbers. One more product than
+    iterations: the residual that is returned is the true one, not the recursion's.
     """
     x = torch.zeros_like(b)
     residual = b.clone()

@@ -85,7 +85,7 @@ class SinglePathScheme(SamplingScheme):
             t += 1
         rollout.observations[t] = normalizer.normalize(self._observations)
         rollout = _first_rows(rollout, t)
-        rollout.observations[:t][~np.isfinite(rollout.raw_observations)] = np.nan  # an infinite one was clipped: a fault
+        rollout.observations[:t][~np.isfinite(rollout.raw_observations)] = np.nan  # infinite ones were clipped
         rows = all_outputs[:t].flatten(0, 1)
         log_probs = policy.distribution(rows).log_prob(torch.from_numpy(rollout.actions).flatten(0, 1))
         rollout.log_probs = log_probs.numpy().reshape(t, self.num_envs)

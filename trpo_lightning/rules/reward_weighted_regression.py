@@ -116,7 +116,7 @@ def _log_likelihood(policy: Policy, batch: Batch, weights: Tensor) -> Callable[[
 
 
 def _maximised(objective: Callable[[Tensor], Tensor], theta: Tensor, iterations: int) -> Tensor:
-    """L-BFGS with a strong-Wolfe line search, without history at the start and without random numbers; non-finite if it diverged."""
+    """L-BFGS with a strong-Wolfe line search, without history and random numbers; not finite if it diverged."""
     solution = theta.clone().requires_grad_(True)
     optimizer = torch.optim.LBFGS(
         [solution], max_iter=iterations, max_eval=26 * iterations, line_search_fn="strong_wolfe"

@@ -123,7 +123,7 @@ class TRPO(pl.LightningModule):
         return RolloutLoader(self.collect)
 
     def collect(self) -> Rollout:
-        """The data step: a rollout with the policy as it is now; at barriers and after failures in fresh environments."""
+        """A rollout with the policy as it is now, in fresh environments at barriers and after failures."""
         policy = self.policy
         if self.device.type != "cpu":
             policy = copy.deepcopy(policy).cpu()

@@ -1,0 +1,136 @@
+"""A time limit on what environments do, also where they hang in C code."""
+
+import faulthandler
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Self
+
+from trpo_lightning.errors import UserError
+
+GRACE = 2.0
+"""Seconds that a call has to end in an exception after its deadline, before the process ends itself."""
+
+
+class EnvironmentFailure(UserError):
+    """An environment did what it must not; the message names env.id and, where known, index, seed, episode and step."""
+
+
+class Overdue(Exception):
+    """Raised by a signal in the middle of a call that takes too long."""
+
+
+class Deadline:
+    """`with deadline:` around calls of environments; each may take `seconds` (None: for ever).
+
+    What takes longer ends by the first of these that works: at the deadline a signal raises `Overdue` in the call (in
+    the main thread), which leaves as an `EnvironmentFailure` that tells `where()`; after `GRACE` seconds a thread
+    writes that line and ends the process with exit code 2 (a call in C that lets other threads run); later still
+    faulthandler prints where each thread is and ends it with exit code 1 (a call in C that keeps the interpreter's
+    lock). Entering and leaving set two attributes; a thread looks at them now and then, and sleeps when nothing is
+    entered. Deadlines do not nest.
+    """
+
+    def __init__(self, seconds: float | None, where: Callable[[], str]) -> None:
+        self.seconds, self.where = seconds, where
+        self.inside, self.began = False, 0.0
+
+    def __enter__(self) -> Self:
+        if self.seconds is not None:
+            self.began = time.monotonic()
+            self.inside = True
+            if _WATCHER.asleep or _WATCHER.deadline is not self:
+                _WATCHER.watch(self)
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        self.inside = False
+        if isinstance(error, Overdue):
+            raise EnvironmentFailure(self.message()) from error
+
+    def late(self) -> float:
+        """Seconds since the deadline of the call that is going on; negative before it and where none is."""
+        if not self.inside or self.seconds is None:
+            return -1.0
+        return time.monotonic() - self.began - self.seconds
+
+    def message(self) -> str:
+        """The one line of a call that took too long."""
+        return f"{self.where()}: no answer within env.timeout={self.seconds:g} seconds"
+
+
+class _Watcher:
+    """One thread of the process, for the deadline that was entered last."""
+
+    def __init__(self) -> None:
+        self.deadline: Deadline | None = None
+        self.asleep = True
+        self._awake, self._lock = threading.Event(), threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._watched_thread, self._previous = 0, signal.SIG_DFL
+
+    def watch(self, deadline: Deadline) -> None:
+        """Turn to a deadline that the calling thread has just entered."""
+        with self._lock:
+            self.deadline, self._watched_thread = deadline, threading.get_ident()
+            if threading.current_thread() is threading.main_thread():
+                handler = signal.getsignal(signal.SIGALRM)
+                if handler != self._on_signal:
+                    self._previous = signal.signal(signal.SIGALRM, self._on_signal)
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="environment deadline", daemon=True)
+                self._thread.start()
+            self._postpone(deadline)
+            self.asleep = False
+            self._awake.set()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        deadline = self.deadline
+        if deadline is not None and deadline.late() >= 0.0:
+            raise Overdue(f"no answer within env.timeout={deadline.seconds:g} seconds")
+        if callable(self._previous):
+            self._previous(number, frame)
+
+    def _run(self) -> None:
+        while True:
+            self._awake.wait()
+            deadline = self.deadline
+            assert deadline is not None and deadline.seconds is not None
+            tick = min(1.0, deadline.seconds / 10)
+            time.sleep(tick)
+            late = deadline.late()
+            if late >= GRACE:
+                _leave(deadline)
+            elif late >= 0.0 and self._watched_thread == threading.main_thread().ident:
+                signal.pthread_kill(self._watched_thread, signal.SIGALRM)
+            with self._lock:
+                if self.deadline is not deadline or late >= 0.0:
+                    continue
+                if deadline.inside or time.monotonic() - deadline.began < 2 * tick:
+                    self._postpone(deadline)
+                    continue
+                self.asleep = True
+                if deadline.inside:  # entered just now, when this was not asleep yet
+                    self.asleep = False
+                    continue
+                self._awake.clear()
+                faulthandler.cancel_dump_traceback_later()
+
+    @staticmethod
+    def _postpone(deadline: Deadline) -> None:
+        """Have faulthandler end the process unless this thread gets to run again in time."""
+        assert deadline.seconds is not None
+        seconds = deadline.seconds + min(1.0, deadline.seconds / 10) + GRACE + 1.0
+        faulthandler.dump_traceback_later(seconds, exit=True, file=2)
+
+
+def _leave(deadline: Deadline) -> None:
+    os.write(2, f"error: {UserError(deadline.message())}\n".encode())
+    os._exit(UserError.exit_code)
+
+
+_WATCHER = _Watcher()
+os.register_at_fork(after_in_child=_WATCHER.__init__)  # its thread is not in the child, its locks may be held there
