@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from trpo_lightning import __main__
 from trpo_lightning.__main__ import build_parser, main
 from trpo_lightning.benchmark import command, configurations, report
 from trpo_lightning.benchmark.results import Result, Target
@@ -90,12 +91,15 @@ def test_sections_that_are_not_measured_again_keep_their_results(monkeypatch, ca
     monkeypatch.setattr(command, "SECTIONS", {"ceiling": section, "update": section})
     Path("README.md").write_text("\n".join(report.MARKERS))
     arguments = ["benchmark", "--env", "CartPole-v1", "--out", "out"]
+    monkeypatch.setattr("sys.argv", [__main__.__file__, *arguments])
     assert main([*arguments, "--sections", "ceiling,update"]) == 0
     value[0] = 3.0
     assert main([*arguments, "--sections", "update", "--readme"]) == 0
     kept = json.loads(Path("out/results.json").read_text())["sections"]
     assert [kept[name]["results"][0]["values"] for name in ("ceiling", "update")] == [[1.0], [3.0]]
-    assert kept["ceiling"]["notes"] == ["take care"] and "python -m trpo_lightning" in kept["ceiling"]["command"]
+    assert kept["ceiling"]["notes"] == ["take care"] and (
+        kept["ceiling"]["command"] == "python -m trpo_lightning benchmark --env CartPole-v1 --out out"
+    )
     assert kept["ceiling"]["provenance"]["packages"]["torch"]
     shown = capsys.readouterr().out
     assert "note: take care" in shown and "1 of 1 targets met; everything is in out" in shown

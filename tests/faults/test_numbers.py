@@ -135,7 +135,8 @@ def test_little_to_learn_from_is_learned_from_or_rejected(rule, values, kwargs, 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("log_std", [-20.0, 2.0])
 def test_log_std_at_its_bounds(rule, log_std):
-    fit(3, {**RULES[rule], "policy.initial_log_std": log_std})
+    module = fit(3, {**RULES[rule], "policy.initial_log_std": log_std})
+    assert module.iteration == 3 and all(p.isfinite().all() for p in module.policy.parameters())
 
 
 def gaussian(hidden=(8,)):

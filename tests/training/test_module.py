@@ -11,9 +11,11 @@ from pytorch_lightning.loggers import CSVLogger
 
 from trpo_lightning import TRPO, UserError
 from trpo_lightning.policies.networks import parameter_vector
+from trpo_lightning.rollouts.episodes import Episodes
 from trpo_lightning.rollouts.rollout import valid_rows
 from trpo_lightning.settings import RunSettings, keys, to_dict
 from trpo_lightning.training.estimation import estimate
+from trpo_lightning.training.evaluation import EvaluationCallback
 
 TINY = {"num_envs": 4, "steps_per_iteration": 64, "epochs": 1}
 
@@ -241,3 +243,17 @@ def test_a_rollout_in_which_every_environment_only_resets_is_survived():
     fit(module, 4)
     assert module.iteration == 4 and module.env_steps == 4 and module.rejected >= 2
     assert module.row["update/rejection_reason"] == "the rollout has no transition"
+
+
+def test_an_evaluation_that_is_no_number_never_stays_the_best(monkeypatch):
+    means = iter([math.nan, math.nan, 3.0, 3.0, math.nan, math.nan, 2.0, 2.0, 5.0, 5.0])
+    monkeypatch.setattr(
+        "trpo_lightning.training.evaluation.evaluate",
+        lambda module, deterministic: Episodes(np.array([next(means)]), np.array([1])),
+    )
+    module, callback, found = TRPO("CartPole-v1", **{**TINY, "evaluation": {"every": 1}}), EvaluationCallback(), []
+    for iteration in range(1, 6):
+        module.iteration = iteration
+        callback.on_train_batch_end(None, module, None, None, 0)
+        found.append(module.best_evaluation)
+    assert math.isnan(found[0]) and found[1:] == [3.0, 3.0, 3.0, 5.0]

@@ -19,7 +19,7 @@ from trpo_lightning.errors import UserError, nearest
 from trpo_lightning.rollouts.environments import describe_environment
 from trpo_lightning.settings import EnvSettings
 from trpo_lightning.threads import available_cores
-from trpo_lightning.training.provenance import provenance
+from trpo_lightning.training.provenance import provenance, started_as
 
 SECTIONS: dict[str, Callable[[Bench], list[Result]]] = {
     "ceiling": ceiling,
@@ -44,7 +44,7 @@ def run(options: Namespace) -> int:
     kept = report.read(options.out)
     if options.readme:
         report.check_readme(README)
-    command = shlex.join(["python", "-m", "trpo_lightning", *sys.argv[1:]])
+    command = shlex.join(started_as(sys.argv))
     done: report.Sections = {}
     for name in names:
         began = time.perf_counter()

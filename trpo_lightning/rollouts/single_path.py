@@ -68,8 +68,8 @@ class SinglePathScheme(SamplingScheme):
         example = policy.distribution(outputs)
         noise = _ActionNoise(self, iteration, example.noise, example.mode().shape[1])
         rollout, all_outputs = self._buffers(outputs, example.mode())
-        t = 0
-        while t < self._rows() and not self._idle.all():
+        t, limit = 0, len(rollout.valid)
+        while t < limit and not self._idle.all():
             self._visit(t)
             start = time.perf_counter()
             rollout.raw_observations[t] = self._observations
@@ -85,7 +85,9 @@ class SinglePathScheme(SamplingScheme):
             t += 1
         rollout.observations[t] = normalizer.normalize(self._observations)
         rollout = _first_rows(rollout, t)
-        rollout.observations[:t][~np.isfinite(rollout.raw_observations)] = np.nan  # infinite ones were clipped
+        finite = np.isfinite(rollout.raw_observations)
+        if not finite.all():
+            rollout.observations[:t][~finite] = np.nan  # infinite ones were clipped
         rows = all_outputs[:t].flatten(0, 1)
         log_probs = policy.distribution(rows).log_prob(torch.from_numpy(rollout.actions).flatten(0, 1))
         rollout.log_probs = log_probs.numpy().reshape(t, self.num_envs)

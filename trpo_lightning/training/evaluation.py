@@ -1,6 +1,7 @@
 """Evaluation during training: environments and random numbers of its own, no effect on the run."""
 
 import copy
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ class EvaluationCallback(pl.Callback):
             "evaluation/return_mean_stochastic": stochastic,
             "time/evaluation": time.perf_counter() - began,
         }
-        if pl_module.best_evaluation is None or mean > pl_module.best_evaluation:
+        best = pl_module.best_evaluation
+        if best is None or mean > best or (math.isnan(best) and not math.isnan(mean)):
             pl_module.best_evaluation = mean
             if self.best_path is not None:
                 export(pl_module, self.best_path, evaluation_return_mean=mean)

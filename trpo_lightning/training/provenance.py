@@ -39,11 +39,18 @@ def _git(root: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
+def started_as(argv: list[str]) -> list[str]:
+    """The command as one types it: `-m` gives Python the absolute path of this machine's copy."""
+    if Path(argv[0]).parts[-2:] == ("trpo_lightning", "__main__.py"):
+        return ["python", "-m", "trpo_lightning", *argv[1:]]
+    return argv
+
+
 def provenance(command: list[str] | None = None, **facts: Any) -> dict[str, Any]:
     """A record of one process: it goes into `provenance.json`, a list with an entry for each start of the run."""
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": command or sys.argv,
+        "command": command or started_as(sys.argv),
         "git": git_state(),
         "trpo_lightning": importlib.metadata.version("trpo_lightning"),
         "python": platform.python_version(),

@@ -48,9 +48,8 @@ class NetworkValueFunction(NeuralValueFunction):
         """
         if not (len(targets) and self.settings.epochs and torch.isfinite(targets).all()):
             return float("nan")
-        values = self.predict(observations)
-        if not torch.isfinite(values).all():
-            return float("nan")
+        # without a clip V_old does not count, and an observation that is not finite ends in parameters that are not
+        values = targets if self.settings.clip is None else self.predict(observations)
         theta, before = self.optimizer.param_groups[0]["params"][0], copy.deepcopy(self.optimizer_state())
         theta.copy_(parameter_vector(self.network))
         small = self.settings.minibatch_size * len(theta) <= ONE_THREAD
