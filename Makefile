@@ -8,7 +8,7 @@ JOBS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install experiment sweep report benchmark test test-all lint format clean
+.PHONY: help install experiment sweep report benchmark test test-faults test-all lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -37,9 +37,12 @@ benchmark: $(VENV)/.installed  ## speed, next to other libraries: ARGS='--sectio
 	@$(BIN)/python -m trpo_lightning benchmark $(ARGS)
 
 test: $(VENV)/.installed lint  ## lint, types and the fast tests
-	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -m "not slow and not faults" -n 2 --dist loadgroup
 
-test-all: $(VENV)/.installed lint  ## all tests, with learning checks of minutes
+test-faults: $(VENV)/.installed  ## kill, break, fill and fuzz real runs: 20 minutes
+	@$(BIN)/python -m pytest tests/faults -m "not slow" -n 2 --dist loadgroup
+
+test-all: $(VENV)/.installed lint  ## all tests, with learning checks of minutes and all faults
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(VENV)/.installed  ## ruff and pyright

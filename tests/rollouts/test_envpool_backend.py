@@ -9,6 +9,7 @@ from environments import collector_for
 from trpo_lightning.errors import UserError
 from trpo_lightning.policies.spaces import ContinuousActions, DiscreteActions
 from trpo_lightning.rollouts.environments import describe_environment, make_environments
+from trpo_lightning.rollouts.gymnasium_backend import make_one
 from trpo_lightning.settings import EnvSettings, from_keywords
 
 pytest.importorskip("envpool")
@@ -141,7 +142,8 @@ def test_both_backends_describe_an_id_alike_and_auto_takes_envpool(env_id, shape
 @pytest.mark.parametrize(
     "settings",
     [
-        EnvSettings(id="Hopper-v5", kwargs={"healthy_reward": 0.5}),
+        EnvSettings(id="Hopper-v5", kwargs={"healthy_z_range": [0.5, 2.0]}),  # EnvPool has another name for it
+        EnvSettings(id="Hopper-v5", kwargs={"healthy_reward": 0.5, "xml_file": "hopper.xml"}),  # a path of each its own
         EnvSettings(id="CartPole-v1", asynchronous=True),
         EnvSettings(id="Blackjack-v1"),  # EnvPool's has another observation space
         EnvSettings(id="environments:counting"),
@@ -150,6 +152,43 @@ def test_both_backends_describe_an_id_alike_and_auto_takes_envpool(env_id, shape
 )
 def test_auto_takes_gymnasium_where_envpool_is_not_the_same(settings):
     assert describe_environment(settings).backend == "gymnasium"
+
+
+PLANAR = {"exclude_current_positions_from_observation": False, "ctrl_cost_weight": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("env_id", "kwargs"),
+    [
+        ("Swimmer-v5", PLANAR),
+        ("Hopper-v5", {**PLANAR, "healthy_reward": 0.5}),
+        ("Walker2d-v5", PLANAR),
+        ("HalfCheetah-v5", {**PLANAR, "forward_reward_weight": 2.0}),
+        ("HalfCheetah-v5", {**PLANAR, "frame_skip": 3}),
+    ],
+)
+def test_steps_with_arguments_equal_gymnasiums_to_the_last_bit(env_id, kwargs):
+    """The whole state is observed, so that gymnasium's environment can be put where EnvPool's begins."""
+    settings = EnvSettings(id=env_id, kwargs=kwargs)
+    assert describe_environment(settings).backend == "envpool"
+    pool = make_environments(settings, "envpool", [3], 1)
+    one = make_one(settings).unwrapped
+    rng, positions, ends = np.random.default_rng(0), one.model.nq, 0
+    state, over = pool.reset()[0], True
+    for _ in range(400):
+        if over:
+            one.reset()
+            one.set_state(state[:positions].astype(float), state[positions:].astype(float))
+        action = rng.uniform(-1, 1, one.action_space.shape).astype(np.float32)
+        observations, rewards, terminated, _ = pool.step(action[None])
+        expected, reward, over, _, _ = one.step(action)
+        np.testing.assert_array_equal(observations[0], expected.astype(observations.dtype))
+        assert rewards[0] == pytest.approx(reward, rel=1e-6, abs=1e-6) and bool(terminated[0]) == over
+        if over:
+            ends += 1
+            state = pool.step(action[None])[0][0]  # the step that resets
+    pool.close()
+    assert ends >= 5 or env_id in ("Swimmer-v5", "HalfCheetah-v5")
 
 
 def test_unknown_ids_and_arguments_are_one_line():

@@ -23,24 +23,41 @@ def installed() -> bool:
 
 
 def suits(settings: EnvSettings) -> bool:
-    """Whether `auto` takes EnvPool: it has the id, and gymnasium lacks it or has the same spaces and time limit.
-
-    Environments with keyword arguments go to gymnasium, whose names for them count.
-    """
-    if not installed() or settings.kwargs or settings.asynchronous or ":" in settings.id:
+    """Whether `auto` takes EnvPool: it has the id, and gymnasium lacks it or means the same by it."""
+    if not installed() or settings.asynchronous or ":" in settings.id:
         return False
     import envpool
 
     if settings.id not in envpool.list_all_envs():
         return False
     if settings.id not in gymnasium_backend.registered_ids():
-        return True
+        return not settings.kwargs
+    if not _same_arguments(settings):
+        return False
     try:
         mine, theirs = describe(settings), gymnasium_backend.describe(settings)
     except UserError:
         return False
     same = ("observation_shape", "actions", "max_episode_steps")
     return all(getattr(mine, name) == getattr(theirs, name) for name in same)
+
+
+def _same_arguments(settings: EnvSettings) -> bool:
+    """Whether `env.kwargs` are numbers and switches that both know by the same name, with the same default.
+
+    gymnasium's names count: an argument of EnvPool alone must not change what a run means.
+    """
+    if not settings.kwargs:
+        return True
+    import envpool
+
+    spec = envpool.make_spec(settings.id)
+    theirs = dict(zip(spec._config_keys, spec._config_values, strict=True))
+    mine = gymnasium_backend.arguments(settings.id)
+    return all(
+        isinstance(value, bool | int | float) and name in mine and name in theirs and mine[name] == theirs[name]
+        for name, value in settings.kwargs.items()
+    )
 
 
 def _make(settings: EnvSettings, seeds: list[int], threads: int) -> Any:

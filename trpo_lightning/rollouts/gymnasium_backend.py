@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import inspect
 import logging
 import warnings
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from trpo_lightning.errors import UserError
@@ -63,6 +65,15 @@ def make_one(settings: EnvSettings, **kwargs: Any) -> gym.Env:
 def registered_ids() -> list[str]:
     """All ids that gymnasium knows."""
     return list(gym.registry)
+
+
+def arguments(env_id: str) -> dict[str, Any]:
+    """The keyword arguments of a registered id with their defaults."""
+    spec = gym.spec(env_id)
+    entry = spec.entry_point
+    creator = load_env_creator(entry) if isinstance(entry, str) else entry
+    defaults = {name: item.default for name, item in inspect.signature(creator).parameters.items()} if creator else {}
+    return {**defaults, **spec.kwargs}
 
 
 def _close_ids(env_id: str) -> str:
