@@ -2,6 +2,7 @@
 
 import ctypes
 import fcntl
+import multiprocessing
 import os
 import signal
 import sys
@@ -45,6 +46,13 @@ class Breaking(Endless):
 
 def breaking() -> gym.Env:
     return Breaking()
+
+
+def built_here_only(how: str) -> gym.Env:
+    """Cannot be built in a process of its own."""
+    if multiprocessing.parent_process() is not None:
+        UNBUILT[how]()
+    return Endless()
 
 
 class Faulty(Endless):
@@ -110,6 +118,12 @@ def _hang_in_released_c(outcome):
     ctypes.CDLL(None).sleep(60)
 
 
+UNBUILT = {
+    "raise": lambda: _raise(None),
+    "leave": lambda: sys.exit("bye"),
+    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "hang": lambda: time.sleep(60),
+}
 FAULTS = {
     "raise": _raise,
     "unpicklable": _unpicklable,
@@ -118,6 +132,7 @@ FAULTS = {
     "hang_in_c": _hang_in_c,
     "hang_in_released_c": _hang_in_released_c,
     "die": lambda outcome: os._exit(7),
+    "vanish": lambda outcome: os._exit(0),
     "killed": lambda outcome: os.kill(os.getpid(), signal.SIGKILL),
     "shape": lambda outcome: (np.zeros(3), *outcome[1:]),
     "dtype": lambda outcome: (np.zeros(2, dtype=complex), *outcome[1:]),
@@ -159,3 +174,21 @@ class Numbers(gym.Env):
 
     def step(self, action):
         return self.observation, 1.0, False, False, {}
+
+
+class Paced(gym.Wrapper):
+    """Waits `seconds` in every 32nd step, so that iterations take their time whatever the machine is."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(gym.make("CartPole-v1"))
+        self.seconds, self.steps = seconds, 0
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps % 32 == 0:
+            time.sleep(self.seconds)
+        return self.env.step(action)
+
+
+def paced(seconds: float) -> gym.Env:
+    return Paced(seconds)

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "trpo_lightning"
 ORDER = ["numerics", "policies", "values", "rollouts", "rules", "training", "experiment", "benchmark"]
-SHARED = {"errors", "settings", "randomness", "threads"}
+SHARED = {"errors", "output", "settings", "randomness", "stopping", "threads"}
 """Top-level modules that everything may import."""
 OWNERS = {
     "gymnasium": ["rollouts"],

@@ -6,11 +6,15 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from trpo_lightning.errors import UserError
+from trpo_lightning.errors import DiskError, UserError
+from trpo_lightning.output import OF_FILES, drop_what_does_not_fit
+from trpo_lightning.stopping import StopRequest
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; 0 is success, 1 a failed run, 128 + n a stop by signal n, others a `UserError`'s, in one line."""
+    if arguments is None:
+        drop_what_does_not_fit()
     parser = build_parser()
     try:
         options, rest = parser.parse_known_args(arguments)
@@ -28,6 +32,11 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.errno not in OF_FILES:
+            raise
+        print(f"error: {error.filename or 'a file'}: cannot be read or written: {error.strerror}", file=sys.stderr)
+        return DiskError.exit_code
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -126,6 +135,11 @@ class _SettingsHelp(argparse.HelpFormatter):
 
 
 def _train(options: argparse.Namespace) -> int:
+    with StopRequest() as stop:  # the imports take seconds
+        return _train_until(options, stop)
+
+
+def _train_until(options: argparse.Namespace, stop: StopRequest) -> int:
     from trpo_lightning.experiment.config import load_settings
     from trpo_lightning.experiment.declaration import directory_of
     from trpo_lightning.threads import available_cores, thread_environment
@@ -143,7 +157,7 @@ def _train(options: argparse.Namespace) -> int:
     from trpo_lightning.training.run import train_run
 
     resume = options.resume is not None
-    outcome = train_run(settings, run_dir, write_config=write_config, resume=resume, quiet=options.quiet)
+    outcome = train_run(settings, run_dir, write_config=write_config, resume=resume, quiet=options.quiet, stop=stop)
     if outcome.state == "interrupted":
         print(f"stopped at iteration {outcome.iteration}; continue with: train --resume {run_dir}")
         return 128 + outcome.signal_number
@@ -153,7 +167,8 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _resumed_settings(options: argparse.Namespace):
-    from trpo_lightning.experiment.config import changed_keys, load_settings, recorded_settings
+    from trpo_lightning.experiment.config import load_settings, recorded_settings
+    from trpo_lightning.settings import changed_keys
 
     before = recorded_settings(options.resume)
     after = load_settings(options.overrides, options.resume / "config.yaml")
@@ -254,10 +269,11 @@ def _sweep_run(options: argparse.Namespace) -> int:
     from trpo_lightning.experiment.sweep import cell_of, run_of_sweep
     from trpo_lightning.threads import available_cores, thread_environment
 
-    experiment = load_experiment(options.name, options.scale)
-    threads = cell_of(experiment, options.overrides).settings.threads or available_cores()
-    os.environ.update(thread_environment(threads))
-    return run_of_sweep(experiment, options.overrides, options.root)
+    with StopRequest() as stop:
+        experiment = load_experiment(options.name, options.scale)
+        threads = cell_of(experiment, options.overrides).settings.threads or available_cores()
+        os.environ.update(thread_environment(threads))
+        return run_of_sweep(experiment, options.overrides, options.root, stop)
 
 
 def _evaluate(options: argparse.Namespace) -> int:

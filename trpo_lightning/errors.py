@@ -22,6 +22,12 @@ class BusyError(UserError):
     exit_code = BUSY
 
 
+class DiskError(UserError):
+    """A file could not be written, or is gone: the command line exits with 74 (EX_IOERR); earlier files are whole."""
+
+    exit_code = 74
+
+
 class StuckError(UserError):
     """A run stopped after `rule.max_rejections` rejected updates in a row; its capsule can be replayed."""
 

@@ -20,6 +20,18 @@ def thread_environment(threads: int) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}
 
 
+ONE_THREAD = 30_000_000
+"""Products of rows and parameters up to which a second thread gains little where it has a core for itself, and costs a
+factor of ten and more where it has not: torch's threads wait for each other after each operation (measured)."""
+
+
+def threads_for(rows: int, parameters: int) -> int:
+    """How many of torch's threads passes of `rows` through a network of `parameters` are worth."""
+    import torch
+
+    return 1 if rows * parameters <= ONE_THREAD else torch.get_num_threads()
+
+
 @contextmanager
 def torch_threads(number: int) -> Iterator[None]:
     """Run torch on `number` threads inside the block.

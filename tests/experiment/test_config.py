@@ -6,8 +6,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from trpo_lightning.errors import UserError
-from trpo_lightning.experiment.config import changed_keys, load_settings, recorded_settings, write_config
-from trpo_lightning.settings import RunSettings, check, from_keywords, get, keys
+from trpo_lightning.experiment.config import load_settings, recorded_settings, write_config
+from trpo_lightning.settings import RunSettings, changed_keys, check, from_keywords, get, keys
 
 
 def file_with(folder: Path, text: str | bytes) -> Path:

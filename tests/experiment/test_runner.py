@@ -69,7 +69,7 @@ STAND_IN = """
 import json, os, pathlib, shutil, signal, sys, time
 run_dir, config, code, state, says = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5]
 if state:
-    (run_dir / "status.json").write_text(json.dumps({"state": state}))
+    (run_dir / "status.json").write_text(json.dumps({"state": state, "pid": os.getpid()}))
     config and shutil.copy(config, run_dir / "config.yaml")
 says and print(says)
 sys.stdout.flush()
@@ -124,6 +124,25 @@ def test_interrupted_failed_and_killed_runs_are_resumed(folder, stand_ins):
         record(cell, folder, state)
     assert states(run_cells(cells, folder, jobs=1)) == ["finished"] * 3
     assert stand_ins[0] == [["--resume", str(folder / cell.directory), "--quiet"] for cell in cells]
+
+
+def test_a_run_that_another_runner_began_and_left_meanwhile_is_gone_on_with(folder, stand_ins, monkeypatch):
+    (cell,) = declare(folder)
+    made, deeds = stand_ins
+    deeds[0] = (2, "", "error: holds a run already")
+
+    real = ProgressView.started
+
+    def started(view, run_dir):
+        if deeds:
+            write_config(cell.settings, run_dir / "config.yaml")
+            (run_dir / "status.json").write_text(json.dumps({"state": "running", "pid": 1}))
+            deeds.clear()
+        real(view, run_dir)
+
+    monkeypatch.setattr(ProgressView, "started", started)
+    assert states(run_cells([cell], folder, jobs=1)) == ["finished"]
+    assert [command[0] for command in made] == ["--config", "--resume"]
 
 
 def test_a_run_that_failed_before_its_settings_were_recorded_is_done_anew(folder, stand_ins, capsys):

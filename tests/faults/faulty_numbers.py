@@ -33,6 +33,12 @@ class Faulty(gym.Env):
             reward = self.value
         return self._observation(), reward, self.count >= self.length, False, {}
 
+    def snapshot(self):
+        return self.state.copy(), self.count, self.life
+
+    def restore(self, snapshot):
+        self.state, self.count, self.life = snapshot
+
     def _observation(self):
         if self.where == "constant_observation":
             return np.ones(3)

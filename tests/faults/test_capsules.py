@@ -5,11 +5,12 @@ import math
 import re
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from trpo_lightning import TRPO, UserError
 from trpo_lightning.__main__ import main
-from trpo_lightning.errors import StuckError
+from trpo_lightning.errors import DiskError, StuckError
 from trpo_lightning.experiment.config import write_config
 from trpo_lightning.settings import RunSettings, updated
 from trpo_lightning.training import capsule as capsules
@@ -88,6 +89,23 @@ def test_rejections_that_are_not_in_a_row_stop_nothing(tmp_path):
 def test_null_never_stops(tmp_path):
     outcome = train(tmp_path / "run", {**NAN_REWARDS, "rule.max_rejections": None, "total_iterations": 6})
     assert outcome.state == "finished"
+
+
+def test_a_plain_trainer_raises_and_leaves_the_capsule_in_its_folder(tmp_path):
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = pl.Trainer(
+        max_epochs=9, default_root_dir=tmp_path, accelerator="cpu", enable_model_summary=False, **quiet
+    )
+    with pytest.raises(StuckError) as raised:
+        trainer.fit(module := TRPO(settings=settings(**NEVER)))
+    path = capsule_path(tmp_path, 3)
+    assert str(raised.value) == (
+        "the last 3 updates were rejected (the line search found no step: the KL is beyond delta): "
+        f"see why with python -m trpo_lightning replay {path}"
+    )
+    assert module.scheme._envs is None and trainer.current_epoch == 3
+    capsule = read_capsule(path)
+    assert replay(capsule, capsule.settings)[1]
 
 
 def test_a_resumed_run_stops_at_the_same_iteration(tmp_path):
@@ -261,7 +279,7 @@ def test_the_command_line_tells_a_stopped_run_by_its_exit_code(tmp_path, capsys)
 
 def test_a_capsule_that_cannot_be_written_is_no_reason_for_a_traceback(tmp_path, monkeypatch):
     def full(*_):
-        raise OSError(28, "No space left on device")
+        raise DiskError("capsule.pt: cannot be written: No space left on device")
 
     monkeypatch.setattr(capsules, "save", full)
     assert "cannot be written: No space left on device" in stuck(tmp_path / "run", NEVER)

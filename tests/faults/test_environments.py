@@ -27,6 +27,11 @@ def faulty(fault: str, flag: Path, *, at: int = 5, spared: int = 1, times: int =
     return [f"env.kwargs.{key}={value}" for key, value in kwargs.items()]
 
 
+def timeout(fault: str) -> str:
+    """Short where it is waited for, long where it is not what is tested."""
+    return f"env.timeout={2 if fault == 'hang' else 60}"
+
+
 @pytest.fixture(scope="module")
 def nursery():
     folders = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]
@@ -125,24 +130,49 @@ def test_so_do_results_of_another_form_and_faults_in_reset(run, fault, at, what)
 @pytest.mark.parametrize(
     ("fault", "variant", "how"),
     [
-        ("hang", ["env.asynchronous=false"], "no answer within env.timeout=0.5 seconds"),
-        ("hang", ["env.asynchronous=true"], "no answer within env.timeout=0.5 seconds"),
-        ("hang_in_c", ["env.asynchronous=true"], "no answer within env.timeout=0.5 seconds"),
-        ("hang_in_released_c", ["env.asynchronous=false"], "no answer within env.timeout=0.5 seconds"),
+        ("hang", ["env.asynchronous=false"], "no answer within env.timeout=1 seconds"),
+        ("hang", ["env.asynchronous=true"], "no answer within env.timeout=1 seconds"),
+        ("hang_in_c", ["env.asynchronous=true"], "no answer within env.timeout=1 seconds"),
+        ("hang_in_released_c", ["env.asynchronous=false"], "no answer within env.timeout=1 seconds"),
         ("die", ["env.asynchronous=true", "env.timeout=50"], "its process ended with exit code 7"),
         ("killed", ["env.asynchronous=true", "env.timeout=50"], "its process was killed by signal 9"),
     ],
     ids=lambda value: None if isinstance(value, list) else value.split()[-1],
 )
 def test_no_run_hangs(run, fault, variant, how):
-    assert run.new(fault, "env.timeout=0.5", *variant) == 2
+    assert run.new(fault, "env.timeout=1", *variant) == 2
     place, _, what = run.the_line().partition(": ")
     assert re.fullmatch(PLACE, place) and what == how
+    assert run.state() == "failed" and run.seconds < 12
+
+
+def test_nor_does_one_of_envpool_whose_simulator_never_returns(run):
+    pool = "env.id=Hopper-v5 env.backend=envpool env.kwargs.frame_skip=1000000000 env.timeout=1".split()
+    assert run("--run-dir", str(run.folder), *BASE, *pool) == 2
+    place = "env.id=Hopper-v5: one of 3 environments of EnvPool (which does not say which)"
+    assert run.err == f"error: {place}: no answer within env.timeout=1 seconds\n"
+    assert run.state() == "failed" and run.seconds < 12
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("raise", "could not be built: RuntimeError: the simulator broke [in two lines]"),
+        ("leave", "could not be built: SystemExit: bye"),
+        ("killed", "could not be built: its process was killed by signal 9"),
+        ("hang", "while it is built: no answer within env.timeout=1 seconds"),
+    ],
+)
+def test_a_process_that_cannot_build_its_environment_says_why(run, how, reason):
+    env = "env.id=odd_environments:built_here_only env.asynchronous=true".split()
+    assert run("--run-dir", str(run.folder), *BASE, *env, f"env.kwargs.how={how}", "env.timeout=1") == 2
+    (line,) = run.err.splitlines()
+    assert line.startswith("error: env.id=odd_environments:built_here_only") and reason in line
     assert run.seconds < 12
 
 
 def test_a_hang_that_keeps_the_interpreter_from_running_ends_too(run):
-    assert run.new("hang_in_c", "env.timeout=0.5") == 1
+    assert run.new("hang_in_c", "env.timeout=1") == 1
     assert "Timeout" in run.err and "_hang_in_c" in run.err and run.seconds < 15
 
 
@@ -158,7 +188,7 @@ def test_a_hang_that_keeps_the_interpreter_from_running_ends_too(run):
 )
 @pytest.mark.parametrize("fault", ["raise", "hang"])
 def test_all_who_step_environments_are_guarded(run, variant, place, fault):
-    assert run.new(fault, "env.timeout=0.5", *variant) == 2
+    assert run.new(fault, timeout(fault), *variant) == 2
     assert re.fullmatch(place, run.the_line().partition(": ")[0])
 
 
@@ -204,12 +234,14 @@ def test_numbers_that_are_not_finite_reject_updates_and_the_run_goes_on(run):
     ids=["raise", "hang", "hang_process", "killed_process", "population", "vine", "evaluation"],
 )
 def test_environments_are_built_anew_as_often_as_asked(run, fault, variant):
-    assert run.new(fault, "env.timeout=0.5", "env.restarts=1", *variant) == 0, run.err
+    assert run.new(fault, timeout(fault), "env.restarts=1", *variant) == 0, run.err
     rows = read_rows(run.folder / "metrics.csv")
     assert [row["env/restarts"] for row in rows] == ["1"] * len(rows) and run.err == ""
     assert re.search(rf"warning: env.id=odd_environments:faulty: {PLACE}: .*; restart 1 of 1\n", run.out)
 
 
 def test_and_no_more_often(run):
-    assert run.new("raise", "env.restarts=1", times=9) == 2
-    assert "restart 1 of 1" in run.out and run.the_line()
+    assert run.new("raise", "env.restarts=1", "env.num_envs=1", spared=0, times=9) == 2
+    assert "restart 1 of 1" in run.out
+    first, second = (re.search(r"seed \d+", text)[0] for text in (run.out, run.the_line()))
+    assert first != second

@@ -49,6 +49,13 @@ RULES = {
     "cma_es": {**POPULATION, "rule.name": "cma_es", "policy.hidden_sizes": []},
 }
 GRADIENT = [name for name in RULES if name not in ("cem", "cma_es")]
+VINE = {
+    "rollout.scheme": "vine",
+    "value.name": "none",
+    "rollout.rollout_set_size": 16,
+    "rollout.branches": 2,
+    "rollout.branch_length": 3,
+}
 
 
 def flat(value) -> bytes:
@@ -105,11 +112,22 @@ def test_a_fault_that_passes_costs_the_iterations_that_hold_it(rule, where, valu
     assert rejected[1] and not rejected[0] and not any(rejected[4:])
 
 
-@pytest.mark.parametrize("rule", ["cem", "cma_es"])
+@pytest.mark.parametrize("rule", ["trust_region", "vanilla"])
+@pytest.mark.parametrize("where", ["reward", "observation"])
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
-def test_a_candidate_with_a_return_that_is_not_finite_rejects_the_generation(rule, value):
-    module = fit(3, RULES[rule], where="reward", value=value, after=7, until=8, length=4)
-    assert "a candidate's return is not finite" in module.reasons or module.reasons[0] is not None
+def test_a_fault_in_a_branch_costs_the_iteration_that_holds_it(rule, where, value):
+    fault = {"where": where, "value": value, "after": 21, "until": 22}  # the second iteration's steps are 14 to 27
+    module = fit(4, {**RULES[rule], **VINE}, **fault)
+    assert [reason is not None for reason in module.reasons] == [False, True, False, False]
+    assert "finite" in module.reasons[1]
+
+
+@pytest.mark.parametrize("rule", ["cem", "cma_es"])
+@pytest.mark.parametrize("where", ["reward", "observation"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_candidate_with_a_number_that_is_not_finite_rejects_the_generation(rule, where, value):
+    module = fit(3, RULES[rule], where=where, value=value, after=5, until=6, length=4)
+    assert module.reasons == ["a candidate's return or observation is not finite", None, None]
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -129,6 +147,28 @@ def test_a_candidate_with_a_return_that_is_not_finite_rejects_the_generation(rul
 def test_little_to_learn_from_is_learned_from_or_rejected(rule, values, kwargs, discrete):
     values = {} if rule in ("cem", "cma_es") else values
     module = fit(3, {**RULES[rule], **values}, discrete=discrete, **kwargs)
+    assert_all_done(module)
+
+
+@pytest.mark.parametrize("rule", ["trust_region", "vanilla"])
+@pytest.mark.parametrize(
+    "kwargs",
+    [{"where": "constant_reward"}, {"where": "constant_observation"}, {"length": 1}, {"length": 16}],
+    ids=["constant_reward", "constant_observation", "one_step_episodes", "all_end_at_once"],
+)
+@pytest.mark.parametrize("branches", ["policy", "all"])
+def test_so_it_is_with_a_vine(rule, kwargs, branches):
+    more = {"rollout.branch_actions": branches, "rollout.rollout_set_size": 3}
+    assert_all_done(fit(3, {**RULES[rule], **VINE, **more}, discrete=branches == "all", **kwargs))
+
+
+@pytest.mark.parametrize("rule", ["trust_region", "vanilla"])
+def test_and_with_a_vine_of_one_state(rule):
+    one = {"rollout.steps_per_iteration": 4, "rollout.rollout_set_size": 1, "rollout.branch_length": 1}
+    assert_all_done(fit(3, {**RULES[rule], **VINE, **one}, length=1))
+
+
+def assert_all_done(module):
     assert len(module.reasons) == 3 and all(reason is None or reason for reason in module.reasons)
 
 

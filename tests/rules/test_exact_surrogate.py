@@ -8,7 +8,7 @@ from trpo_lightning.numerics.tabular import evaluate_policy, state_kl, surrogate
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.table import policy_table
 from trpo_lightning.rules import build_rule
-from trpo_lightning.rules.surrogate import build_surrogate, surrogate_gradient
+from trpo_lightning.rules.surrogate import build_surrogate, mean_entropy, surrogate_gradient
 from trpo_lightning.settings import RuleSettings
 
 SETTINGS = {"fisher_fraction": 1.0, "cg_iterations": 60, "solve_dtype": "float64"}
@@ -43,6 +43,14 @@ def test_states_count_in_the_kl_by_their_visitation():
     weights = build_surrogate(policy, batch).kl_weights
     assert weights is not None and float(weights.sum()) == pytest.approx(5.0)
     torch.testing.assert_close(weights / weights[0], batch.values.visitation / batch.values.visitation[0])
+
+
+def test_and_in_the_mean_entropy():
+    policy, batch = tabular_problem()
+    weights = batch.values.visitation / batch.values.visitation.sum()
+    entropies = policy(batch.observations).entropy().detach()
+    assert mean_entropy(build_surrogate(policy, batch)) == pytest.approx(float((weights * entropies).sum()), rel=1e-6)
+    assert float(entropies.mean()) != pytest.approx(float((weights * entropies).sum()), rel=1e-3)
 
 
 @pytest.mark.parametrize("damping", [1e-8, 0.3])

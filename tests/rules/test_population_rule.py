@@ -105,7 +105,7 @@ def test_a_return_that_is_not_finite_rejects_the_update_and_leaves_no_trace(kind
     state, returns = copy.deepcopy(one.state_dict()), random(8)
     returns[3] = bad
     result = one.update(network, PopulationBatch(x, returns), generator())
-    assert result.rejection_reason == "a candidate's return is not finite"
+    assert result.rejection_reason == "a candidate's return or observation is not finite"
     assert torch.equal(result.theta, theta) and same(one.state_dict(), state)
     after = [generation(r, copy.deepcopy(network), sphere, 7) for r in (one, twin)]
     assert torch.equal(*after)

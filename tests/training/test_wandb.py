@@ -307,7 +307,7 @@ def test_run_without_a_server_is_recorded_offline_with_one_line(scenarios: Scena
     (folder,) = (run_dir / "wandb").glob("offline-run-*")
     (line,) = result["output"].splitlines()
     assert line.startswith("warning: W&B is out of reach") and line.endswith(f"later: wandb sync {folder}")
-    assert result["seconds"] < 40 and len(rows_of(run_dir)) >= 2
+    assert result["seconds"] < 80 and len(rows_of(run_dir)) >= 2
 
 
 def test_values_of_a_sweep_are_what_the_run_uses_and_writes_down(scenarios: Scenarios) -> None:
@@ -502,6 +502,7 @@ def test_rows_leave_out_what_has_no_value_and_what_was_sent() -> None:
     tracker = RunTracker(run, Path("nowhere"), sent_iterations=2)
     for iteration in (1, 2, 3):
         tracker.log_metrics({"iteration": iteration, "a": None, "b": float("nan"), "c": 0, "d": "text"})
+    tracker.finish(0)
     assert run.rows == [{"iteration": 3, "c": 0, "d": "text"}]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from trpo_lightning.benchmark.results import Result, from_dict, to_dict
 from trpo_lightning.errors import UserError
 from trpo_lightning.experiment.tables import number
-from trpo_lightning.training.files import write_atomically
+from trpo_lightning.training.files import write_atomically, writing
 
 HEADINGS = ("section", "where", "what", "median", "lowest to highest", "n", "target", "")
 MARKERS = ("<!-- benchmark: begin -->", "<!-- benchmark: end -->")
@@ -39,6 +39,8 @@ def write(sections: Sections, folder: Path) -> None:
 
     plain = {name: {**s, "results": [to_dict(result) for result in s["results"]]} for name, s in sections.items()}
     text = json.dumps({"sections": plain}, indent=1, allow_nan=False)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / FILE, text.encode() + b"\n")
     lines = ["# Benchmark", "", *markdown(sections), "", *machine(sections), *notes(sections)]
     write_atomically(folder / "table.md", ("\n".join(lines) + "\n").encode())

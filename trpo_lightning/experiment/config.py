@@ -9,16 +9,13 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from trpo_lightning.errors import UserError, nearest
-from trpo_lightning.settings import BUDGET, RunSettings, check, depends_on_budget, get, keys, to_dict
+from trpo_lightning.settings import RunSettings, check, keys, to_dict
 
 FREE_FORM = ("env.kwargs",)
 """Keys below which any name is valid."""
 
 NOT_YAML = (YAMLError, OmegaConfBaseException, ValueError, LookupError, AttributeError, RecursionError)
 """What reading a text as YAML can raise: the constructors of `!!int`, `!!bool`, `!!timestamp` let Python's through."""
-
-RESUMABLE = (*BUDGET, "tracking.", "rule.max_rejections")
-"""Keys that may change when a run is continued: they do not change what has been computed (but see `changed_keys`)."""
 
 
 def load_settings(overrides: list[str], file: Path | None = None) -> RunSettings:
@@ -122,12 +119,6 @@ def recorded_settings(run_dir: Path) -> RunSettings:
     if not file.is_file():
         raise UserError(f"{run_dir}: is not a run directory: it has no config.yaml")
     return merge([(str(file), read_yaml(file))])
-
-
-def changed_keys(before: RunSettings, after: RunSettings) -> list[str]:
-    """Keys whose values differ and that a continued run must not change: the budget, too, where settings follow it."""
-    free = tuple(key for key in RESUMABLE if key not in BUDGET or not depends_on_budget(before))
-    return [key for key in keys() if get(before, key) != get(after, key) and not key.startswith(free)]
 
 
 def _refuse_unknown(source: str, config: DictConfig) -> None:

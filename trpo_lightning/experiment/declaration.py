@@ -15,6 +15,7 @@ from trpo_lightning.experiment.claims import Claim, check_names
 from trpo_lightning.experiment.config import from_flat, merge, parse_overrides, read_yaml
 from trpo_lightning.experiment.experiment_file import (
     FULL,
+    MOST_RUNS,
     VARIANT_KEYS,
     dotted,
     experiment_names,
@@ -73,6 +74,7 @@ class Experiment:
         """
         chosen: dict[str, Any] = dotted(OmegaConf.to_container(parse_overrides(arguments or [])))  # type: ignore[arg-type]
         variants = self.variants or {"": {}}
+        self._refuse_too_many(variants, chosen)
         points = self._points(chosen)
         found: list[tuple[int, Cell]] = []
         for (name, variant), point in itertools.product(variants.items(), points):
@@ -156,6 +158,13 @@ class Experiment:
         axes = {key: [chosen[key]] if key in chosen else levels for key, levels in self.axes.items()}
         return [dict(zip(axes, levels, strict=True)) for levels in itertools.product(*axes.values())]
 
+    def _refuse_too_many(self, variants: dict[str, dict[str, Any]], chosen: dict[str, Any]) -> None:
+        points = math.prod(len(levels) for key, levels in self.axes.items() if key not in chosen)
+        seeds = sum(1 if "seed" in chosen else len(variant.get("seeds", self.seeds)) for variant in variants.values())
+        runs = points * seeds * (1 if "env.id" in chosen else max(1, len(self.environments)))
+        if runs > MOST_RUNS:
+            raise UserError(f"{self.file}: {runs} runs are too many: an experiment has at most {MOST_RUNS} runs")
+
     def _environments(self, variant: dict[str, Any], chosen: dict[str, Any]) -> list[str | None]:
         own = variant.get("env.id")
         if "env.id" not in chosen:
@@ -195,14 +204,13 @@ def sample(search: dict[str, Any]) -> list[dict[str, Any]]:
     There are fewer than `runs` where whole numbers do not give so many.
     """
     generator = random.Random(0)
-    points: list[dict[str, Any]] = []
+    points: dict[tuple[int | float, ...], dict[str, Any]] = {}
     for _ in range(100 * search["runs"]):
         point = {key: _draw(generator, limits) for key, limits in search["ranges"].items()}
-        if point not in points:
-            points.append(point)
+        points.setdefault(tuple(point.values()), point)
         if len(points) == search["runs"]:
             break
-    return points
+    return list(points.values())
 
 
 def _draw(generator: random.Random, limits: dict[str, Any]) -> int | float:

@@ -7,17 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from trpo_lightning.errors import UserError
+from trpo_lightning.experiment.config import recorded_settings
 from trpo_lightning.rollouts.episodes import run_episodes
 from trpo_lightning.rollouts.video import record_episode
 from trpo_lightning.settings import RunSettings, to_dict
 from trpo_lightning.threads import available_cores
 from trpo_lightning.training.export import TrainedPolicy, load
+from trpo_lightning.training.files import write_atomically
 from trpo_lightning.training.tracking import first_line, open_run, resolve_mode
 
 
 def evaluate_run(run_dir: Path, which: str, episodes: int, seed: int, video: bool) -> None:
     """Print a table of returns of the deterministic and the stochastic policy; write `evaluation.json`; log to W&B."""
     trained = load(run_dir, which)
+    _refuse_foreign_code(trained, run_dir)
     results = {
         name: _episodes(trained, episodes, seed, name == "deterministic") for name in ("deterministic", "stochastic")
     }
@@ -29,7 +33,7 @@ def evaluate_run(run_dir: Path, which: str, episodes: int, seed: int, video: boo
         "seed": seed,
         **{name: {"returns": result.tolist(), "mean": float(result.mean())} for name, result in results.items()},
     }
-    (folder / "evaluation.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_atomically(folder / "evaluation.json", json.dumps(summary, indent=2).encode() + b"\n")
     print(f"written: {folder / 'evaluation.json'}")
     file = None
     if video:
@@ -37,6 +41,20 @@ def evaluate_run(run_dir: Path, which: str, episodes: int, seed: int, video: boo
         mean = record_episode(trained, file, seed)
         print(f"written: {file} (one episode of the deterministic policy, return {mean:.1f})")
     log_evaluation(folder, trained.settings, summary, file)
+
+
+def _refuse_foreign_code(trained: TrainedPolicy, run_dir: Path) -> None:
+    """A file that names a module to import, and what to call it with, is data: the user's config must name it, too."""
+    env = trained.settings.env
+    if ":" not in env.id:
+        return
+    config = run_dir / "config.yaml"
+    own = recorded_settings(run_dir).env if config.is_file() else None
+    if own is None or (own.id, own.kwargs) != (env.id, env.kwargs):
+        raise UserError(
+            f"{run_dir}: its policy names code to run, env.id={env.id}: that is done only for a run directory whose "
+            "config.yaml names the same"
+        )
 
 
 def _episodes(trained: TrainedPolicy, episodes: int, seed: int, deterministic: bool) -> np.ndarray:

@@ -41,6 +41,8 @@ VARIANT_KEYS = ("seeds", "bases", "environments")
 FULL = "full"
 NAMED_ELSEWHERE = {"seed": "seeds", "name": "variants"}
 """Settings that the experiment gives each run, and the key of the file that they come from."""
+MOST_RUNS = 10_000
+"""Of an experiment: more are a slip, and would take all memory before the first began."""
 SEARCH_KEYS = ("method", "runs", "ranges", "early_terminate")
 RANGE_KEYS = ("min", "max", "distribution")
 DISTRIBUTIONS = ("uniform", "log_uniform_values")
@@ -65,6 +67,7 @@ def read_experiment_file(file: Path, scale: str) -> tuple[dict[str, Any], list[s
     Raises `UserError` for a file that does not fit, or has no such scale.
     """
     read: Any = OmegaConf.to_container(read_yaml(file))
+    _refuse_unknown(read, file)
     values = {str(key): value for key, value in read.items() if value is not None}
     _check(values, file)
     _check_environments_of_variants(values, file)
@@ -127,10 +130,14 @@ def _scale(file: Path, name: str, changes: Any) -> dict[str, Any]:
     return changes or {}
 
 
+def _refuse_unknown(values: dict[Any, Any], file: Path) -> None:
+    for key in values:
+        if key not in KEYS:
+            raise UserError(f"{file}: unknown key {key}{nearest(str(key), list(KEYS))}")
+
+
 def _check(values: dict[str, Any], file: Path) -> None:
     for key, value in values.items():
-        if key not in KEYS:
-            raise UserError(f"{file}: unknown key {key}{nearest(key, list(KEYS))}")
         _check_type(file, key, value, KEYS[key])
     for key in ("title", "hypothesis", "minutes"):
         if key not in values:
@@ -207,6 +214,8 @@ def _check_search(file: Path, search: dict[str, Any]) -> None:
         raise UserError(f"{file}: search.method={search.get('method')} is not one of random, bayes")
     if type(search.get("runs")) is not int or search["runs"] < 1:
         raise UserError(f"{file}: search.runs={search.get('runs')} is not a positive number of runs")
+    if search["runs"] > MOST_RUNS:
+        raise UserError(f"{file}: search.runs={search['runs']} is too large: it must be at most {MOST_RUNS} runs")
     if not isinstance(search.get("ranges"), dict) or not search["ranges"]:
         raise UserError(f"{file}: search.ranges is missing: give min and max for a key")
     for key, limits in search["ranges"].items():

@@ -1,5 +1,6 @@
 """Figures for paper: learning curves, and scores against a parameter; PNG and PDF."""
 
+import io
 import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from trpo_lightning.experiment.style import (
     x_label,
 )
 from trpo_lightning.experiment.summary import Curve
+from trpo_lightning.training.files import write_atomically
 
 COLUMNS = 3
 PANEL = (4.3, 3.1)
@@ -144,7 +146,9 @@ class Page:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 metadata = {".png": {}, ".pdf": {"CreationDate": None}}  # the same curves are the same bytes
                 for suffix, facts in metadata.items():
-                    self.figure.savefig(self.path.with_suffix(suffix), dpi=DPI, metadata=facts)
+                    file = io.BytesIO()
+                    self.figure.savefig(file, format=suffix[1:], dpi=DPI, metadata=facts)
+                    write_atomically(self.path.with_suffix(suffix), file.getvalue())
         finally:
             plt.close(self.figure)
             self._style.__exit__(kind, error, trace)

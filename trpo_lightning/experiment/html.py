@@ -23,6 +23,7 @@ from trpo_lightning.experiment.tables import (
     unfinished,
 )
 from trpo_lightning.experiment.verdicts import FAILS, HOLDS, Verdict, explanation_of_verdicts
+from trpo_lightning.training.files import write_atomically
 
 CSS = """
 :root { --ink: #1f2328; --soft: #59636e; --line: #d9dee3; --back: #f6f8fa; }
@@ -91,7 +92,7 @@ def write_page(data: Report, path: Path) -> None:
     icon = '<link rel="icon" href="data:,">'  # or a browser asks for one
     body = "\n".join(filter(None, sections))
     text = f'<!doctype html>\n<html lang="en"><head>{meta}{icon}{head}</head>\n<body>\n{body}\n</body></html>\n'
-    path.write_text(text, encoding="utf-8")
+    write_atomically(path, text.encode())
 
 
 def _header(data: Report) -> str:

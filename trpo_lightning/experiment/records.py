@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from trpo_lightning.errors import UserError
-from trpo_lightning.experiment.config import changed_keys, recorded_settings
+from trpo_lightning.experiment.config import recorded_settings
 from trpo_lightning.experiment.declaration import Experiment
 from trpo_lightning.experiment.runner import CellResult
-from trpo_lightning.settings import RunSettings, covers
+from trpo_lightning.settings import RunSettings, changed_keys, covers
 from trpo_lightning.training.metrics import TEXT_METRICS
 from trpo_lightning.training.metrics_file import read_rows
 

@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from trpo_lightning.errors import BUSY, UserError
-from trpo_lightning.experiment.config import RESUMABLE, changed_keys, recorded_settings, write_config
+from trpo_lightning.errors import BUSY, DiskError, UserError
+from trpo_lightning.experiment.config import recorded_settings, write_config
 from trpo_lightning.experiment.declaration import Cell
 from trpo_lightning.experiment.progress import ProgressView
-from trpo_lightning.settings import covers, get, keys
+from trpo_lightning.settings import RESUMABLE, changed_keys, covers, get, keys
 from trpo_lightning.threads import available_cores, thread_environment
 
 INTERRUPTED = (130, 143)
@@ -42,6 +43,8 @@ class _Child:
     cell: Cell
     run_dir: Path
     process: subprocess.Popen
+    fresh: bool
+    """Whether it was to begin the run, not to go on with one."""
     signals: int = 0
     """How often it was told to stop."""
 
@@ -94,23 +97,28 @@ class _Pool:
 
     def _start(self, cell: Cell, folder: Path) -> None:
         run_dir = self.root / cell.directory
-        if _is_locked(run_dir):
+        if is_locked(run_dir):
             self._record(cell, "elsewhere", "another process is at it")
             return
-        command = _command(cell, run_dir, folder)
-        if command is None:
-            self._record(cell, "finished", "finished before")
-            return
-        run_dir.mkdir(parents=True, exist_ok=True)
         threads = cell.settings.threads or available_cores()
         variables = {**os.environ, **thread_environment(threads)}
         for name in PRIVATE_VARIABLES:
             variables.pop(name, None)
-        with open(run_dir / "log.txt", "a", encoding="utf-8") as log:
-            process = subprocess.Popen(
-                command, env=variables, stdout=log, stderr=log, stdin=subprocess.DEVNULL, process_group=0
-            )  # a group of its own: Ctrl-C in a terminal reaches it through this process only, so just once
-        self.children.append(_Child(cell, run_dir, process))
+        try:
+            command = _command(cell, run_dir, folder)
+            if command is None:
+                self._record(cell, "finished", "finished before")
+                return
+            fresh = not _has_begun(run_dir)
+            run_dir.mkdir(parents=True, exist_ok=True)
+            with open(run_dir / "log.txt", "a", encoding="utf-8") as log:
+                process = subprocess.Popen(
+                    command, env=variables, stdout=log, stderr=log, stdin=subprocess.DEVNULL, process_group=0
+                )  # a group of its own: Ctrl-C in a terminal reaches it through this process only, so just once
+        except (OSError, DiskError) as error:
+            self._record(cell, "failed", f"failed: it could not be started: {error}")
+            return
+        self.children.append(_Child(cell, run_dir, process, fresh))
         self.view.started(run_dir)
 
     def _reap(self) -> None:
@@ -123,6 +131,8 @@ class _Pool:
                 self._record(child.cell, "interrupted", "stopped; the next call resumes it")
             elif code == BUSY:
                 self._record(child.cell, "elsewhere", "another process is at it")
+            elif child.fresh and _begun_by_another(child):
+                self.pending.append(child.cell)
             else:
                 killed = f"killed by {signal.Signals(-code).name}; the last it said: " if code < 0 else ""
                 told = f"failed: {killed}{_last_line(child.run_dir)} (see {child.run_dir}/log.txt)"
@@ -165,8 +175,14 @@ def results_so_far(cells: list[Cell], root: Path) -> list[CellResult]:
 
 def run_state(run_dir: Path) -> str | None:
     """The state in a run directory's `status.json`, or None if no run began there."""
+    status = _status(run_dir)
+    return None if status is None else status["state"]
+
+
+def _status(run_dir: Path) -> dict[str, Any] | None:
     try:
-        return str(json.loads((run_dir / "status.json").read_text(encoding="utf-8"))["state"])
+        status = json.loads((run_dir / "status.json").read_text(encoding="utf-8"))
+        return {**status, "state": str(status["state"])}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -178,10 +194,10 @@ def _standing(run_dir: Path) -> str:
     state = run_state(run_dir) or "missing"
     if state != "running":
         return state
-    return "elsewhere" if _is_locked(run_dir) else "interrupted"
+    return "elsewhere" if is_locked(run_dir) else "interrupted"
 
 
-def _is_locked(run_dir: Path) -> bool:
+def is_locked(run_dir: Path) -> bool:
     """Whether a process is at this run."""
     try:
         with open(run_dir / ".lock", encoding="utf-8") as file:
@@ -198,8 +214,13 @@ def _has_begun(run_dir: Path) -> bool:
     return run_state(run_dir) is not None and (run_dir / "config.yaml").is_file()
 
 
+def _begun_by_another(child: _Child) -> bool:
+    """Whether another runner's process began the run, and left it, while this child was starting."""
+    return _has_begun(child.run_dir) and (_status(child.run_dir) or {}).get("pid") != child.process.pid
+
+
 def _check(cell: Cell, run_dir: Path, force: bool) -> None:
-    if force and _is_locked(run_dir):
+    if force and is_locked(run_dir):
         raise UserError(f"{run_dir}: another process is at this run: stop it before --force moves it away")
     if force or not _has_begun(run_dir):
         return
@@ -235,5 +256,8 @@ def _command(cell: Cell, run_dir: Path, folder: Path) -> list[str] | None:
 
 
 def _last_line(run_dir: Path) -> str:
-    lines = (run_dir / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    try:
+        lines = (run_dir / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError as error:
+        return f"its log cannot be read: {error.strerror}"
     return lines[-1] if lines else "it left no message"

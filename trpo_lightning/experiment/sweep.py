@@ -13,11 +13,12 @@ import yaml
 from omegaconf import OmegaConf
 
 from trpo_lightning.errors import UserError
-from trpo_lightning.experiment.config import changed_keys, parse_overrides, write_config
+from trpo_lightning.experiment.config import parse_overrides, write_config
 from trpo_lightning.experiment.declaration import Cell, Experiment
 from trpo_lightning.experiment.experiment_file import FULL, dotted
 from trpo_lightning.experiment.runner import is_finished, run_state
-from trpo_lightning.settings import SWEEP_CELL, RunSettings, get
+from trpo_lightning.settings import SWEEP_CELL, RunSettings, changed_keys, get
+from trpo_lightning.stopping import StopRequest
 from trpo_lightning.training.files import write_atomically
 
 COMMAND = ["${env}", "${interpreter}", "-m", "trpo_lightning", "sweep-run"]
@@ -79,6 +80,7 @@ def register(experiment: Experiment, arguments: list[str], root: Path, project: 
 
     config = sweep_config(experiment, arguments, root)
     file = root / experiment.directory / "sweep.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, yaml.safe_dump(config, sort_keys=False).encode())
     try:
         check_server()
@@ -121,7 +123,7 @@ def _yaml(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True).strip().removesuffix("...").strip()
 
 
-def run_of_sweep(experiment: Experiment, arguments: list[str], root: Path) -> int:
+def run_of_sweep(experiment: Experiment, arguments: list[str], root: Path, stop: StopRequest | None = None) -> int:
     """Do one run under a W&B agent, or continue it; the exit code."""
     cell = cell_of(experiment, arguments)
     run_dir = root / cell.directory
@@ -139,7 +141,7 @@ def run_of_sweep(experiment: Experiment, arguments: list[str], root: Path) -> in
 
     resume = run_state(run_dir) is not None
     outcome = train_run(
-        cell.settings, run_dir, write_config=write_config, resume=resume, quiet=True, check_settings=same
+        cell.settings, run_dir, write_config=write_config, resume=resume, quiet=True, check_settings=same, stop=stop
     )
     print(f"{outcome.state}: {outcome.env_steps:,} env steps in {outcome.iteration} iterations, all in {run_dir}")
     if outcome.state == "interrupted" and not outcome.stopped_by_sweep:

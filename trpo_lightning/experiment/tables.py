@@ -1,6 +1,7 @@
 """Tables of a report: every run and every comparison, as CSV and Markdown, and the short one on the console."""
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +12,7 @@ from trpo_lightning.experiment.records import Record, score_definition
 from trpo_lightning.experiment.statistics import RESAMPLES, Estimate
 from trpo_lightning.experiment.summary import ALL, Summary
 from trpo_lightning.experiment.verdicts import Verdict, criterion, explanation_of_verdicts
+from trpo_lightning.training.files import write_atomically
 
 RUN_COLUMNS = (
     *("env", "variant", "seed", "state", "score", "evaluation"),
@@ -56,7 +58,7 @@ def write_markdown(
         lines += ["## Claims", "", *table, "", explanation_of_verdicts(verdicts, experiment), ""]
     for heading, items in (("Published scores", references), ("Warnings", warnings)):
         lines += [f"## {heading}", "", *(f"- {item}" for item in items), ""] if items else []
-    path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    write_atomically(path, ("\n".join(lines).rstrip() + "\n").encode())
 
 
 def readable(summaries: list[Summary]) -> list[tuple[str, ...]]:
@@ -220,7 +222,8 @@ def _cell(text: str) -> str:
 
 
 def _write(path: Path, columns: tuple[str, ...], rows: Iterable[list[Any]]) -> None:
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_atomically(path, file.getvalue().encode())

@@ -37,7 +37,7 @@ class Branches:
     """From each of S snapshots K rollouts of fixed length, whose random numbers are common to the K.
 
     Noise of the policy is indexed by state and step; the environment's generator is seeded by the state. A branch that
-    terminates or meets a time limit ends early.
+    terminates or meets a time limit ends early; one that has to act on an observation that is not finite returns NaN.
     """
 
     def __init__(self, settings: RunSettings) -> None:
@@ -96,6 +96,7 @@ class Branches:
             alive, observations = alive[~ended], observations[~ended]
             if not len(alive) or step == self.length - 1:
                 break
+            returns[alive[~np.isfinite(observations).reshape(len(alive), -1).all(1)]] = np.nan  # it acts on these
             began = time.perf_counter()
             outputs = forward(torch.from_numpy(normalizer.normalize(observations)))
             actions = policy.distribution(outputs).sample(noise[alive, step]).numpy()

@@ -5,7 +5,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Self
 
@@ -129,8 +130,27 @@ class _Watcher:
 
 def _leave(deadline: Deadline) -> None:
     os.write(2, f"error: {UserError(deadline.message())}\n".encode())
+    for action in _LAST_ACTIONS:
+        with suppress(Exception):
+            action()
     os._exit(UserError.exit_code)
 
 
+@contextmanager
+def before_hard_exit(action: Callable[[], object]) -> Iterator[None]:
+    """Have `action` done, in another thread, should a hanging call end the process inside the block.
+
+    The main thread is inside the environment then, and holds no lock and no half-written file of ours. An action that
+    hangs itself is ended by faulthandler.
+    """
+    _LAST_ACTIONS.append(action)
+    try:
+        yield
+    finally:
+        _LAST_ACTIONS.remove(action)
+
+
 _WATCHER = _Watcher()
-os.register_at_fork(after_in_child=_WATCHER.__init__)  # its thread is not in the child, its locks may be held there
+_LAST_ACTIONS: list[Callable[[], object]] = []
+# its thread is not in the child, its locks may be held there; nor is faulthandler's, whose end it would wait for
+os.register_at_fork(before=faulthandler.cancel_dump_traceback_later, after_in_child=_WATCHER.__init__)

@@ -27,7 +27,8 @@ NONE = -1
 class PopulationRollout(Rollout):
     """K `candidates` `[K, P]` with their `returns` `[K]`: means over their episodes' undiscounted raw rewards.
 
-    All K * m episodes are reported, those of a candidate one after another.
+    A candidate that had to act on an observation that is not finite has NaN. All K * m episodes are reported, those of
+    a candidate one after another.
     """
 
     candidates: Tensor
@@ -89,6 +90,7 @@ class PopulationScheme(SamplingScheme):
             start = time.perf_counter()
             if keep:
                 kept.append(observations[episodes.live()])
+            episodes.look(observations)
             seen = torch.from_numpy(normalizer.normalize(observations))
             actions = actors.act(np.maximum(episodes.current, 0) // each, seen)
             acted = time.perf_counter()
@@ -102,7 +104,7 @@ class PopulationScheme(SamplingScheme):
             episode_lengths=episodes.lengths.tolist(),
             seconds={"collect": time.perf_counter() - began, "simulator": simulator, "inference": inference},
             candidates=candidates,
-            returns=torch.from_numpy(episodes.returns.reshape(-1, each).mean(1)),
+            returns=torch.from_numpy(np.where(episodes.spoilt, np.nan, episodes.returns).reshape(-1, each).mean(1)),
             raw_observations=np.concatenate(kept),
         )
 
@@ -117,16 +119,18 @@ class PopulationScheme(SamplingScheme):
 
 @dataclass
 class _Episodes:
-    """Which environment runs which episode; `returns` and `lengths` `[episodes]`, `current` `[N]`."""
+    """Which environment runs which episode; `returns`, `lengths` and `spoilt` `[episodes]`, `current` `[N]`."""
 
     number: int
     envs: VectorEnvironment
     returns: np.ndarray = field(init=False)
     lengths: np.ndarray = field(init=False)
+    spoilt: np.ndarray = field(init=False)
     current: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         self.returns, self.lengths = np.zeros(self.number), np.zeros(self.number, dtype=np.int64)
+        self.spoilt = np.zeros(self.number, dtype=bool)
         self.current = np.arange(self.envs.num_envs)
         self._next = self.envs.num_envs
         self._resetting = np.zeros(self.envs.num_envs, dtype=bool)
@@ -138,6 +142,12 @@ class _Episodes:
     def live(self) -> np.ndarray:
         """Environments `[N]` whose next step is real: no reset, no idling."""
         return (self.current != NONE) & ~self._resetting
+
+    def look(self, observations: np.ndarray) -> None:
+        """Note whose observations `[N, *O]` are not finite, of those that are acted on."""
+        if not np.isfinite(observations).all():
+            finite = np.isfinite(observations).reshape(len(observations), -1).all(1)
+            self.spoilt[self.current[self.live() & ~finite]] = True
 
     def record(self, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray) -> None:
         """Take in a step; environments whose episode ends get the next one, which begins after their reset."""

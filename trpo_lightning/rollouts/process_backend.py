@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import signal
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import gymnasium as gym
@@ -14,6 +16,7 @@ from trpo_lightning.errors import UserError
 from trpo_lightning.rollouts.deadline import GRACE, Deadline, EnvironmentFailure
 from trpo_lightning.rollouts.gymnasium_backend import guarded
 from trpo_lightning.rollouts.spaces import door, flatten_batch
+from trpo_lightning.rollouts.vector_environment import one_line
 from trpo_lightning.settings import EnvSettings
 
 FAILURE = "trpo_lightning_failure"
@@ -34,15 +37,30 @@ class ProcessEnvironments:
         # the second line of defence: the wait itself has the time limit
         slow = None if settings.timeout is None else settings.timeout + GRACE
         self._deadline = Deadline(slow, lambda: f"env.id={settings.id}: one of {len(seeds)} processes")
-        makers = [partial(_in_process, settings, index, os.getpid()) for index in range(len(seeds))]
-        try:
-            self._envs = AsyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
-        except (EOFError, ConnectionError) as error:
-            raise UserError(
-                f"env.id={settings.id} could not be built in a process of its own; env.asynchronous=false may tell why"
-            ) from error
+        self._envs = AsyncVectorEnv.__new__(
+            AsyncVectorEnv
+        )  # at hand, with its processes, also where these cannot begin
+        self._build()
         self._space = self._envs.single_observation_space
         self._door = door(self._envs.single_action_space)
+
+    def _build(self) -> None:
+        """Start the processes. Raises `UserError` with the reason that the first of those without environment gives."""
+        with TemporaryDirectory() as folder:
+            reasons = [Path(folder, str(index)) for index in range(self.num_envs)]
+            makers = [partial(_in_process, self._settings, i, os.getpid(), path) for i, path in enumerate(reasons)]
+            try:
+                self._envs.__init__(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
+            except (EOFError, ConnectionError) as error:
+                _, how = self._first_dead()
+                told = [path.read_text(encoding="utf-8") for path in reasons if path.exists()]
+                self._kill()
+                raise UserError(
+                    told[0] if told else f"env.id={self._settings.id} could not be built: its process {how}"
+                ) from error
+            except BaseException:
+                self._kill()
+                raise
 
     def reset(self) -> np.ndarray:
         seeds: list[int | None] = list(self._seeds) if self._first else [None] * self.num_envs
@@ -97,22 +115,29 @@ class ProcessEnvironments:
 
     def _obituary(self) -> str:
         """Which process is dead, and of what."""
+        index, how = self._first_dead()
+        if index is None:
+            return f"env.id={self._settings.id}: a process of its environments {how}"
+        return f"{self._where([index])}: its process {how}"
+
+    def _first_dead(self) -> tuple[int | None, str]:
+        """The index of the first process that is dead, if one is, and how it died."""
         for process in self._envs.processes:
             process.join(0.2)
-        dead = [i for i, process in enumerate(self._envs.processes) if not process.is_alive()]
-        if not dead:
-            return f"env.id={self._settings.id}: a process of its environments does not answer any more"
-        code = self._envs.processes[dead[0]].exitcode or 0
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        return f"{self._where(dead)}: its process {how}"
+        for index, process in enumerate(self._envs.processes):
+            if process.exitcode is not None:
+                code = process.exitcode
+                return index, f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return None, "does not answer any more"
 
     def _kill(self) -> None:
         """End all processes at once; none of them is asked."""
-        for process in self._envs.processes:
+        processes = getattr(self._envs, "processes", [])  # none if not even the example could be built
+        for process in processes:
             process.kill()
-        for process in self._envs.processes:
+        for process in processes:
             process.join()
-        for pipe in self._envs.parent_pipes:
+        for pipe in getattr(self._envs, "parent_pipes", []):
             pipe.close()
         self._envs.closed = True
 
@@ -146,8 +171,11 @@ class _Telling(gym.Wrapper):
             return self.observation_space.sample(), 0.0, False, False, {FAILURE: str(error)}
 
 
-def _in_process(settings: EnvSettings, index: int, parent: int) -> gym.Env:
-    """The environment of a process, which leaves signals to its parent; in the parent, the example it asks for."""
+def _in_process(settings: EnvSettings, index: int, parent: int, reason: Path) -> gym.Env:
+    """The environment of a process, which leaves signals to its parent; in the parent, the example it asks for.
+
+    What cannot be built leaves its reason in a file.
+    """
     if os.getpid() == parent:
         return guarded(settings, index)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -155,5 +183,11 @@ def _in_process(settings: EnvSettings, index: int, parent: int) -> gym.Env:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     try:
         return _Telling(guarded(settings, index))
-    except UserError:
+    except BaseException as error:
+        told = (
+            str(error)
+            if isinstance(error, UserError)
+            else f"env.id={settings.id} could not be built: {one_line(error)}"
+        )
+        reason.write_text(told, encoding="utf-8")
         os._exit(1)

@@ -46,7 +46,8 @@ class PopulationRule(UpdateRule):
     """Searches the parameters that the policy's mode depends on; theta becomes the search distribution's mean.
 
     A candidate acts by its distribution's mode, so that a Gaussian's log std has no effect on a return: to search it
-    would only let it drift. It stays as it is. A candidate with a non-finite return rejects the update.
+    would only let it drift. It stays as it is. A candidate with a return or observation that is not finite rejects the
+    update.
     """
 
     distribution: type[Any]
@@ -72,7 +73,7 @@ class PopulationRule(UpdateRule):
         theta = parameter_vector(policy)
         returns = batch.returns.cpu()
         if not torch.isfinite(returns).all():
-            return RuleResult(theta, "a candidate's return is not finite")
+            return RuleResult(theta, "a candidate's return or observation is not finite")
         search, searched = self._current(policy)
         best_first = torch.sort(returns, descending=True, stable=True).indices
         try:

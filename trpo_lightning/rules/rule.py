@@ -9,6 +9,7 @@ from torch import Tensor
 from trpo_lightning.policies.networks import assign_parameter_vector, parameter_vector
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.settings import RuleSettings
+from trpo_lightning.threads import threads_for, torch_threads
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,11 @@ def apply_rule(rule: "UpdateRule", policy: Policy, batch: Any, generator: torch.
     """The rule's result; a rejection for an empty batch and for parameters that are not finite."""
     if not len(batch):
         return RuleResult(parameter_vector(policy), "the rollout has no transition")
-    result = rule.update(policy, batch, generator)
+    theta = parameter_vector(policy)
+    with torch_threads(threads_for(len(batch), len(theta))):
+        result = rule.update(policy, batch, generator)
     if not torch.isfinite(result.theta).all():
-        return RuleResult(parameter_vector(policy), "the new parameters are not finite", result.metrics, result.seconds)
+        return RuleResult(theta, "the new parameters are not finite", result.metrics, result.seconds)
     return result
 
 

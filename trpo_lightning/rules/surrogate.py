@@ -113,10 +113,7 @@ class WithEntropy:
 
     def total(self, distribution: Any, part: slice) -> Tensor:
         """With the bonus times the entropies' sum."""
-        entropy = distribution.entropy()
-        if self.kl_weights is not None:
-            entropy = entropy * self.kl_weights[part]
-        return self.surrogate.total(distribution, part) + self.bonus * entropy.sum(dtype=torch.float64)
+        return self.surrogate.total(distribution, part) + self.bonus * _entropy(self.surrogate, distribution, part)
 
 
 def build_surrogate(policy: Policy, batch: Any, entropy_bonus: float = 0.0) -> Surrogate:
@@ -133,9 +130,16 @@ def old_distributions(policy: Policy, observations: Tensor) -> list[tuple[slice,
 
 @torch.no_grad()
 def mean_entropy(surrogate: Surrogate) -> float:
-    """Mean entropy of the old policy over the batch's states, in nats."""
-    total = sum(float(old.entropy().sum(dtype=torch.float64)) for _, old in surrogate.old)
-    return total / len(surrogate.observations)
+    """Mean entropy of the old policy over the states of the mean KL, in nats."""
+    return sum(float(_entropy(surrogate, old, part)) for part, old in surrogate.old) / len(surrogate.observations)
+
+
+def _entropy(surrogate: Surrogate, distribution: Any, part: slice) -> Tensor:
+    """Sum of the entropies at the states in `part`, weighted as in the mean KL; float64."""
+    entropy = distribution.entropy()
+    if surrogate.kl_weights is not None:
+        entropy = entropy * surrogate.kl_weights[part]
+    return entropy.sum(dtype=torch.float64)
 
 
 def surrogate_gradient(policy: Policy, surrogate: Surrogate, chunk: int = CHUNK) -> Tensor:

@@ -10,6 +10,7 @@ from trpo_lightning.settings.check import check
 from trpo_lightning.settings.conversions import from_dict, from_keywords, to_dict, updated
 from trpo_lightning.settings.keys import get, keys
 from trpo_lightning.settings.models import PolicySettings, ValueSettings
+from trpo_lightning.settings.resuming import RESUMABLE, changed_keys
 from trpo_lightning.settings.rule import RuleSettings
 from trpo_lightning.settings.run import (
     CheckpointSettings,
@@ -24,6 +25,7 @@ SWEEP_CELL = "cell"
 
 __all__ = [
     "BUDGET",
+    "RESUMABLE",
     "SWEEP_CELL",
     "CheckpointSettings",
     "EnvSettings",
@@ -35,6 +37,7 @@ __all__ = [
     "RunSettings",
     "TrackingSettings",
     "ValueSettings",
+    "changed_keys",
     "check",
     "covers",
     "depends_on_budget",

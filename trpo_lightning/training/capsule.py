@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trpo_lightning.errors import UserError
+from trpo_lightning.errors import DiskError, UserError
 from trpo_lightning.numerics.tabular import PolicyValues, TabularMDP
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.randomness import Stream, torch_generator
@@ -16,10 +16,10 @@ from trpo_lightning.rollouts.rollout import AnyBatch, Batch, PopulationBatch, Ro
 from trpo_lightning.rules import build_rule
 from trpo_lightning.rules.rule import RuleResult, UpdateRule, apply_rule
 from trpo_lightning.settings import RunSettings, from_dict
-from trpo_lightning.training.checkpoint import read, save
 from trpo_lightning.training.export import policy_state, rebuilt_policy
 from trpo_lightning.training.files import plain
 from trpo_lightning.training.module import TRPO
+from trpo_lightning.training.sealed import read, save
 
 CLASSES = {cls.__name__: cls for cls in (Batch, VineBatch, PopulationBatch, TabularBatch, TabularMDP, PolicyValues)}
 """The batches, and what they are made of."""
@@ -68,7 +68,10 @@ def capsule_path(run_dir: Path, iteration: int) -> Path:
 
 
 def write_capsule(module: TRPO, path: Path) -> None:
-    """Write the rejection that stopped the run: a rejected update has left policy and rule as they were before it."""
+    """Write the rejection that stopped the run: a rejected update has left policy and rule as they were before it.
+
+    Raises `DiskError`.
+    """
     rejection = module.last_rejection
     assert rejection is not None
     generator = torch_generator(module.settings.seed, Stream.FISHER_SUBSET, module.iteration - 1)
@@ -88,6 +91,19 @@ def write_capsule(module: TRPO, path: Path) -> None:
     save(plain(state), path)
 
 
+def leave_capsule(module: TRPO, folder: Path) -> str:
+    """Write the capsule of the rejection that stopped the run, unless an earlier process has; says what to do."""
+    path = capsule_path(folder, module.iteration)
+    said = f"the last {module.rejected_in_a_row} updates were rejected"
+    if module.last_rejection is not None:
+        said += f" ({module.last_rejection.result.rejection_reason})"
+        try:
+            write_capsule(module, path)
+        except DiskError as error:
+            return f"{said}, and their capsule is lost: {error}"
+    return f"{said}: see why with python -m trpo_lightning replay {path}"
+
+
 def read_capsule(path: Path) -> Capsule:
     """A capsule from its file. Raises `UserError` naming a file that is missing, damaged or something else."""
     state = read(path)
@@ -103,7 +119,7 @@ def read_capsule(path: Path) -> Capsule:
         )
     except UserError as error:
         raise UserError(f"{path}: was written by another version: {error}") from error
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: was written by another version: it lacks or has other parts ({error})") from error
 
 

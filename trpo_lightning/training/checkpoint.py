@@ -1,13 +1,6 @@
-"""Barrier files: everything a run needs to go on, bit for bit.
+"""Barrier files: everything a run needs to go on, bit for bit."""
 
-A file is one line of text, naming the format and the SHA-256 of what follows, and a `torch.save` of tensors and plain
-values, loaded with `weights_only=True` after the hash is checked: a flipped bit would load silently otherwise.
-"""
-
-import hashlib
-import io
 import random
-import re
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +9,17 @@ import pytorch_lightning as pl
 import torch
 
 from trpo_lightning.errors import UserError
-from trpo_lightning.settings import to_dict
+from trpo_lightning.settings import BUDGET, RunSettings, changed_keys, from_dict, to_dict
 from trpo_lightning.training.export import export
-from trpo_lightning.training.files import plain, write_atomically
+from trpo_lightning.training.files import plain, writing
+from trpo_lightning.training.migrations import FORMAT
 from trpo_lightning.training.module import TRPO
+from trpo_lightning.training.sealed import read, save
 
-FORMAT = 2
-HEADER = re.compile(rb"trpo_lightning checkpoint (\d+) sha256=([0-9a-f]{64})\n")
+REQUIRED = {
+    *("iteration", "env_steps", "rejected", "best_evaluation", "settings", "policy", "value_function"),
+    *("value_optimizer", "rule", "normalizer", "random", "wandb_run_id"),
+}
 KEPT = 2
 """Barrier files kept in a run directory."""
 
@@ -83,30 +80,26 @@ def _restore_global_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
 
 
-def save(state: dict[str, Any], path: Path) -> None:
-    """Write a state atomically. Raises `OSError`, leaving earlier files as they are."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    data = buffer.getvalue()
-    digest = hashlib.sha256(data).hexdigest()
-    write_atomically(path, f"trpo_lightning checkpoint {FORMAT} sha256={digest}\n".encode() + data)
+def read_barrier(path: Path, settings: RunSettings, rows: int) -> dict[str, Any]:
+    """The state of a barrier of the run with these settings, whose records begin with so many whole rows.
 
-
-def read(path: Path) -> dict[str, Any]:
-    """A state from a file. Raises `UserError` naming a file that is missing, foreign, damaged or of another version."""
+    Raises `UserError` naming a file that is damaged or does not belong here: going on from it would mix two runs.
+    """
+    state = read(path)
+    lacking = REQUIRED - state.keys()
+    if lacking:
+        raise UserError(f"{path}: is no barrier: it lacks {', '.join(sorted(lacking))}")
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    match = HEADER.match(data)
-    if match is None:
-        raise UserError(f"{path}: is not a checkpoint of trpo_lightning, or its beginning is damaged")
-    if int(match[1]) != FORMAT:
-        raise UserError(f"{path}: has format {int(match[1])}, this version reads {FORMAT}")
-    payload = data[match.end() :]
-    if hashlib.sha256(payload).hexdigest().encode() != match[2]:
-        raise UserError(f"{path}: is damaged: its SHA-256 does not fit its contents")
-    return torch.load(io.BytesIO(payload), weights_only=True)
+        before, after = from_dict(state["settings"]), from_dict(plain(to_dict(settings)))
+        changed = [key for key in changed_keys(before, after) if key not in BUDGET]
+        ahead = state["iteration"] > rows
+    except (UserError, TypeError) as error:
+        raise UserError(f"{path}: was written by another version: {error}") from error
+    if changed:
+        raise UserError(f"{path}: is a barrier of a run with other settings ({', '.join(changed)})")
+    if ahead:
+        raise UserError(f"{path}: is of iteration {state['iteration']}, but metrics.csv has only {rows} whole rows")
+    return state
 
 
 def barrier_files(folder: Path) -> list[Path]:
@@ -126,14 +119,16 @@ class BarrierCallback(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """After the iteration's row is written: the file never runs ahead of the records."""
-        del trainer
         assert isinstance(pl_module, TRPO)
         self._episodes += pl_module.row["episode/count"]
         if not pl_module.at_barrier():
             return
+        for logger in trainer.loggers:
+            logger.save()
         save(state_of(pl_module, **self.extra), self.folder / f"barrier_{pl_module.iteration:08d}.ckpt")
         for old in barrier_files(self.folder)[KEPT:]:
-            old.unlink(missing_ok=True)
+            with writing(old):
+                old.unlink(missing_ok=True)
         export(pl_module, self.folder / "last.pt")
         if not self._episodes and pl_module.spec.max_episode_steps is None:
             print(

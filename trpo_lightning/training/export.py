@@ -1,6 +1,5 @@
 """Policies for use after training: small files with the policy, its normalizer and how it was made."""
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from trpo_lightning.policies.spaces import ActionSpec, BinaryActions, Continuous
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.vector_environment import EnvironmentSpec
 from trpo_lightning.settings import RunSettings, from_dict, to_dict
-from trpo_lightning.training.files import plain, write_atomically
+from trpo_lightning.training.files import plain
 from trpo_lightning.training.module import TRPO
+from trpo_lightning.training.sealed import read, save
 
 ACTION_KINDS = {"continuous": ContinuousActions, "discrete": DiscreteActions, "binary": BinaryActions}
 
@@ -55,7 +55,7 @@ class TrainedPolicy:
 
 
 def export(module: TRPO, path: Path, **metadata: Any) -> None:
-    """Write the module's policy as it is now, atomically."""
+    """Write the module's policy as it is now, atomically. Raises `DiskError`."""
     state = {
         "kind": "policy",
         "iteration": module.iteration,
@@ -66,9 +66,7 @@ def export(module: TRPO, path: Path, **metadata: Any) -> None:
         "normalizer": module.normalizer.state_dict(),
         "metadata": metadata,
     }
-    buffer = io.BytesIO()
-    torch.save(plain(state), buffer)
-    write_atomically(path, buffer.getvalue())
+    save(plain(state), path)
 
 
 def policy_state(module: TRPO) -> dict[str, Any]:
@@ -121,15 +119,17 @@ def load(run_dir: str | Path, which: str = "last") -> TrainedPolicy:
 
 def load_file(path: Path) -> TrainedPolicy:
     """A policy from an exported file. Raises `UserError` naming the file if it is damaged or something else."""
+    state = read(path)
+    if state.get("kind") != "policy":
+        raise UserError(f"{path}: is no policy: give a run directory, or its best.pt or last.pt")
     try:
-        state = torch.load(path, weights_only=True)
         settings = from_dict(state["settings"])
+        policy, shape, actions = rebuilt_policy(state, settings)
+        spec = EnvironmentSpec(shape, actions, state["max_episode_steps"], state["backend"])
+        normalizer = Normalizer(shape, settings.normalize)
+        normalizer.load_state_dict(state["normalizer"])
+        return TrainedPolicy(policy, normalizer, settings, spec, state["iteration"], state["env_steps"])
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    except Exception as error:
-        raise UserError(f"{path}: is not a policy of trpo_lightning, or it is damaged") from error
-    policy, shape, actions = rebuilt_policy(state, settings)
-    spec = EnvironmentSpec(shape, actions, state["max_episode_steps"], state["backend"])
-    normalizer = Normalizer(shape, settings.normalize)
-    normalizer.load_state_dict(state["normalizer"])
-    return TrainedPolicy(policy, normalizer, settings, spec, state["iteration"], state["env_steps"])
+        raise UserError(f"{path}: was written by another version: {error}") from error
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: was written by another version: it lacks or has other parts ({error})") from error

@@ -1,27 +1,61 @@
 """What goes into files, and how it gets there: a crash leaves the old file or the new one, never half of either."""
 
+import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from trpo_lightning.errors import DiskError, UserError
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Errors of the operating system inside the block become a `DiskError` that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(
+            f"{path}: cannot be written: {error.strerror or error}: what was written before is whole; make room or "
+            "mend the folder, then go on (a run with train --resume RUN_DIR)"
+        ) from error
+
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write to a temporary name in the same folder, flush it to the disk, rename it. Raises `OSError`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write to a temporary name in the same folder, which must exist, flush it to the disk, rename it.
+
+    Raises `DiskError`, with the old file as it was.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def read_json(path: Path, missing: Any) -> Any:
+    """What a JSON file of ours holds, `missing` if there is none, always of its type. Raises `UserError`."""
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return missing
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read: move it away, no run needs it ({error})") from error
+    if type(value) is not type(missing):
+        raise UserError(f"{path}: is not what this program writes there: move it away, no run needs it")
+    return value
 
 
 def plain(value: Any) -> Any:

@@ -42,7 +42,7 @@ METRICS: dict[str, str] = {
     "time/gradient": "seconds of the surrogate's gradient",
     "time/cg": "seconds of conjugate gradients with their Fisher-vector products",
     "time/line_search": "seconds of the line search",
-    "time/value_fit": "seconds of the value function's fit",
+    "time/value_fit": "seconds of the value function's fit; beside the next rollout, of the wait for it",
     "time/evaluation": "seconds of evaluation episodes",
     "time/overhead": "seconds of the rest: Lightning, logging, checkpoints, progress",
     "time/steps_per_second": "env steps of this iteration over all its seconds",

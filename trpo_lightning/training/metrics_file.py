@@ -2,14 +2,16 @@
 
 import csv
 import io
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import Logger
 
-from trpo_lightning.errors import UserError
-from trpo_lightning.training.files import write_atomically
+from trpo_lightning.errors import DiskError, UserError
+from trpo_lightning.training.files import write_atomically, writing
 from trpo_lightning.training.metrics import METRICS
 
 
@@ -30,7 +32,8 @@ class MetricsFile(Logger):
         writer.writeheader()
         writer.writerows(rows)
         write_atomically(path, text.getvalue().encode())
-        self._file = open(path, "a", encoding="utf-8", newline="")
+        with writing(path):
+            self._file = open(path, "a", encoding="utf-8", newline="")
         self._writer = csv.DictWriter(self._file, list(METRICS), lineterminator="\n")
 
     @property
@@ -47,13 +50,29 @@ class MetricsFile(Logger):
         """Settings are in `config.yaml`."""
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Append a row and hand it to the operating system: a killed process loses nothing."""
-        self._writer.writerow({name: "" if value != value else value for name, value in metrics.items()})
-        self._file.flush()
+        """Append a row and hand it to the operating system: a killed process loses nothing. Raises `DiskError`."""
+        if not self._is_there():
+            raise DiskError(f"{self.path}: is not the file of this run any more: was its folder removed, or moved?")
+        with writing(self.path):
+            self._writer.writerow({name: "" if value != value else value for name, value in metrics.items()})
+            self._file.flush()
+
+    def save(self) -> None:
+        """Have the rows on the disk: a barrier must not be there without them. Raises `DiskError`."""
+        with writing(self.path):
+            os.fsync(self._file.fileno())
+
+    def _is_there(self) -> bool:
+        """Whether the open file is still the one of its name: rows of a deleted file would be lost in silence."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno()))
+        except OSError:
+            return False
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file: whole rows are written already."""
+        with suppress(OSError):
+            self._file.close()
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -4,12 +4,14 @@ import copy
 import math
 import time
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
-from trpo_lightning.errors import UserError
+from trpo_lightning.errors import StuckError, UserError
 from trpo_lightning.numerics.returns import explained_variance
 from trpo_lightning.policies.policy import Policy, build_policy
 from trpo_lightning.randomness import Stream, torch_generator
@@ -21,6 +23,7 @@ from trpo_lightning.rollouts.schemes import build_scheme
 from trpo_lightning.rules import build_rule
 from trpo_lightning.rules.rule import ParameterUpdate, RuleResult, apply_rule
 from trpo_lightning.settings import RunSettings, from_keywords, is_over, progress
+from trpo_lightning.training.beside import Beside
 from trpo_lightning.training.data import RolloutLoader
 from trpo_lightning.training.estimation import ValueData, estimate
 from trpo_lightning.training.metrics import METRICS, TEXT_METRICS
@@ -47,7 +50,8 @@ class TRPO(pl.LightningModule):
 
     `TRPO("Hopper-v5", delta=0.02)`: settings by keyword, with the defaults of the command line; a group as a dict,
     `policy={"hidden_sizes": [32]}`. One Lightning epoch is one iteration, so `max_epochs` counts iterations; training
-    also ends at `total_env_steps`. Raises `UserError` for settings or environments that cannot work.
+    also ends at `total_env_steps`. Raises `UserError` for settings or environments that cannot work; `fit` raises
+    `StuckError` after `rule.max_rejections` rejected updates in a row, with a capsule in `default_root_dir`.
     """
 
     def __init__(self, env_id: str | None = None, *, settings: RunSettings | None = None, **keywords: Any) -> None:
@@ -82,7 +86,10 @@ class TRPO(pl.LightningModule):
         self.rejected_in_a_row = 0
         self.last_rejection: Rejection | None = None
         self.best_evaluation: float | None = None
+        self.rows_may_wait = False
+        """Whether loggers may get a row an iteration late, with all its numbers; callbacks of others could not."""
         self.row: dict[str, Any] = {}
+        self._fit: Beside[float] | None = None
         self._row_began = time.perf_counter()
 
     @property
@@ -134,8 +141,12 @@ class TRPO(pl.LightningModule):
                     self.scheme.restart(self.iteration, attempt)
                 return self.scheme.collect(policy, self.normalizer, self.iteration)
             except EnvironmentFailure as failure:
+                self.complete()
                 self.count_restart(failure)
                 attempt += 1
+            except BaseException:
+                self.complete()
+                raise
 
     def count_restart(self, failure: EnvironmentFailure) -> None:
         """Count one restart of environments that failed; raises the failure where `env.restarts` are used up."""
@@ -155,6 +166,7 @@ class TRPO(pl.LightningModule):
     def training_step(self, rollout: Rollout, batch_idx: int = 0) -> None:
         """One update from one rollout."""
         # ---- 1. advantages, with the value function from before this iteration's fit
+        waited = self.complete()
         began = time.perf_counter()
         estimated = estimate(rollout, self.value_function, self.settings, self.device)
         batch, data = estimated.batch, estimated.value_data
@@ -167,11 +179,10 @@ class TRPO(pl.LightningModule):
         self.optimizers().step(lambda: result.theta)  # type: ignore[union-attr]
         seconds |= result.seconds
 
-        # ---- 3. value function
+        # ---- 3. value function, where it can be beside what follows
         began = time.perf_counter()
-        generator = torch_generator(self.settings.seed, Stream.VALUE_FIT, self.iteration)
-        value_metrics = self._fit_values(data, generator) if data is not None else {}
-        seconds["value_fit"] = time.perf_counter() - began
+        value_metrics = self._fit_values(data) if data is not None else {}
+        seconds["value_fit"] = waited + time.perf_counter() - began
 
         # ---- 4. normalizers and records
         self.normalizer.merge(*rollout.statistics())
@@ -192,10 +203,44 @@ class TRPO(pl.LightningModule):
         }
         if self.stuck or is_over(self.settings, self.iteration, self.env_steps):
             self.trainer.should_stop = True
+        if self.trainer.should_stop or self.at_barrier():
+            self.row["time/value_fit"] += self._finish_fit()
 
-    def _fit_values(self, data: ValueData, generator: torch.Generator) -> dict[str, float]:
-        loss = self.value_function.fit(data.observations, data.targets, generator)
-        return {"value/loss": loss, "value/explained_variance": explained_variance(data.values, data.targets)}
+    @property
+    def fits_beside(self) -> bool:
+        """Whether the value function is fitted beside the next rollout, which does not need it.
+
+        Where `rows_may_wait`, with a core to spare, for a fit that takes but one.
+        """
+        return self.rows_may_wait and self.scheme.threads > 1 and self.value_function.fits_on_one_thread
+
+    def _fit_values(self, data: ValueData) -> dict[str, Any]:
+        generator = torch_generator(self.settings.seed, Stream.VALUE_FIT, self.iteration)
+        task = partial(self.value_function.fit, data.observations, data.targets, generator)
+        explained = {"value/explained_variance": explained_variance(data.values, data.targets)}
+        if not self.fits_beside:
+            return {"value/loss": task(), **explained}
+        self._fit = Beside(task)
+        return {"value/loss": None, **explained}
+
+    def _finish_fit(self) -> float:
+        """Seconds that the fit was waited for, 0 where none goes on."""
+        began = time.perf_counter()
+        if self._fit is not None:
+            fit, self._fit = self._fit, None
+            self.row["value/loss"] = fit.wait()
+        return time.perf_counter() - began
+
+    def complete(self) -> float:
+        """Finish the value function's fit, if one goes on, and hand out its row; returns the seconds of waiting.
+
+        Done before barriers, further updates and the end; who reads the value function elsewhere calls it first.
+        """
+        if self._fit is None:
+            return 0.0
+        seconds = self._finish_fit()
+        self._hand_out()
+        return seconds
 
     def _count_rejection(self, rollout: Rollout, batch: AnyBatch, result: RuleResult) -> None:
         """Count the iteration's rejection, if it is one; keep the one that stops the run, for its capsule."""
@@ -208,13 +253,18 @@ class TRPO(pl.LightningModule):
             self.last_rejection = Rejection(rollout, batch, result)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Close the row, after callbacks have added theirs, and hand it to the loggers and to `callback_metrics`."""
+        """Close the row, after callbacks have added theirs."""
         self.row["env/restarts"] = self.restarts
         now = time.perf_counter()
         total, self._row_began = now - self._row_began, now
         known = ("collect", "advantages", "gradient", "cg", "line_search", "value_fit", "evaluation")
         self.row["time/overhead"] = total - sum(self.row.get(f"time/{name}", 0.0) for name in known)
         self.row["time/steps_per_second"] /= total
+        if self._fit is None:
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Give the row to the loggers and to `callback_metrics`."""
         numbers = {
             name: value
             for name, value in self.row.items()
@@ -229,8 +279,18 @@ class TRPO(pl.LightningModule):
         self.trainer.progress_bar_metrics.update(bar)
 
     def on_train_end(self) -> None:
-        """Close the environments."""
+        """Close the environments. Raises `StuckError` where rejections ended training, with a capsule of the last."""
+        self.complete()
         self.scheme.close()
+        if self.stuck:
+            from trpo_lightning.training.capsule import leave_capsule  # which builds on this module
+
+            raise StuckError(leave_capsule(self, Path(self.trainer.default_root_dir)))
+
+    def state_dict(self, *arguments: Any, **keywords: Any) -> Any:
+        """As of any module, after a value fit that goes on."""
+        self.complete()
+        return super().state_dict(*arguments, **keywords)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse Lightning's own checkpoints: they lack normalizers' timing, environments and random streams."""

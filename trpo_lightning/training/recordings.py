@@ -5,6 +5,9 @@
 
 from pathlib import Path
 
+HEADER = 7
+"""Bytes at the beginning of the client's files."""
+
 
 class Recording:
     """A folder that the W&B client wrote for one process: `run-*` online, `offline-run-*` offline."""
@@ -24,9 +27,14 @@ class Recording:
             return None
         return int(self._note.read_text(encoding="utf-8") or 0)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether its process was killed before the client wrote anything: `wandb sync` gives up all at such a file."""
+        return all(file.stat().st_size <= HEADER for file in self.folder.glob("*.wandb"))
+
     def supersede(self) -> None:
-        """Have `wandb sync` pass over it, as if it was sent: another recording has its rows."""
-        if self.iterations_before is not None:
+        """Have `wandb sync` pass over it, as if it was sent: another recording has its rows, or it has none."""
+        if self.iterations_before is not None or self.is_empty:
             for file in self.folder.glob("*.wandb"):
                 file.with_suffix(".wandb.synced").touch()
 

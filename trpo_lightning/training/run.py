@@ -1,14 +1,11 @@
 """One run in one directory: files, W&B, signals, barriers and the way back from them."""
 
-import fcntl
-import json
-import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,19 +13,22 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers import Logger
 
-from trpo_lightning.errors import BusyError, StuckError, UserError
+from trpo_lightning.errors import StuckError, UserError
+from trpo_lightning.rollouts.deadline import EnvironmentFailure, before_hard_exit
 from trpo_lightning.settings import BUDGET, RunSettings, depends_on_budget, get, is_over
-from trpo_lightning.training.capsule import capsule_path, write_capsule
-from trpo_lightning.training.checkpoint import BarrierCallback, barrier_files, read, restore
+from trpo_lightning.stopping import StopRequest
+from trpo_lightning.training.capsule import leave_capsule
+from trpo_lightning.training.checkpoint import BarrierCallback, barrier_files, read_barrier, restore
 from trpo_lightning.training.console import ConsoleCallback
 from trpo_lightning.training.evaluation import EvaluationCallback
 from trpo_lightning.training.export import export
-from trpo_lightning.training.files import write_atomically
+from trpo_lightning.training.files import writing
 from trpo_lightning.training.metrics_file import MetricsFile, read_rows
 from trpo_lightning.training.module import TRPO
 from trpo_lightning.training.noise import quiet_lightning
-from trpo_lightning.training.provenance import provenance
-from trpo_lightning.training.tracking import RunTracker, start_tracking
+from trpo_lightning.training.run_lock import locked
+from trpo_lightning.training.run_records import append_provenance, reached, read_status, recorded_run_id, write_status
+from trpo_lightning.training.tracking import RunTracker, check_server, first_line, resolve_mode, start_tracking
 
 
 @dataclass(frozen=True)
@@ -51,30 +51,32 @@ def train_run(
     resume: bool = False,
     quiet: bool = False,
     check_settings: Callable[[RunSettings], None] | None = None,
+    stop: StopRequest | None = None,
 ) -> RunOutcome:
     """Train until `total_env_steps` or `total_iterations`, SIGTERM or Ctrl-C, and leave everything in `run_dir`.
 
     `resume` continues from the newest good barrier, or from the beginning if there is none yet. Raises `UserError` if
     the directory holds a run already (without `resume`), or if another process is at it; `StuckError` after
     `rule.max_rejections` rejected updates in a row, with a capsule of the last left in `run_dir`. `check_settings` may
-    raise on the settings that W&B's config gives back.
+    raise on the settings that W&B's config gives back. `stop` is a request that may have come already.
     """
     quiet_lightning()
-    with _locked(run_dir):
+    with nullcontext(stop) if stop else StopRequest() as stop, locked(run_dir):
         if not resume and (run_dir / "metrics.csv").exists():
             raise UserError(
                 f"{run_dir} holds a run already: continue it with --resume {run_dir}, or choose another name="
             )
-        if resume and _reached(run_dir, settings):
-            status = _status(run_dir)
+        if resume and reached(run_dir, settings):
+            status = read_status(run_dir)
+            _send_the_rest(settings, run_dir, status)
             return RunOutcome(run_dir, "finished", status["iteration"], status["env_steps"])
-        state = _newest_barrier(run_dir) if resume else None
-        _check_budget(settings, state)
         rows = read_rows(run_dir / "metrics.csv")
+        state = _newest_barrier(run_dir, settings, rows) if resume else None
+        _check_budget(settings, state)
         tracker, settings = start_tracking(
             settings,
             run_dir,
-            run_id=state["wandb_run_id"] if state else _recorded_run_id(run_dir),
+            run_id=state["wandb_run_id"] if state else recorded_run_id(run_dir),
             name=f"{settings.env.id} {settings.name} seed {settings.seed}",
             job_type="train",
             tags=[_git_tag()],
@@ -86,15 +88,14 @@ def train_run(
         try:
             if check_settings is not None:
                 check_settings(settings)
-            outcome = _fit(settings, run_dir, state, tracker, write_config, quiet)
+            with before_hard_exit(partial(write_status, run_dir, "failed")):
+                outcome = _fit(settings, run_dir, state, tracker, write_config, quiet, stop)
             if outcome.state == "interrupted" and tracker is not None and tracker.is_stopped():
                 outcome = replace(outcome, stopped_by_sweep=True)
             return outcome
-        except KeyboardInterrupt:
-            _write_status(run_dir, "interrupted")
-            raise
-        except BaseException:
-            _write_status(run_dir, "failed")
+        except BaseException as error:
+            with suppress(UserError):  # where the disk is full, `error` says so
+                write_status(run_dir, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
             raise
         finally:
             if tracker is not None:
@@ -104,6 +105,32 @@ def train_run(
                 tracker.finish(code, preempting=code == 128 + signal.SIGTERM and not unwanted)
 
 
+def _send_the_rest(settings: RunSettings, run_dir: Path, status: dict[str, Any]) -> None:
+    """Of a finished run, what W&B lacks: the server was away at its end."""
+    run_id = status.get("wandb_run_id")
+    if run_id is None or resolve_mode(settings.tracking.wandb) != "online":
+        return
+    try:
+        check_server()
+    except Exception as error:
+        print(f"warning: W&B is out of reach ({first_line(error)}): what it lacks of {run_dir} waits")
+        return
+    tracker, _ = start_tracking(
+        settings,
+        run_dir,
+        run_id=run_id,
+        name=f"{settings.env.id} {settings.name} seed {settings.seed}",
+        job_type="train",
+        tags=[_git_tag()],
+        rows=read_rows(run_dir / "metrics.csv"),
+        keep_iterations=status["iteration"],
+        resume=True,
+    )
+    if tracker is not None:
+        tracker.log_policies({which: run_dir / "checkpoints" / f"{which}.pt" for which in ("best", "last")}, {})
+        tracker.finish(0)
+
+
 def _fit(
     settings: RunSettings,
     run_dir: Path,
@@ -111,33 +138,42 @@ def _fit(
     tracker: RunTracker | None,
     write_config: Callable[[RunSettings, Path], None],
     quiet: bool,
+    stop: StopRequest,
 ) -> RunOutcome:
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     module = TRPO(settings=settings)
+    module.rows_may_wait = True
     if state is not None:
-        restore(module, state)
+        try:
+            restore(module, state)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise UserError(f"{run_dir}: its barrier does not fit this version: {error!r}") from error
     run_id = tracker.run.id if tracker else None
+    write_status(run_dir, "running", module, wandb_run_id=run_id)  # first: `finished` is not true of a larger budget
     write_config(settings, run_dir / "config.yaml")
-    _append_provenance(run_dir, module, run_id, state)
-    _write_status(run_dir, "running", module, wandb_run_id=run_id)
+    append_provenance(run_dir, module, run_id, state)
     checkpoints = run_dir / "checkpoints"
-    stopper = _StopOnSignal()
+    with writing(checkpoints):
+        checkpoints.mkdir(exist_ok=True)
     callbacks = [
         EvaluationCallback(checkpoints / "best.pt"),
         BarrierCallback(checkpoints, wandb_run_id=run_id),
-        stopper,
+        _StopBetweenIterations(stop),
     ]
     if not quiet:
         callbacks.append(ConsoleCallback(f"{settings.env.id} {settings.name} seed {settings.seed}"))
     with closing(MetricsFile(run_dir / "metrics.csv", keep_iterations=module.iteration)) as metrics:
         trainer = _trainer(settings, run_dir, [metrics, *([tracker] if tracker else [])], callbacks)
-        if not (module.stuck or is_over(settings, module.iteration, module.env_steps)):
-            trainer.fit(module)
-    interrupted = stopper.signal_number != 0 and not is_over(settings, module.iteration, module.env_steps)
+        stuck = StuckError(leave_capsule(module, run_dir)) if module.stuck else None
+        if not (stop.signal_number or stuck or is_over(settings, module.iteration, module.env_steps)):
+            stuck = _iterate(trainer, module, stop)
+    interrupted = stop.signal_number != 0 and not is_over(settings, module.iteration, module.env_steps)
     export(module, checkpoints / "last.pt")
-    if module.stuck:
-        _write_status(run_dir, "failed", module, wandb_run_id=run_id)
-        raise StuckError(_leave_capsule(module, run_dir))
+    if stuck:
+        write_status(run_dir, "failed", module, wandb_run_id=run_id)
+        raise StuckError(
+            f"{run_dir}: {stuck}, or go on from the last barrier with train --resume {run_dir} rule.max_rejections=N"
+        ) from stuck
     if tracker and not interrupted:
         files = {"best": checkpoints / "best.pt", "last": checkpoints / "last.pt"}
         tracker.log_policies(files, {"env_steps": module.env_steps, "evaluation/return_mean": module.best_evaluation})
@@ -146,26 +182,10 @@ def _fit(
         "interrupted" if interrupted else "finished",
         module.iteration,
         module.env_steps,
-        stopper.signal_number if interrupted else 0,
+        stop.signal_number if interrupted else 0,
     )
-    _write_status(run_dir, outcome.state, module, wandb_run_id=run_id)
+    write_status(run_dir, outcome.state, module, wandb_run_id=run_id)
     return outcome
-
-
-def _leave_capsule(module: TRPO, run_dir: Path) -> str:
-    """Write the capsule of the rejection that stopped the run, unless an earlier process has; says what to do."""
-    path = capsule_path(run_dir, module.iteration)
-    said = f"{run_dir}: the last {module.rejected_in_a_row} updates were rejected"
-    if module.last_rejection is not None:
-        said += f" ({module.last_rejection.result.rejection_reason})"
-        try:
-            write_capsule(module, path)
-        except OSError as error:
-            return f"{said}, and {path} cannot be written: {error.strerror}"
-    return (
-        f"{said}: see why with python -m trpo_lightning replay {path}, or go on from the last barrier with "
-        f"train --resume {run_dir} rule.max_rejections=N"
-    )
 
 
 def _trainer(settings: RunSettings, run_dir: Path, loggers: list[Logger], callbacks: list[pl.Callback]) -> pl.Trainer:
@@ -185,53 +205,51 @@ def _trainer(settings: RunSettings, run_dir: Path, loggers: list[Logger], callba
         raise UserError(f"device={settings.device} is not to be had here: {error}") from error
 
 
-class _StopOnSignal(pl.Callback):
-    """SIGTERM and Ctrl-C end the run after the iteration they arrive in; a second Ctrl-C ends it at once."""
+class _StopBetweenIterations(pl.Callback):
+    """Ends the run after the iteration in which it is asked to stop."""
 
-    signal_number = 0
+    def __init__(self, stop: StopRequest) -> None:
+        self.stop = stop
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the place of Lightning's handlers, which would leave in the middle of an iteration."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._handle)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.signal_number and number == signal.SIGINT:
-            signal.default_int_handler(number, frame)
-        self.signal_number = self.signal_number or number
+        self.stop.listen_again()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop between two iterations."""
-        if self.signal_number:
+        if self.stop.signal_number:
             trainer.should_stop = True
 
 
-@contextmanager
-def _locked(run_dir: Path) -> Iterator[None]:
-    """Hold the run directory for this process; the lock goes with the process, however it ends."""
+def _iterate(trainer: pl.Trainer, module: TRPO, stop: StopRequest) -> StuckError | None:
+    """Train until the budget is used up or `stop` asks for the end, or until nothing is learned any more: the error."""
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        file = open(run_dir / ".lock", "a", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{run_dir}: cannot be written: {error.strerror}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BusyError(f"{run_dir}: another process is at this run") from error
-        yield
+        trainer.fit(module)
+    except StuckError as stuck:
+        return stuck
+    except SystemExit as left:  # what Lightning makes of a second Ctrl-C, and of a SIGTERM that finds its own handler
+        if isinstance(left.__context__, KeyboardInterrupt):
+            raise left.__context__ from None
+        if not stop.signal_number:
+            raise
+    except EnvironmentFailure:  # a signal to all processes of a job ends those of the environments, too
+        if not stop.signal_number:
+            raise
 
 
-def _newest_barrier(run_dir: Path) -> dict[str, Any] | None:
-    """The newest barrier that can be read; says which ones cannot. None if there is none to read at all."""
-    files = barrier_files(run_dir / "checkpoints")
+def _newest_barrier(run_dir: Path, settings: RunSettings, rows: list[dict[str, str]]) -> dict[str, Any] | None:
+    """The newest barrier that fits; says what is wrong with those that do not. None if there is no file at all."""
+    files, last = barrier_files(run_dir / "checkpoints"), None
     for path in files:
         try:
-            return read(path)
+            return read_barrier(path, settings, len(rows))
         except UserError as error:
             print(f"warning: {error}; trying the one before")
+            last = error
     if files:
-        raise UserError(f"{run_dir}: none of its {len(files)} barrier files can be read")
+        raise UserError(
+            f"{run_dir}: none of its {len(files)} barrier files can be read: start over in another directory ({last})"
+        )
     print(f"{run_dir} has no barrier yet: starting from the beginning")
     return None
 
@@ -247,41 +265,6 @@ def _check_budget(settings: RunSettings, state: dict[str, Any] | None) -> None:
                 f"{key}={after}: rule.final_delta is approached over the {before} that the run began with: "
                 "start a new one with another name="
             )
-
-
-def _append_provenance(run_dir: Path, module: TRPO, run_id: str | None, state: dict[str, Any] | None) -> None:
-    path = run_dir / "provenance.json"
-    earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    record = provenance(
-        backend=module.spec.backend,
-        threads=module.scheme.threads,
-        barrier_interval=module.barrier_interval,
-        resumed_from_iteration=state["iteration"] if state else None,
-        wandb_run_id=run_id,
-    )
-    write_atomically(path, json.dumps([*earlier, record], indent=2).encode() + b"\n")
-
-
-def _write_status(run_dir: Path, state: str, module: TRPO | None = None, **facts: Any) -> None:
-    before = _status(run_dir)
-    now = {"iteration": module.iteration, "env_steps": module.env_steps} if module else {}
-    record = {**before, "state": state, "pid": os.getpid(), **now, **facts}
-    write_atomically(run_dir / "status.json", json.dumps(record, indent=2).encode() + b"\n")
-
-
-def _status(run_dir: Path) -> dict[str, Any]:
-    path = run_dir / "status.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def _reached(run_dir: Path, settings: RunSettings) -> bool:
-    status = _status(run_dir)
-    done = is_over(settings, status.get("iteration", 0), status.get("env_steps", 0))
-    return status.get("state") == "finished" and done
-
-
-def _recorded_run_id(run_dir: Path) -> str | None:
-    return _status(run_dir).get("wandb_run_id") or os.environ.get("WANDB_RUN_ID")
 
 
 def _git_tag() -> str:

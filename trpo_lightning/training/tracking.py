@@ -10,8 +10,12 @@ import copy
 import netrc
 import os
 import socket
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -32,7 +36,8 @@ FINISH_TIMEOUT = 60
 class RunTracker(WandbLogger):
     """Lightning's W&B logger over a run of ours: whole rows, `env_steps` as x axis, each iteration once.
 
-    W&B has the iterations up to `sent_iterations` already.
+    W&B has the iterations up to `sent_iterations` already. A thread of its own calls the client, whose process may take
+    its time, or never answer.
     """
 
     accepts_text = True
@@ -41,6 +46,9 @@ class RunTracker(WandbLogger):
         super().__init__(experiment=run)
         self.run, self.run_dir = run, run_dir
         self._sent, self._warned = sent_iterations, False
+        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._worker = threading.Thread(target=self._work, name="W&B", daemon=True)
+        self._worker.start()
         run.define_metric("env_steps")
         run.define_metric("*", step_metric="env_steps")
 
@@ -49,17 +57,28 @@ class RunTracker(WandbLogger):
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Hand over one row, without its empty values; it is sent in the background."""
-        if metrics["iteration"] <= self._sent:
-            return
+        if metrics["iteration"] > self._sent:
+            row = {name: value for name, value in metrics.items() if value is not None and value == value}
+            self._tasks.put(partial(self.send, row))
+
+    def send(self, row: dict[str, Any]) -> None:
+        """Have the client take one row now."""
         try:
-            self.run.log({name: value for name, value in metrics.items() if value is not None and value == value})
+            self.run.log(row)
         except Exception as error:  # whatever is wrong with W&B must not end training; the row is in metrics.csv
             if not self._warned:
                 print(f"warning: W&B does not take metrics any more ({first_line(error)}); metrics.csv has them all")
                 self._warned = True
 
+    def _work(self) -> None:
+        for task in iter(self._tasks.get, None):
+            task()
+
     def log_policies(self, files: dict[str, Path], metadata: dict[str, Any]) -> None:
-        """Upload exported policies as versions of one artifact, with an alias for each file that is there."""
+        """Have exported policies uploaded as versions of one artifact, with an alias for each file that is there."""
+        self._tasks.put(partial(self._log_policies, files, metadata))
+
+    def _log_policies(self, files: dict[str, Path], metadata: dict[str, Any]) -> None:
         import wandb
 
         try:
@@ -85,7 +104,16 @@ class RunTracker(WandbLogger):
             return False
 
     def finish(self, exit_code: int, *, preempting: bool = False) -> None:
-        """End the run in W&B; `preempting` asks a sweep to queue it again."""
+        """End the run in W&B, within `2 * FINISH_TIMEOUT`; `preempting` asks a sweep to queue it again."""
+        self._tasks.put(partial(self._finish, exit_code, preempting))
+        self._tasks.put(None)
+        self._worker.join(2 * FINISH_TIMEOUT)
+        if self._worker.is_alive():
+            _kill_client()
+            self._worker.join(FINISH_TIMEOUT)
+            _forget_client()
+
+    def _finish(self, exit_code: int, preempting: bool) -> None:
         try:
             if preempting:
                 self.run.mark_preempting()
@@ -95,6 +123,22 @@ class RunTracker(WandbLogger):
                 f"warning: W&B does not have all of this run ({first_line(error)}); "
                 f"later: python -m trpo_lightning train --resume {self.run_dir}"
             )
+
+
+def _kill_client() -> None:
+    """Kill the client's process: what waits for its answer fails."""
+    import wandb
+
+    with suppress(Exception):  # there is no public way
+        wandb.setup()._connection._proc._process.kill()  # pyright: ignore
+
+
+def _forget_client() -> None:
+    """Have the client not talk to its process when Python exits."""
+    import wandb
+
+    with suppress(Exception):
+        wandb.teardown()
 
 
 def resolve_mode(mode: str) -> str:
@@ -161,7 +205,13 @@ def start_tracking(
     except UserError:
         run.finish(exit_code=2)
         raise
-    return _track(run, run_dir, before, list(rows), keep_iterations), settings
+    try:
+        return _track(run, run_dir, before, list(rows), keep_iterations), settings
+    except OSError as error:  # its folder cannot be written: what it would record is lost anyway
+        print(f"warning: no W&B records of this run ({first_line(error)}); {run_dir} has its own")
+        with suppress(Exception):
+            run.finish(exit_code=1)
+        return None, settings
 
 
 def _track(run: Any, run_dir: Path, before: set[Path], rows: list[Mapping[str, str]], keep: int) -> RunTracker:
@@ -173,9 +223,9 @@ def _track(run: Any, run_dir: Path, before: set[Path], rows: list[Mapping[str, s
         Recording(Path(run.dir).parent).begin(sent)
     tracker = RunTracker(run, run_dir, sent)
     for row in rows:
-        if int(row["iteration"]) <= keep:
-            tracker.log_metrics({name: _value(text) for name, text in row.items() if text})
-    for recording in earlier:
+        if sent < int(row["iteration"]) <= keep:
+            tracker.send({name: _value(text) for name, text in row.items() if text})
+    for recording in [*earlier, *(other for other in map(Recording, before) if other.is_empty)]:
         recording.supersede()
     return tracker
 

@@ -8,12 +8,9 @@ from torch import Tensor
 
 from trpo_lightning.policies.networks import assign_parameter_vector, parameter_vector
 from trpo_lightning.settings import ValueSettings
-from trpo_lightning.threads import torch_threads
+from trpo_lightning.threads import threads_for, torch_threads
 from trpo_lightning.values.gradients import loss_gradient
 from trpo_lightning.values.value_function import NeuralValueFunction
-
-ONE_THREAD = 10_000_000
-"""Products of minibatch rows and parameters up to which a second thread costs more than it does (measured)."""
 
 
 class NetworkValueFunction(NeuralValueFunction):
@@ -40,6 +37,12 @@ class NetworkValueFunction(NeuralValueFunction):
                 self._optimizer.load_state_dict(self._loaded)
         return self._optimizer
 
+    @property
+    def fits_on_one_thread(self) -> bool:
+        """Small minibatches are."""
+        size = sum(parameter.numel() for parameter in self.network.parameters())
+        return threads_for(self.settings.minibatch_size, size) == 1
+
     def fit(self, observations: Tensor, targets: Tensor, generator: torch.Generator) -> float:
         """Regress V on targets `[B]`; `generator` shuffles. Returns the mean squared error during the last epoch.
 
@@ -52,8 +55,7 @@ class NetworkValueFunction(NeuralValueFunction):
         values = targets if self.settings.clip is None else self.predict(observations)
         theta, before = self.optimizer.param_groups[0]["params"][0], copy.deepcopy(self.optimizer_state())
         theta.copy_(parameter_vector(self.network))
-        small = self.settings.minibatch_size * len(theta) <= ONE_THREAD
-        with torch_threads(1 if small else torch.get_num_threads()):
+        with torch_threads(threads_for(self.settings.minibatch_size, len(theta))):
             loss = self._descend(theta, observations, targets, values, generator)
         if not torch.isfinite(theta).all():
             self.load_optimizer_state(before)

@@ -21,6 +21,11 @@ class ValueFunction(nn.Module):
         super().__init__()
         self.settings = settings
 
+    @property
+    def fits_on_one_thread(self) -> bool:
+        """Whether a fit is too small for a second core, and long enough to be beside something else."""
+        return False
+
     def predict(self, observations: Tensor, chunk: int = 65536) -> Tensor:
         """V of observations `[B, *O]`, `[B]`, at most `chunk` rows at once; without a gradient."""
         raise NotImplementedError(f"{type(self).__name__} has no predict")

@@ -1,0 +1,20 @@
+"""What may change when a run is continued."""
+
+from typing import Any
+
+from trpo_lightning.settings.budget import BUDGET, depends_on_budget
+from trpo_lightning.settings.keys import get, keys
+from trpo_lightning.settings.run import RunSettings
+
+RESUMABLE = (*BUDGET, "tracking.", "rule.max_rejections")
+"""Keys that may change when a run is continued: they do not change what has been computed (but see `changed_keys`)."""
+
+
+def changed_keys(before: RunSettings, after: RunSettings) -> list[str]:
+    """Keys whose values differ and that a continued run must not change: the budget, too, where settings follow it."""
+    free = tuple(key for key in RESUMABLE if key not in BUDGET or not depends_on_budget(before))
+    return [key for key in keys() if not _same(get(before, key), get(after, key)) and not key.startswith(free)]
+
+
+def _same(a: Any, b: Any) -> bool:
+    return a == b or repr(a) == repr(b)  # a NaN among env.kwargs is no change

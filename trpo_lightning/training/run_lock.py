@@ -1,0 +1,61 @@
+"""One process at a time in a run directory."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from trpo_lightning.errors import BusyError, DiskError
+
+ATTEMPTS = 5
+PAUSE = 0.1
+"""Seconds between them: who only asks whether a run is locked holds the lock for a moment."""
+
+_held: set[IO[str]] = set()
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Hold the run directory for this process; the lock goes with the process, however it ends.
+
+    Removes what a killed process did not finish to write. Raises `BusyError` if another process is at the run.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        file = open(run_dir / ".lock", "a", encoding="utf-8")
+    except OSError as error:
+        raise DiskError(f"{run_dir}: cannot be written: {error.strerror}") from error
+    with file:
+        _lock(file, run_dir)
+        _held.add(file)
+        try:
+            for folder in (run_dir, run_dir / "checkpoints"):
+                for unfinished in folder.glob(".*.tmp"):
+                    with suppress(OSError):
+                        unfinished.unlink()
+            yield
+        finally:
+            _held.discard(file)
+
+
+def _lock(file: IO[str], run_dir: Path) -> None:
+    for attempt in range(ATTEMPTS):
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if attempt == ATTEMPTS - 1:
+                raise BusyError(f"{run_dir}: another process is at this run") from error
+            time.sleep(PAUSE)
+
+
+def _let_go() -> None:
+    """A process of an environment that outlives a killed run must not hold its lock."""
+    for file in _held:
+        file.close()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
