@@ -23,11 +23,14 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A finished run: its metrics, and when its first and its last row appeared on a clock of their reader."""
+    """A finished run: its metrics, and when its first row and the last but one appeared on a clock of their reader.
+
+    The last one is no measure: rows that wait for a fit appear an iteration late, the last one does not.
+    """
 
     columns: Columns
     first_row: float
-    last_row: float
+    last_but_one: float
 
     @property
     def steps(self) -> np.ndarray:
@@ -95,7 +98,7 @@ def train_together(
 
 
 def _watch(processes: list["subprocess.Popen[str]"], files: list[Path]) -> list[tuple[float, float]]:
-    """When the first and the last row of each file appeared; returns when all processes have ended."""
+    """When the first row of each file and the last but one appeared; returns when all processes have ended."""
     headers: dict[Path, int] = {}
     sizes: dict[Path, int] = {}
     times: dict[Path, list[float]] = {file: [] for file in files}
@@ -111,12 +114,12 @@ def _watch(processes: list["subprocess.Popen[str]"], files: list[Path]) -> list[
                 times[file].append(time.perf_counter())
         if running:
             time.sleep(POLL)
-    return [(seen[0], seen[-1]) if seen else (float("nan"), float("nan")) for seen in times.values()]
+    return [(seen[0], seen[max(0, len(seen) - 2)]) if seen else (float("nan"), float("nan")) for seen in times.values()]
 
 
-def _read(run_dir: Path, shortest: int, first_row: float, last_row: float) -> TrainingRun:
+def _read(run_dir: Path, shortest: int, first_row: float, last_but_one: float) -> TrainingRun:
     file = run_dir / "metrics.csv"
     rows = read_rows(file)
     if len(rows) < shortest:
         raise MeasurementError(f"a run of {len(rows)} iterations is too short: take more steps")
-    return TrainingRun(numeric_columns(rows, file), first_row, last_row)
+    return TrainingRun(numeric_columns(rows, file), first_row, last_but_one)
