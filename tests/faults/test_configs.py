@@ -321,6 +321,8 @@ def same(given: Any, found: Any) -> bool:
         return str(given).lower() in (("true", "yes", "y", "on", "1") if found else ("false", "no", "n", "off", "0"))
     if isinstance(found, int | float) and isinstance(given, str):
         return float(given.replace("_", "")) == found if not given.startswith("0") else True
+    if isinstance(found, float) and isinstance(given, int):
+        return found == float(given)  # rounded beyond 2^53
     return found == given or str(found) == str(given) or repr(found) == repr(given)
 
 
@@ -497,6 +499,19 @@ def test_the_environment_is_read_only_where_it_is_asked_for(folder):
     assert found.name == SECRET
     write_config(found, folder / "config.yaml")
     assert load_settings([], folder / "config.yaml").name == SECRET
+
+
+@pytest.mark.parametrize("group", ["env=", "env=null", "env=[]", "env=1", "env=x"])
+def test_a_group_given_as_a_value_does_not_drop_its_keys(folder, group):
+    with pytest.raises(UserError, match="env is a group of keys"):
+        load_settings(["env.max_episode_steps=1", group, "env.id=A"])
+
+
+def test_a_list_over_a_mapping_is_refused_wherever_it_stands(folder):
+    (folder / "my.yaml").write_text("env: {kwargs: {a: {b: 1}}}\n")
+    for each in (["env.kwargs=[1]"], ["env.kwargs.a=[1]"], ["env.kwargs.a.b=1", "env.kwargs.a=[1]"]):
+        judged(lambda each=each: load_settings(each, folder / "my.yaml"))
+        judged(lambda each=each: load_settings(each))
 
 
 COMMANDS = [

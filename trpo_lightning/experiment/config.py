@@ -17,6 +17,9 @@ FREE_FORM = ("env.kwargs",)
 NOT_YAML = (YAMLError, OmegaConfBaseException, ValueError, LookupError, AttributeError, RecursionError)
 """What reading a text as YAML can raise: the constructors of `!!int`, `!!bool`, `!!timestamp` let Python's through."""
 
+NOT_MERGED = (OmegaConfBaseException, OverflowError, TypeError)
+"""What merging can raise: a `TypeError` where a list meets a mapping."""
+
 
 def load_settings(overrides: list[str], file: Path | None = None) -> RunSettings:
     """Defaults, then `file`, then `key=value` overrides. Raises `UserError` for anything that does not fit."""
@@ -40,7 +43,7 @@ def merge(sources: list[tuple[str, DictConfig]]) -> RunSettings:
     config: Any = OmegaConf.structured(RunSettings)
     try:
         config = OmegaConf.merge(config, OmegaConf.merge({}, *(source for _, source in sources)))
-    except (OmegaConfBaseException, OverflowError):
+    except NOT_MERGED:
         config = _merge_one_by_one(config, sources)
     try:
         return check(OmegaConf.to_object(config))  # type: ignore[arg-type]
@@ -53,7 +56,7 @@ def _merge_one_by_one(config: Any, sources: list[tuple[str, DictConfig]]) -> Any
     for name, source in sources:
         try:
             config = OmegaConf.merge(config, source)
-        except (OmegaConfBaseException, OverflowError) as error:
+        except NOT_MERGED as error:
             raise UserError(f"{name}: {_explain(error)}") from error
     return config
 
@@ -79,8 +82,10 @@ def parse_overrides(overrides: list[str]) -> DictConfig:
         if not equals or not re.fullmatch(r"[A-Za-z_][\w.\-/]*", key):
             raise UserError(f"command line: {item!r} is not key=value")
         try:
-            config = OmegaConf.merge(config, OmegaConf.from_dotlist([item]))
-        except NOT_YAML as error:
+            one = OmegaConf.from_dotlist([item])
+            _refuse_groups("command line", one)  # before the merge: a later key would cover `env=null`
+            config = OmegaConf.merge(config, one)
+        except (*NOT_YAML, *NOT_MERGED) as error:
             raise UserError(f"command line: {item!r} cannot be read: {' '.join(str(error).split())[:200]}") from error
     assert isinstance(config, DictConfig)
     return config
@@ -91,9 +96,13 @@ def from_flat(values: dict[str, Any], source: str) -> tuple[str, DictConfig]:
     config = OmegaConf.create({})
     for key, value in values.items():
         try:
-            OmegaConf.update(config, key, value, merge=True)
-        except OmegaConfBaseException as error:
+            one = OmegaConf.create({})
+            OmegaConf.update(one, key, value)
+            _refuse_groups(source, one)
+            config = OmegaConf.merge(config, one)
+        except NOT_MERGED as error:
             raise UserError(f"{source}: {key}: {_explain(error)}") from error
+    assert isinstance(config, DictConfig)
     return source, config
 
 
@@ -121,14 +130,18 @@ def recorded_settings(run_dir: Path) -> RunSettings:
     return merge([(str(file), read_yaml(file))])
 
 
-def _refuse_unknown(source: str, config: DictConfig) -> None:
-    valid = keys()
-    groups = {key.partition(".")[0] for key in valid if "." in key}
+def _refuse_groups(source: str, config: DictConfig) -> None:
+    groups = {key.partition(".")[0] for key in keys() if "." in key}
     for key, value in _leaves(config):
-        known = key in valid or any(key.startswith(f"{free}.") for free in FREE_FORM)
         if key in groups:
             raise UserError(f"{source}: {key} is a group of keys, not a value: write {key}.KEY={value}")
-        if not known:
+
+
+def _refuse_unknown(source: str, config: DictConfig) -> None:
+    _refuse_groups(source, config)
+    valid = keys()
+    for key, _ in _leaves(config):
+        if key not in valid and not any(key.startswith(f"{free}.") for free in FREE_FORM):
             raise UserError(f"{source}: unknown key {key}{nearest(key, list(valid))}")
 
 
