@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from trpo_lightning.experiment.config import load_settings, write_config
@@ -18,6 +19,12 @@ SMALL = """env.id=CartPole-v1 env.backend=gymnasium env.num_envs=2 env.max_episo
     rollout.steps_per_iteration=32 policy.hidden_sizes=[4] value.hidden_sizes=[4] value.epochs=1 checkpoint.every=2
     evaluation.every=0 tracking.wandb=disabled threads=1 total_iterations=4""".split()
 TESTS = Path(__file__).parents[1]
+
+
+def selected(*cases: Any, rest: list[Any]) -> list[Any]:
+    """Cases for every test run, and the rest for `make test-faults`."""
+    marked = [pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.faults) for case in rest]
+    return [*cases, *marked]
 
 
 def train(run_dir: Path, *overrides: str, resume: bool = False) -> RunOutcome:

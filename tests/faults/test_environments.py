@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from small_runs import selected
 
 from trpo_lightning.training import checkpoint
 from trpo_lightning.training.metrics_file import read_rows
@@ -100,10 +101,15 @@ RESULTS = {
 
 @pytest.mark.parametrize(
     ("fault", "asynchronous"),
-    [
-        *((fault, "false") for fault in RESULTS),
-        *((fault, "true") for fault in ("raise", "unpicklable", "leave", "none")),
-    ],
+    selected(
+        ("raise", "false"),
+        ("unpicklable", "true"),
+        ("none", "false"),
+        rest=[
+            *((fault, "false") for fault in RESULTS if fault not in ("raise", "none")),
+            *((fault, "true") for fault in ("raise", "leave", "none")),
+        ],
+    ),
 )
 def test_a_fault_ends_the_run_in_one_line_that_names_it(run, fault, asynchronous):
     assert run.new(fault, f"env.asynchronous={asynchronous}") == 2
@@ -115,12 +121,14 @@ def test_a_fault_ends_the_run_in_one_line_that_names_it(run, fault, asynchronous
 
 @pytest.mark.parametrize(
     ("fault", "at", "what"),
-    [
+    selected(
         ("raise", 0, r"environment 1 \(seed \d+\) in the reset of episode 1: RuntimeError.*"),
-        ("none", 0, r"environment 1 \(seed \d+\) in the reset of episode 1: its observation is None.*"),
-        ("nothing", 0, r"environment 1 \(seed \d+\) in the reset of episode 1: reset returned None, not .*"),
-        ("triple", 5, PLACE + r": step returned a tuple of 3, not \(observation, reward, .*"),
-    ],
+        rest=[
+            ("none", 0, r"environment 1 \(seed \d+\) in the reset of episode 1: its observation is None.*"),
+            ("nothing", 0, r"environment 1 \(seed \d+\) in the reset of episode 1: reset returned None, not .*"),
+            ("triple", 5, PLACE + r": step returned a tuple of 3, not \(observation, reward, .*"),
+        ],
+    ),
 )
 def test_so_do_results_of_another_form_and_faults_in_reset(run, fault, at, what):
     assert run.new(fault, "env.max_episode_steps=null", at=at) == 2
@@ -129,21 +137,23 @@ def test_so_do_results_of_another_form_and_faults_in_reset(run, fault, at, what)
 
 @pytest.mark.parametrize(
     ("fault", "variant", "how"),
-    [
+    selected(
         ("hang", ["env.asynchronous=false"], "no answer within env.timeout=1 seconds"),
-        ("hang", ["env.asynchronous=true"], "no answer within env.timeout=1 seconds"),
-        ("hang_in_c", ["env.asynchronous=true"], "no answer within env.timeout=1 seconds"),
-        ("hang_in_released_c", ["env.asynchronous=false"], "no answer within env.timeout=1 seconds"),
-        ("die", ["env.asynchronous=true", "env.timeout=50"], "its process ended with exit code 7"),
         ("killed", ["env.asynchronous=true", "env.timeout=50"], "its process was killed by signal 9"),
-    ],
+        rest=[
+            ("hang", ["env.asynchronous=true"], "no answer within env.timeout=1 seconds"),
+            ("hang_in_c", ["env.asynchronous=true"], "no answer within env.timeout=1 seconds"),
+            ("hang_in_released_c", ["env.asynchronous=false"], "no answer within env.timeout=1 seconds"),
+            ("die", ["env.asynchronous=true", "env.timeout=50"], "its process ended with exit code 7"),
+        ],
+    ),
     ids=lambda value: None if isinstance(value, list) else value.split()[-1],
 )
 def test_no_run_hangs(run, fault, variant, how):
     assert run.new(fault, "env.timeout=1", *variant) == 2
     place, _, what = run.the_line().partition(": ")
     assert re.fullmatch(PLACE, place) and what == how
-    assert run.state() == "failed" and run.seconds < 12
+    assert run.state() == "failed" and run.seconds < 45
 
 
 def test_nor_does_one_of_envpool_whose_simulator_never_returns(run):
@@ -151,24 +161,26 @@ def test_nor_does_one_of_envpool_whose_simulator_never_returns(run):
     assert run("--run-dir", str(run.folder), *BASE, *pool) == 2
     place = "env.id=Hopper-v5: one of 3 environments of EnvPool (which does not say which)"
     assert run.err == f"error: {place}: no answer within env.timeout=1 seconds\n"
-    assert run.state() == "failed" and run.seconds < 12
+    assert run.state() == "failed" and run.seconds < 45
 
 
 @pytest.mark.parametrize(
     ("how", "reason"),
-    [
+    selected(
         ("raise", "could not be built: RuntimeError: the simulator broke [in two lines]"),
-        ("leave", "could not be built: SystemExit: bye"),
-        ("killed", "could not be built: its process was killed by signal 9"),
-        ("hang", "while it is built: no answer within env.timeout=1 seconds"),
-    ],
+        rest=[
+            ("leave", "could not be built: SystemExit: bye"),
+            ("killed", "could not be built: its process was killed by signal 9"),
+            ("hang", "while it is built: no answer within env.timeout=1 seconds"),
+        ],
+    ),
 )
 def test_a_process_that_cannot_build_its_environment_says_why(run, how, reason):
     env = "env.id=odd_environments:built_here_only env.asynchronous=true".split()
     assert run("--run-dir", str(run.folder), *BASE, *env, f"env.kwargs.how={how}", "env.timeout=1") == 2
     (line,) = run.err.splitlines()
     assert line.startswith("error: env.id=odd_environments:built_here_only") and reason in line
-    assert run.seconds < 12
+    assert run.seconds < 45
 
 
 def test_a_hang_that_keeps_the_interpreter_from_running_ends_too(run):
@@ -186,7 +198,7 @@ def test_a_hang_that_keeps_the_interpreter_from_running_ends_too(run):
     ],
     ids=["population", "vine", "branches", "evaluation"],
 )
-@pytest.mark.parametrize("fault", ["raise", "hang"])
+@pytest.mark.parametrize("fault", selected("raise", rest=["hang"]))
 def test_all_who_step_environments_are_guarded(run, variant, place, fault):
     assert run.new(fault, timeout(fault), *variant) == 2
     assert re.fullmatch(place, run.the_line().partition(": ")[0])
@@ -207,7 +219,7 @@ def test_what_was_there_before_stays_and_the_run_goes_on_once_the_fault_is_gone(
         assert [row[name] for row in read_rows(run.folder / "metrics.csv")] == expected and len(expected) == 4
 
 
-@pytest.mark.parametrize("fault", ["info", "list", "beyond", "arrays"])
+@pytest.mark.parametrize("fault", selected("arrays", rest=["info", "list", "beyond"]))
 @pytest.mark.parametrize("asynchronous", ["false", "true"], ids=["loop", "processes"])
 def test_what_many_environments_do_is_no_fault(run, fault, asynchronous):
     assert run.new(fault, f"env.asynchronous={asynchronous}", times=100, spared=0) == 0, run.err
@@ -222,16 +234,18 @@ def test_numbers_that_are_not_finite_reject_updates_and_the_run_goes_on(run):
 
 @pytest.mark.parametrize(
     ("fault", "variant"),
-    [
+    selected(
         ("raise", []),
-        ("hang", []),
-        ("hang", ["env.asynchronous=true"]),
         ("killed", ["env.asynchronous=true"]),
-        ("raise", CEM),
-        ("raise", VINE),
-        ("raise", ["evaluation.every=1", "evaluation.episodes=2", "env.kwargs.spared=6"]),
-    ],
-    ids=["raise", "hang", "hang_process", "killed_process", "population", "vine", "evaluation"],
+        rest=[
+            ("hang", []),
+            ("hang", ["env.asynchronous=true"]),
+            ("raise", CEM),
+            ("raise", VINE),
+            ("raise", ["evaluation.every=1", "evaluation.episodes=2", "env.kwargs.spared=6"]),
+        ],
+    ),
+    ids=["raise", "killed_process", "hang", "hang_process", "population", "vine", "evaluation"],
 )
 def test_environments_are_built_anew_as_often_as_asked(run, fault, variant):
     assert run.new(fault, timeout(fault), "env.restarts=1", *variant) == 0, run.err

@@ -182,6 +182,7 @@ def test_a_finished_run_that_is_killed_while_it_gets_a_larger_budget_is_not_take
     assert_nothing_is_lost(run_dir, larger, 6)
 
 
+@pytest.mark.faults
 def test_offline_records_of_processes_that_were_killed_at_their_beginning_do_not_stop_wandb_sync(children, tmp_path):
     arguments = [*BASE, *VARIANTS["gymnasium"].split(), "total_iterations=2", "tracking.wandb=offline"]
     run = Run(children, tmp_path / "killed", arguments, seed=0)

@@ -93,7 +93,7 @@ def soak(run_dir: Path, updates: int, warm: int, *arguments: str) -> None:
 
 
 def test_a_short_run_leaks_nothing(tmp_path):
-    soak(tmp_path / "run", 300, 100, "env.backend=gymnasium")
+    soak(tmp_path / "run", 300, 110, "env.backend=gymnasium")
 
 
 @pytest.mark.faults
