@@ -40,7 +40,7 @@ test: $(VENV)/.installed lint  ## lint, types and the fast tests
 	@$(BIN)/python -m pytest -m "not slow and not faults" -n 2 --dist loadgroup
 
 test-faults: $(VENV)/.installed  ## kill, break, fill and fuzz real runs: 20 minutes
-	@$(BIN)/python -m pytest tests/faults -m "not slow" -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest tests/faults -m "not slow" -n 3 --dist loadgroup
 
 test-all: $(VENV)/.installed lint  ## all tests, with learning checks of minutes and all faults
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup

@@ -569,7 +569,6 @@ def record(run_dir: Path, rows: list[dict[str, str]], keep: int, live: range, ru
     for iteration in live:
         tracker.log_metrics({"iteration": iteration, "env_steps": 10 * iteration})
     tracker.finish(1)
-    time.sleep(max(0.0, 1.1 - time.time() % 1))  # recordings are named by the second
     return sent
 
 

@@ -3,6 +3,8 @@
 `wandb sync` appends: two offline folders of one run would give the rows of their overlap twice.
 """
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 HEADER = 7
@@ -28,6 +30,11 @@ class Recording:
         return int(self._note.read_text(encoding="utf-8") or 0)
 
     @property
+    def may_be_sent(self) -> bool:
+        """Whether W&B can have rows of it: an offline one that was killed before `begin` has none."""
+        return not self.folder.name.startswith("offline-") or self._note.is_file()
+
+    @property
     def is_empty(self) -> bool:
         """Whether its process was killed before the client wrote anything: `wandb sync` gives up all at such a file."""
         return all(file.stat().st_size <= HEADER for file in self.folder.glob("*.wandb"))
@@ -39,9 +46,15 @@ class Recording:
                 file.with_suffix(".wandb.synced").touch()
 
 
+def recordings_of(run_id: str, folders: Iterable[Path]) -> list[Recording]:
+    """Those of one run; the client numbers the later ones of a second (`-1`, `-2`)."""
+    name = re.compile(rf"(offline-)?run-\d+_\d+-{re.escape(run_id)}(-\d+)?")
+    return [Recording(folder) for folder in folders if name.fullmatch(folder.name)]
+
+
 def sent_offline(earlier: list[Recording], recorded: int) -> int:
     """Iterations that W&B has, or gets, from earlier recordings that a new offline one does not supersede."""
     waiting = [recording.iterations_before for recording in earlier if recording.iterations_before is not None]
     if waiting:
         return min(waiting)
-    return recorded if earlier else 0
+    return recorded if any(recording.may_be_sent for recording in earlier) else 0

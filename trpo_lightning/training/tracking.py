@@ -24,7 +24,7 @@ from pytorch_lightning.loggers import WandbLogger
 
 from trpo_lightning.errors import UserError, nearest
 from trpo_lightning.settings import SWEEP_CELL, RunSettings, from_dict, keys, to_dict
-from trpo_lightning.training.recordings import Recording, sent_offline
+from trpo_lightning.training.recordings import Recording, recordings_of, sent_offline
 
 CONNECT_TIMEOUT = 5
 INIT_TIMEOUT = 20
@@ -216,7 +216,7 @@ def start_tracking(
 
 def _track(run: Any, run_dir: Path, before: set[Path], rows: list[Mapping[str, str]], keep: int) -> RunTracker:
     """Send what W&B lacks of the rows that are kept; `before` are the recordings of earlier processes."""
-    earlier = [Recording(path) for path in before if path.name.endswith(f"-{run.id}")]
+    earlier = recordings_of(run.id, before)
     sent = run.starting_step
     if run.offline:
         sent = sent_offline(earlier, max((int(row["iteration"]) for row in rows), default=0))
