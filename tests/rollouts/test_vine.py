@@ -191,6 +191,33 @@ def test_waves_do_not_change_results(monkeypatch):
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(("call", "spoilt"), [(2, True), (4, True), (5, False)])
+def test_a_branch_that_acts_on_what_is_not_finite_returns_nan_and_no_other(monkeypatch, call, spoilt, value):
+    """Of 5 steps: nothing acts on the last one's observation. Clipping normalized ones must not hide infinity."""
+    calls, step = [], branches._step
+
+    def spoiling(envs, actions):
+        observations, rewards, ended = step(envs, actions)
+        calls.append(len(envs))
+        if len(calls) == call:
+            observations[7, 1] = value
+        return observations, rewards, ended
+
+    found = []
+    for replaced in (step, spoiling):
+        monkeypatch.setattr(branches, "_step", replaced)
+        scheme, policy, normalizer = scheme_for(
+            "Pendulum-v1", rollout_set_size=4, branches=3, branch_length=5, normalize=True
+        )
+        found.append(scheme.collect(policy, normalizer, 0).q_values)
+        scheme.close()
+    assert calls == [12] * 5
+    expected = found[0].copy()
+    expected[7 // 3, 7 % 3] = np.nan if spoilt else expected[7 // 3, 7 % 3]
+    np.testing.assert_array_equal(found[1], expected)
+
+
 def test_branches_leave_the_trunks_as_they_are():
     """Trunks go on between iterations as single path does, whatever their states' branches do."""
     actions = []
