@@ -26,12 +26,13 @@ class TrustRegionRule(UpdateRule):
     def update(self, policy: Policy, batch: AnyBatch, generator: torch.Generator) -> RuleResult:
         """One `trust_region_step`."""
         timer = _Timer()
-        began = time.perf_counter()
-        surrogate = build_surrogate(policy, batch, self.settings.entropy_bonus)
+        surrogate = timer.timed("gradient", build_surrogate)(policy, batch, self.settings.entropy_bonus)
         candidates = Candidates(policy, surrogate, self.settings)
-        step = self.solve(timer.timed_problem(self.problem(policy, batch, surrogate, candidates, generator)))
-        seconds = {"cg": 0.0, **timer.seconds}
-        seconds["overhead"] = time.perf_counter() - began - sum(seconds.values())
+        problem = timer.timed_problem(self.problem(policy, batch, surrogate, candidates, generator))
+        before, began = sum(timer.seconds.values()), time.perf_counter()
+        step = self.solve(problem)
+        elsewhere = time.perf_counter() - began + before - sum(timer.seconds.values())  # between products
+        seconds = {**timer.seconds, "cg": timer.seconds.get("cg", 0.0) + elsewhere}
         metrics = {"policy/entropy": mean_entropy(surrogate), "trust_region/delta": self.delta(), **step.metrics}
         if step.rejection_reason is None:
             metrics |= {"trust_region/kl": candidates.kl["mean"], "trust_region/kl_max": candidates.kl["max"]}

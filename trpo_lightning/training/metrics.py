@@ -44,7 +44,7 @@ METRICS: dict[str, str] = {
     "time/line_search": "seconds of the line search",
     "time/value_fit": "seconds of the value function's fit; beside the next rollout, of the wait for it",
     "time/evaluation": "seconds of evaluation episodes",
-    "time/overhead": "seconds of the rest: Lightning, logging, checkpoints, progress",
+    "time/overhead": "seconds of the rest: normalizers, Lightning, logging, checkpoints, progress",
     "time/steps_per_second": "env steps of this iteration over all its seconds",
 }
 
