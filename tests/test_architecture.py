@@ -16,7 +16,7 @@ OWNERS = {
     "omegaconf": ["experiment"],
     "matplotlib": ["experiment", "benchmark"],
     "plotly": ["experiment"],
-    "wandb": ["training/tracking.py", "experiment"],
+    "wandb": ["training/tracking.py", "training/wandb_client.py", "experiment"],
 }
 
 

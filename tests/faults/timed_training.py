@@ -7,10 +7,10 @@ from collections import defaultdict
 from pathlib import Path
 
 from trpo_lightning.__main__ import main
-from trpo_lightning.training import tracking
+from trpo_lightning.training import tracking, wandb_client
 from trpo_lightning.training.tracking import RunTracker
 
-tracking.FINISH_TIMEOUT = 20  # of 60
+tracking.FINISH_TIMEOUT = wandb_client.FINISH_TIMEOUT = 20  # of 60
 SECONDS: dict[str, list[float]] = defaultdict(list)
 
 

@@ -30,10 +30,11 @@ from wandb_server_fixture import (
 import trpo_lightning
 from trpo_lightning.errors import UserError
 from trpo_lightning.settings import from_keywords, to_dict
-from trpo_lightning.training import tracking
+from trpo_lightning.training import tracking, wandb_client
 from trpo_lightning.training.metrics import METRICS
 from trpo_lightning.training.recordings import Recording
-from trpo_lightning.training.tracking import RunTracker, read_back, resolve_mode, start_tracking
+from trpo_lightning.training.tracking import RunTracker, read_back, start_tracking
+from trpo_lightning.training.wandb_client import resolve_mode
 
 URL, KEY = os.environ.get("TRPO_LIGHTNING_TEST_WANDB_URL"), os.environ.get("TRPO_LIGHTNING_TEST_WANDB_KEY")
 PROJECT = f"trpo_lightning_tests_{secrets.token_hex(4)}"
@@ -423,7 +424,7 @@ def nothing_there() -> Iterator[str]:
 def test_server_that_fails_makes_the_run_offline(
     clean: pytest.MonkeyPatch, tmp_path: Path, server: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    clean.setattr(tracking, "INIT_TIMEOUT", 2)
+    clean.setattr(wandb_client, "INIT_TIMEOUT", 2)
     with server() as url:
         clean.setenv("WANDB_BASE_URL", url)
         clean.setenv("WANDB_API_KEY", "k" * 40)
@@ -529,7 +530,8 @@ def test_server_that_is_gone_at_the_end_gets_the_rest_from_a_resumed_run(
     clean: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     proxy = CuttableProxy(URL or "")
-    clean.setattr(tracking, "FINISH_TIMEOUT", 2)
+    for module in (tracking, wandb_client):
+        clean.setattr(module, "FINISH_TIMEOUT", 2)
     clean.setenv("WANDB_BASE_URL", proxy.url)
     clean.setenv("WANDB_API_KEY", KEY or "")
     clean.setenv("WANDB_RUN_ID", run_id := secrets.token_hex(4))

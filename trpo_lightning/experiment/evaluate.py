@@ -15,7 +15,7 @@ from trpo_lightning.settings import RunSettings, to_dict
 from trpo_lightning.threads import available_cores
 from trpo_lightning.training.export import TrainedPolicy, load
 from trpo_lightning.training.files import write_atomically
-from trpo_lightning.training.tracking import first_line, open_run, resolve_mode
+from trpo_lightning.training.wandb_client import first_line, open_run, resolve_mode
 
 
 def evaluate_run(run_dir: Path, which: str, episodes: int, seed: int, video: bool) -> None:

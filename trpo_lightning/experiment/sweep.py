@@ -76,7 +76,7 @@ def register(experiment: Experiment, arguments: list[str], root: Path, project: 
     """Write `sweep.yaml`, create the sweep, return the agent's command. Raises `UserError` if W&B is out of reach."""
     import wandb
 
-    from trpo_lightning.training.tracking import check_server
+    from trpo_lightning.training.wandb_client import check_server
 
     config = sweep_config(experiment, arguments, root)
     file = root / experiment.directory / "sweep.yaml"

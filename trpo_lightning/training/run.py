@@ -28,7 +28,8 @@ from trpo_lightning.training.module import TRPO
 from trpo_lightning.training.noise import quiet_lightning
 from trpo_lightning.training.run_lock import locked
 from trpo_lightning.training.run_records import append_provenance, reached, read_status, recorded_run_id, write_status
-from trpo_lightning.training.tracking import RunTracker, check_server, first_line, resolve_mode, start_tracking
+from trpo_lightning.training.tracking import RunTracker, start_tracking
+from trpo_lightning.training.wandb_client import check_server, first_line, resolve_mode
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,166 @@
+"""The commands' options: `python -m trpo_lightning COMMAND --help`."""
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+from trpo_lightning import commands
+from trpo_lightning.errors import UserError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    parser = _Parser(prog="python -m trpo_lightning", description="Trust-region policy optimization.")
+    parsers = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for add in (
+        _add_train,
+        _add_experiment,
+        _add_report,
+        _add_sweep,
+        _add_sweep_run,
+        _add_evaluate,
+        _add_replay,
+        _add_benchmark,
+        _add_list,
+    ):
+        add(parsers)
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells its errors in one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}: see {self.prog} --help")
+
+
+class _SettingsHelp(argparse.HelpFormatter):
+    """Adds every key with its default, meaning and source."""
+
+    def format_help(self) -> str:
+        from trpo_lightning.settings import RunSettings, get, keys
+
+        defaults, lines = RunSettings(), []
+        for key, item in keys().items():
+            source = item.metadata["source"]
+            choices = item.metadata["choices"]
+            meaning = item.metadata["meaning"] + (f" ({' | '.join(choices)})" if choices else "")
+            value = get(defaults, key)
+            shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
+            lines.append(f"  {f'{key}={shown}':<42} {meaning}{f' [{source}]' if source else ''}")
+        return super().format_help() + "\nkeys:\n" + "\n".join(lines) + "\n"
+
+
+_Parsers = argparse._SubParsersAction  # argparse has no public name for it
+
+
+def _add_train(parsers: _Parsers) -> None:
+    parser = parsers.add_parser(
+        "train", help="one run", description="One run. All keys:", formatter_class=_SettingsHelp, allow_abbrev=False
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as env.id=Hopper-v5")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings of a file, such as a run's config.yaml")
+    parser.add_argument("--resume", type=Path, metavar="RUN_DIR", help="continue a run from its last barrier")
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="default: runs/train/<env>/<name>/seed_<n>")
+    parser.add_argument("--quiet", action="store_true", help="no line per update and no progress bar")
+    parser.set_defaults(function=commands.train)
+
+
+def _add_experiment(parsers: _Parsers) -> None:
+    parser = parsers.add_parser("experiment", help="all runs of an experiment that are missing", allow_abbrev=False)
+    _add_experiment_options(parser)
+    parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time; default: one for each core")
+    parser.add_argument("--dry-run", action="store_true", help="print the runs and stop")
+    parser.add_argument("--force", action="store_true", help="move earlier runs away and do all anew")
+    parser.set_defaults(function=commands.experiment)
+
+
+def _add_report(parsers: _Parsers) -> None:
+    parser = parsers.add_parser("report", help="figures and tables of what has run so far", allow_abbrev=False)
+    _add_experiment_options(parser)
+    parser.add_argument(
+        "--with",
+        dest="external",
+        action="append",
+        default=[],
+        metavar="LABEL=SOURCE",
+        help="join curves from elsewhere: FILES.csv:steps=COLUMN,return=COLUMN,env=ID, another --root, or wandb:PATH",
+    )
+    parser.set_defaults(function=commands.report)
+
+
+def _add_sweep(parsers: _Parsers) -> None:
+    parser = parsers.add_parser("sweep", help="register an experiment as a W&B sweep", allow_abbrev=False)
+    _add_experiment_options(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print the sweep's configuration and stop")
+    parser.set_defaults(function=commands.sweep)
+
+
+def _add_sweep_run(parsers: _Parsers) -> None:
+    parser = parsers.add_parser("sweep-run", help="one run of a sweep, as a W&B agent calls it", allow_abbrev=False)
+    _add_experiment_options(parser)
+    parser.set_defaults(function=commands.sweep_run)
+
+
+def _add_evaluate(parsers: _Parsers) -> None:
+    parser = parsers.add_parser("evaluate", help="episodes of a trained policy", allow_abbrev=False)
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    parser.add_argument("--episodes", type=int, default=20, metavar="N", help="default: 20")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of environments and actions; default: 0")
+    parser.add_argument("--policy", choices=("last", "best"), default="last", help="which export; default: last")
+    parser.add_argument("--video", action="store_true", help="write an mp4 of one episode, and log it to W&B")
+    parser.set_defaults(function=commands.evaluate)
+
+
+def _add_replay(parsers: _Parsers) -> None:
+    parser = parsers.add_parser(
+        "replay", help="repeat the rejected update of a capsule, and say what is wrong with it", allow_abbrev=False
+    )
+    parser.add_argument("capsule", type=Path, metavar="CAPSULE", help="capsule_<iteration>.pt of a run directory")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="rule.* to try on the same batch")
+    parser.set_defaults(function=commands.replay)
+
+
+def _add_benchmark(parsers: _Parsers) -> None:
+    parser = parsers.add_parser(
+        "benchmark", help="speed, next to the simulator alone and to other libraries", allow_abbrev=False
+    )
+    _add_benchmark_options(parser)
+    parser.set_defaults(function=commands.benchmark)
+
+
+def _add_list(parsers: _Parsers) -> None:
+    parser = parsers.add_parser("list", help="all experiments", allow_abbrev=False)
+    parser.set_defaults(function=commands.list_experiments)
+
+
+def _add_experiment_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="narrow axes, env.id, seed or name; set others"
+    )
+    parser.add_argument("--scale", default="full", metavar="SCALE", help="such as quick; default: full")
+    parser.add_argument("--root", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
+
+
+def _add_benchmark_options(parser: argparse.ArgumentParser) -> None:
+    names = "ceiling, peers, returns, experiments, update, growth, startup, profile, gpu"
+    parser.add_argument("--sections", metavar="LIST", help=f"of {names}; default: all but returns")
+    parser.add_argument("--returns", action="store_true", help="also train to compare returns (hours)")
+    parser.add_argument("--env", metavar="LIST", help="default: Hopper-v5,HalfCheetah-v5,Humanoid-v5 (peers: two)")
+    parser.add_argument("--threads", metavar="LIST", help="default: 1,2 as far as there are cores")
+    numbers = {
+        "num-envs": (32, "environments of ceiling and what builds on it"),
+        "steps": (100_000, "env steps of each measurement after its warm-up"),
+        "repeats": (3, "of each measurement, in turns with the others of its section"),
+        "max-batch": (2**20, "steps of the largest batch in growth and gpu"),
+        "return-steps": (300_000, "env steps of a run in returns"),
+        "return-seeds": (5, "runs of each library in returns"),
+    }
+    for name, (default, meaning) in numbers.items():
+        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{meaning}; default: {default}")
+    folder = Path("experiments/results/benchmark")
+    parser.add_argument("--out", type=Path, default=folder, metavar="DIR", help=f"default: {folder}")
+    venv = Path(".venv-benchmark")
+    parser.add_argument("--peers-venv", type=Path, default=venv, metavar="DIR", help=f"default: {venv}")
+    parser.add_argument("--readme", action="store_true", help="write the table into README.md, between its markers")

@@ -1,0 +1,169 @@
+"""What each command does; heavy imports wait until they are needed. Each returns its exit code."""
+
+import argparse
+import os
+from pathlib import Path
+
+from trpo_lightning.errors import UserError
+from trpo_lightning.stopping import StopRequest
+
+
+def train(options: argparse.Namespace) -> int:
+    """One run, from the beginning or from its last barrier."""
+    with StopRequest() as stop:  # the imports take seconds
+        return _train_until(options, stop)
+
+
+def _train_until(options: argparse.Namespace, stop: StopRequest) -> int:
+    from trpo_lightning.experiment.config import load_settings
+    from trpo_lightning.experiment.declaration import directory_of
+    from trpo_lightning.threads import available_cores, thread_environment
+
+    if options.resume:
+        if options.config or options.run_dir:
+            raise UserError("--resume takes settings from the run directory: leave out --config and --run-dir")
+        settings, run_dir = _resumed_settings(options), options.resume
+    else:
+        settings = load_settings(options.overrides, options.config)
+        run_dir = options.run_dir or Path("runs") / "train" / directory_of(settings)
+    os.environ.update(thread_environment(settings.threads or available_cores()))
+
+    from trpo_lightning.experiment.config import write_config
+    from trpo_lightning.training.run import train_run
+
+    resume = options.resume is not None
+    outcome = train_run(settings, run_dir, write_config=write_config, resume=resume, quiet=options.quiet, stop=stop)
+    if outcome.state == "interrupted":
+        print(f"stopped at iteration {outcome.iteration}; continue with: train --resume {run_dir}")
+        return 128 + outcome.signal_number
+    if not options.quiet:
+        print(f"finished: {outcome.env_steps:,} env steps in {outcome.iteration} iterations, all in {run_dir}")
+    return 0
+
+
+def _resumed_settings(options: argparse.Namespace):
+    from trpo_lightning.experiment.config import load_settings, recorded_settings
+    from trpo_lightning.settings import changed_keys
+
+    before = recorded_settings(options.resume)
+    after = load_settings(options.overrides, options.resume / "config.yaml")
+    changed = changed_keys(before, after)
+    if changed:
+        raise UserError(
+            f"a continued run keeps its settings: {', '.join(changed)} cannot change "
+            "(tracking.* and rule.max_rejections can, and the budget unless rule.final_delta is set); "
+            "start a new one with another name="
+        )
+    return after
+
+
+def benchmark(options: argparse.Namespace) -> int:
+    """Measure speed."""
+    from trpo_lightning.benchmark.command import run
+
+    return run(options)
+
+
+def experiment(options: argparse.Namespace) -> int:
+    """The runs of an experiment that are missing, or a list of them."""
+    from trpo_lightning.experiment import run_experiment
+    from trpo_lightning.experiment.declaration import load_experiment
+    from trpo_lightning.experiment.runner import results_so_far
+
+    if options.jobs is not None and options.jobs < 1:
+        raise UserError(f"--jobs {options.jobs} is too small: it must be at least 1")
+    name, scale, arguments, root = options.name, options.scale, options.overrides, options.root
+    if options.dry_run:
+        for result in results_so_far(load_experiment(name, scale).cells(arguments), root):
+            print(f"{result.state:<12} {result.cell.settings.total_env_steps:>11,} env steps  {result.run_dir}")
+        return 0
+    results = run_experiment(name, scale, arguments, root=root, jobs=options.jobs, force=options.force)
+    states = {result.state for result in results}
+    return 1 if "failed" in states else 130 if states & {"interrupted", "missing"} else 0
+
+
+def report(options: argparse.Namespace) -> int:
+    """Figures and tables of what has run so far."""
+    from trpo_lightning.experiment.declaration import load_experiment
+    from trpo_lightning.experiment.report import write_report
+    from trpo_lightning.experiment.runner import results_so_far
+
+    experiment = load_experiment(options.name, options.scale)
+    results = results_so_far(experiment.cells(options.overrides), options.root)
+    write_report(experiment, results, options.root, options.external)
+    return 0
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Register an experiment as a W&B sweep."""
+    from trpo_lightning.experiment.declaration import load_experiment
+    from trpo_lightning.experiment.sweep import register, sweep_config
+
+    experiment = load_experiment(options.name, options.scale)
+    if options.dry_run:
+        import yaml
+
+        print(yaml.safe_dump(sweep_config(experiment, options.overrides, options.root), sort_keys=False), end="")
+        return 0
+    settings = experiment.cells(options.overrides)[0].settings.tracking
+    command = register(experiment, options.overrides, options.root, settings.project, settings.entity)
+    print(f"start this on each machine, in a clone of the project with its environment activated:\n{command}")
+    return 0
+
+
+def sweep_run(options: argparse.Namespace) -> int:
+    """One run of a sweep, as a W&B agent calls it."""
+    from trpo_lightning.experiment.declaration import load_experiment
+    from trpo_lightning.experiment.sweep import cell_of, run_of_sweep
+    from trpo_lightning.threads import available_cores, thread_environment
+
+    with StopRequest() as stop:
+        experiment = load_experiment(options.name, options.scale)
+        threads = cell_of(experiment, options.overrides).settings.threads or available_cores()
+        os.environ.update(thread_environment(threads))
+        return run_of_sweep(experiment, options.overrides, options.root, stop)
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Episodes of a trained policy."""
+    from trpo_lightning.threads import available_cores, thread_environment
+
+    os.environ.update(thread_environment(available_cores()))
+    from trpo_lightning.experiment.evaluate import evaluate_run
+
+    if options.episodes < 1:
+        raise UserError(f"--episodes {options.episodes} is too small: it must be at least 1")
+    evaluate_run(options.run_dir, options.policy, options.episodes, options.seed, options.video)
+    return 0
+
+
+def replay(options: argparse.Namespace) -> int:
+    """Repeat the rejected update of a capsule."""
+    from trpo_lightning.threads import available_cores, thread_environment
+
+    os.environ.update(thread_environment(available_cores()))
+    from trpo_lightning.experiment.config import overridden
+    from trpo_lightning.training.capsule import read_capsule
+    from trpo_lightning.training.replay import replay
+
+    capsule = read_capsule(options.capsule)
+    report, reproduced = replay(capsule, overridden(capsule.settings, str(options.capsule), options.overrides))
+    print(report)
+    return 0 if reproduced else 1
+
+
+def list_experiments(options: argparse.Namespace) -> int:
+    """All experiments, with what is done of them."""
+    from trpo_lightning.experiment.declaration import experiment_names, load_experiment
+    from trpo_lightning.experiment.runner import results_so_far
+
+    print(f"{'experiment':<26} {'scale':<6} {'runs':>4} {'done':>4} {'env steps':>13} {'min':>5}  title")
+    for name in experiment_names():
+        for scale in ("full", *load_experiment(name).scales):
+            experiment = load_experiment(name, scale)
+            cells = experiment.cells()
+            done = sum(result.state == "finished" for result in results_so_far(cells, Path("runs")))
+            steps = sum(cell.settings.total_env_steps for cell in cells)
+            numbers = f"{len(cells):>4} {done:>4} {steps:>13,} {experiment.minutes:>5g}"
+            print(f"{name:<26} {scale:<6} {numbers}  {experiment.title}")
+    return 0

@@ -1,0 +1,125 @@
+"""The W&B client as the project starts and ends it: no prompt, no output, no wait without an end."""
+
+import netrc
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from trpo_lightning.errors import UserError
+from trpo_lightning.settings import RunSettings
+
+CONNECT_TIMEOUT = 5
+INIT_TIMEOUT = 20
+"""Seconds until a server that cannot be connected to, or does not answer, is given up and the run recorded offline."""
+FINISH_TIMEOUT = 60
+"""Seconds that a run waits at its end for W&B to take what is left."""
+
+
+def resolve_mode(mode: str) -> str:
+    """`auto` is WANDB_MODE if set, online where a key is configured, otherwise offline; never a prompt."""
+    if mode != "auto":
+        return mode
+    chosen = os.environ.get("WANDB_MODE", "")
+    if chosen in ("online", "offline", "disabled"):
+        return chosen
+    if chosen == "dryrun":
+        return "offline"
+    return "online" if _has_key() else "offline"
+
+
+def _has_key() -> bool:
+    """Whether W&B finds a key without asking for one."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    client = _client()
+    if client.api_key:
+        return True
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(urlsplit(client.base_url).netloc) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def open_run(mode: str, settings: RunSettings, run_dir: Path, **arguments: Any) -> Any:
+    """`wandb.init`, offline where online fails; None, with a line why, where both do."""
+    import wandb
+
+    reason = ""
+    try:
+        client = _client()
+        arguments |= {"group": settings.tracking.group, "dir": str(run_dir), "settings": _run_settings()}
+        if client.sweep_id:  # the sweep says what these are
+            arguments.pop("id", None)
+        else:
+            arguments |= {"project": settings.tracking.project, "entity": settings.tracking.entity}
+        if mode == "online":
+            try:
+                check_server()
+                return wandb.init(mode="online", **arguments)
+            except Exception as error:
+                reason = first_line(error)
+                wandb.teardown()
+        run = wandb.init(mode="offline", **arguments)
+    except Exception as error:
+        print(f"warning: no W&B records of this run ({first_line(error)}); {run_dir} has its own")
+        return None
+    if reason:
+        print(f"warning: W&B is out of reach ({reason}); later: wandb sync {Path(run.dir).parent}")
+    return run
+
+
+def check_server() -> None:
+    """Raise where there is no key, or no way to the server: the client would ask for the one and wait for the other."""
+    if not _has_key():
+        raise UserError("no API key is configured")
+    parts = urlsplit(_client().base_url)
+    if parts.hostname and not getproxies().keys() & {"http", "https", "all"}:
+        port = parts.port or (80 if parts.scheme == "http" else 443)
+        socket.create_connection((parts.hostname, port), CONNECT_TIMEOUT).close()
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its kind where it has none."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    return type(error).__name__ if text in ("", "<no message>") else text
+
+
+def _client() -> Any:
+    """The client's settings from files and environment, which it reads once; from here on it prints nothing."""
+    import wandb
+
+    return wandb.setup(settings=wandb.Settings(silent=True)).settings
+
+
+def _run_settings() -> Any:
+    """Sure to end: the defaults hang for ever at finish when the server is gone, and lose 15 s of rows when killed."""
+    import wandb
+
+    return wandb.Settings(
+        silent=True,
+        console="off",
+        init_timeout=INIT_TIMEOUT,
+        finish_timeout=FINISH_TIMEOUT,
+        finish_timeout_raises=True,
+        x_transaction_log_flush_interval=1,
+    )
+
+
+def kill_client() -> None:
+    """Kill the client's process: what waits for its answer fails."""
+    import wandb
+
+    with suppress(Exception):  # there is no public way
+        wandb.setup()._connection._proc._process.kill()  # pyright: ignore
+
+
+def forget_client() -> None:
+    """Have the client not talk to its process when Python exits."""
+    import wandb
+
+    with suppress(Exception):
+        wandb.teardown()
