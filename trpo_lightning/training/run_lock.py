@@ -10,9 +10,9 @@ from typing import IO
 
 from trpo_lightning.errors import BusyError, DiskError
 
-ATTEMPTS = 5
+ATTEMPTS = 15
 PAUSE = 0.1
-"""Seconds between them: who only asks whether a run is locked holds the lock for a moment."""
+"""Seconds between them: who only asks whether a run is locked holds the lock for a moment, longer on a busy machine."""
 
 _held: set[IO[str]] = set()
 
