@@ -134,6 +134,7 @@ def test_a_disk_that_is_full_from_the_start_is_one_line(small_disk, tmp_path):
     assert done.returncode == EXIT_CODE and "No space left on device" in one_line_of(done.stderr)
 
 
+@pytest.mark.faults
 def test_a_file_size_limit_is_told_like_a_full_disk(tmp_path):
     """Also where no disk can be mounted: RLIMIT_FSIZE makes writes fail with EFBIG."""
     code = (

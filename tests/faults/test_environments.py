@@ -156,6 +156,7 @@ def test_no_run_hangs(run, fault, variant, how):
     assert run.state() == "failed" and run.seconds < 45
 
 
+@pytest.mark.faults
 def test_nor_does_one_of_envpool_whose_simulator_never_returns(run):
     pool = "env.id=Hopper-v5 env.backend=envpool env.kwargs.frame_skip=1000000000 env.timeout=1".split()
     assert run("--run-dir", str(run.folder), *BASE, *pool) == 2
@@ -183,6 +184,7 @@ def test_a_process_that_cannot_build_its_environment_says_why(run, how, reason):
     assert run.seconds < 45
 
 
+@pytest.mark.faults
 def test_a_hang_that_keeps_the_interpreter_from_running_ends_too(run):
     assert run.new("hang_in_c", "env.timeout=1") == 1
     assert "Timeout" in run.err and "_hang_in_c" in run.err and run.seconds < 15
