@@ -178,7 +178,7 @@ def test_who_asks_whether_a_run_is_locked_keeps_no_one_from_it(tmp_path):
             askers.append(os.fork())
             while not askers[-1]:
                 is_locked(tmp_path)
-        for _ in range(100):
+        for _ in range(300):
             with locked(tmp_path):
                 assert is_locked(tmp_path)
             time.sleep(0.001)
