@@ -70,6 +70,7 @@ def test_only_a_small_fit_with_a_core_to_spare_is_beside(keywords, beside):
     module = TRPO(settings=settings_of(**keywords))
     assert not module.fits_beside
     module.rows_may_wait = True
+    torch.set_num_threads(2)
     assert module.fits_beside is beside
 
 
