@@ -1,10 +1,11 @@
 """The fast paths of evaluation, against plain torch modules in float64."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from trpo_lightning.policies.inference import fast_forward, forward_each, perceptron_layers
+from trpo_lightning.policies.inference import ONE_BLAS_THREAD, fast_forward, forward_each, perceptron_layers
 from trpo_lightning.policies.networks import ACTIVATIONS, build_network
 from trpo_lightning.policies.tanh import Tanh, tanh
 
@@ -47,7 +48,7 @@ def test_fast_forward_is_the_network(activation, hidden_sizes, rows):
     x = 3.0 * torch.randn(rows, 4, generator=generator(1))
     before = x.clone()
     with torch.inference_mode():
-        found = fast_forward(made)(x)
+        found = torch.from_numpy(fast_forward(made)(x.numpy()))
     torch.testing.assert_close(found.double(), twin(made)(x.double()).detach(), rtol=1e-5, atol=1e-6)
     assert torch.equal(x, before)  # activations in place never reach the caller's rows
 
@@ -55,19 +56,35 @@ def test_fast_forward_is_the_network(activation, hidden_sizes, rows):
 def test_fast_forward_reads_the_parameters_of_the_moment():
     made = network()
     forward, x = fast_forward(made), torch.ones(2, 4)
-    before = forward(x)
+    before = forward(x.numpy())
     for p in made.parameters():
         p.data.mul_(2.0)
-    assert not torch.allclose(forward(x), before)
-    torch.testing.assert_close(forward(x), made(x).detach())
+    assert not np.allclose(forward(x.numpy()), before)
+    np.testing.assert_allclose(forward(x.numpy()), made(x).detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_fast_forward_passes_on_what_is_not_finite(activation):
+    x = np.array([[np.nan, 0, 0, 0], [np.inf, -np.inf, 0, 0], [1, 2, 3, 4]], dtype=np.float32)
+    made = network((7, 5), activation)
+    expected = made(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(fast_forward(made)(x), expected, rtol=1e-5, atol=1e-6)
+    assert np.isnan(expected[0]).all() and np.isfinite(expected[2]).all()
+
+
+def test_many_rows_are_torchs_and_the_same():
+    made = network((64, 64))
+    forward, x = fast_forward(made), torch.randn(ONE_BLAS_THREAD // 64**2 + 1, 4, generator=generator(3)).numpy()
+    np.testing.assert_allclose(forward(x)[:-1], forward(x[:-1]), rtol=1e-5, atol=1e-6)
+    assert np.array_equal(forward(x), made(torch.from_numpy(x)).detach().numpy())
 
 
 @pytest.mark.parametrize("other", [nn.Identity(), nn.Sequential(nn.Linear(4, 3), nn.Sigmoid()), nn.Linear(4, 3)])
 def test_other_networks_are_called_as_they_are(other):
     assert perceptron_layers(other) is None
     x = torch.randn(5, 4, generator=generator(2))
-    found = fast_forward(other)(x)
-    assert not found.requires_grad and torch.equal(found, other(x).detach())
+    assert np.array_equal(fast_forward(other)(x.numpy()), other(x).detach().numpy())
 
 
 @pytest.mark.parametrize("layers", [[Tanh(), nn.Linear(4, 3)], [nn.Linear(4, 4), Tanh(), Tanh()]])

@@ -65,6 +65,19 @@ def test_every_action_space_has_its_policy(spec, policy_type, distribution_type,
 
 
 @every_spec
+def test_a_sampler_samples_each_step_from_its_distribution(spec):
+    policy = build(spec)
+    assign_parameter_vector(policy, random_theta(policy))
+    outputs = policy.network(observations()).detach()
+    size = policy.distribution(outputs).mode().shape[1]
+    noise = torch.rand(3, 4, size, generator=torch.Generator().manual_seed(5))
+    sample = policy.sampler(noise)
+    for t in range(3):
+        expected = policy.distribution(outputs).sample(noise[t])
+        torch.testing.assert_close(torch.from_numpy(sample(t, outputs.numpy())), expected)
+
+
+@every_spec
 def test_initial_parameters_come_from_the_generator_alone(spec):
     state = torch.get_rng_state()
     first, second, other = build(spec), build(spec), build(spec, seed=1)

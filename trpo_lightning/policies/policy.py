@@ -1,7 +1,9 @@
 """Policies: modules that map observations `[B, *O]` to a `Distribution` over actions."""
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +23,10 @@ class Policy(nn.Module):
     def distribution(self, outputs: Tensor) -> Distribution:
         """The distributions of actions for the network's outputs `[B, M]`."""
         raise NotImplementedError(f"{type(self).__name__} has no distribution")
+
+    def sampler(self, noise: Tensor) -> Callable[[int, np.ndarray], np.ndarray]:
+        """Actions `[N, A]` from (step t, the network's outputs `[N, M]`), with `noise` `[T, N, A]`."""
+        return lambda t, outputs: self.distribution(torch.from_numpy(outputs)).sample(noise[t]).numpy()
 
     def forward(self, observations: Tensor) -> Any:
         """The distributions of actions for observations `[B, *O]`."""
@@ -48,6 +54,10 @@ class GaussianPolicy(Policy):
 
     def distribution(self, outputs: Tensor) -> Gaussian:
         return Gaussian(outputs, self.log_std.expand_as(outputs))
+
+    def sampler(self, noise: Tensor) -> Callable[[int, np.ndarray], np.ndarray]:
+        scaled = (noise * self.log_std.detach().exp()).numpy()  # of all steps at once: the std is no state's
+        return lambda t, outputs: outputs + scaled[t]
 
 
 class CategoricalPolicy(Policy):

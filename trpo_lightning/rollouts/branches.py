@@ -98,8 +98,8 @@ class Branches:
                 break
             returns[alive[~np.isfinite(observations).reshape(len(alive), -1).all(1)]] = np.nan  # it acts on these
             began = time.perf_counter()
-            outputs = forward(torch.from_numpy(normalizer.normalize(observations)))
-            actions = policy.distribution(outputs).sample(noise[alive, step]).numpy()
+            outputs = forward(normalizer.normalize(observations))
+            actions = policy.distribution(torch.from_numpy(outputs)).sample(noise[alive, step]).numpy()
             record.inference += time.perf_counter() - began
         return returns
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from trpo_lightning.policies.inference import fast_forward
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.randomness import Stream, environment_seed, numpy_generator
 from trpo_lightning.rollouts.environments import make_environments
@@ -50,9 +51,9 @@ def run_episodes(
     try:
         returns, lengths = np.zeros(episodes), np.zeros(episodes, dtype=np.int64)
         running = np.ones(episodes, dtype=bool)
-        observations = envs.reset()
+        observations, forward = envs.reset(), fast_forward(policy.network)
         for _ in range(max_steps or MAX_STEPS_WITHOUT_LIMIT):
-            distribution = policy(torch.from_numpy(normalizer.normalize(observations)))
+            distribution = policy.distribution(torch.from_numpy(forward(normalizer.normalize(observations))))
             action = distribution.mode()
             if not deterministic:
                 shape, normal = action.shape[1:], distribution.noise == "normal"

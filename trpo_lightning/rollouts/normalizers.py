@@ -71,13 +71,17 @@ class Normalizer(nn.Module):
         self._inverse_std = (1.0 / self.observations.std()).numpy()
         self._reward_scale = 1.0 / float(self.returns.std())
 
-    def normalize(self, observations: np.ndarray) -> np.ndarray:
-        """Raw observations `[..., *O]` as the policy sees them, float32."""
+    def normalize(self, observations: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Raw observations `[..., *O]` as the policy sees them, float32; written into `out` where it is given."""
+        seen = np.empty(observations.shape, dtype=np.float32) if out is None else out
         if not self.settings.observations:
-            return observations.astype(np.float32)
-        x = (observations - self._mean) * self._inverse_std
+            seen[...] = observations
+            return seen
+        x = observations - self._mean
+        x *= self._inverse_std
         clip = self.settings.observation_clip
-        return np.clip(x, -clip, clip, out=x).astype(np.float32)
+        np.minimum(x, clip, out=x)
+        return np.maximum(x, -clip, out=seen, casting="same_kind")
 
     def scale_rewards(self, rewards: np.ndarray) -> np.ndarray:
         """Rewards of any shape as the update sees them, float64; an infinite one is not clipped: it is a fault."""

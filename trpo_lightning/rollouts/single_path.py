@@ -64,37 +64,45 @@ class SinglePathScheme(SamplingScheme):
         began = time.perf_counter()
         simulator = inference = 0.0
         forward = fast_forward(policy.network)
-        outputs = forward(torch.from_numpy(normalizer.normalize(self._observations)))
-        example = policy.distribution(outputs)
-        noise = _ActionNoise(self, iteration, example.noise, example.mode().shape[1])
+        outputs = forward(normalizer.normalize(self._observations))
+        example = policy.distribution(torch.from_numpy(outputs))
         rollout, all_outputs = self._buffers(outputs, example.mode())
-        t, limit = 0, len(rollout.valid)
-        while t < limit and not self._idle.all():
+        act = _Actions(self, policy, iteration, example.noise, rollout.actions.shape[2])
+        t = recorded = 0
+        while t < len(rollout.valid) and not (self._records_at_once and self._idle.all()):
             self._visit(t)
             start = time.perf_counter()
             rollout.raw_observations[t] = self._observations
-            rollout.observations[t] = normalizer.normalize(self._observations)
-            outputs = forward(torch.from_numpy(rollout.observations[t]))
-            rollout.actions[t] = policy.distribution(outputs).sample(noise(t)).numpy()
-            all_outputs[t] = outputs
+            seen = normalizer.normalize(self._observations, out=rollout.observations[t])
+            all_outputs[t] = outputs = forward(seen)
+            rollout.actions[t] = act(t, outputs)
             acted = time.perf_counter()
-            self._observations, rewards, terminated, truncated = self._envs.step(rollout.actions[t])
+            step = self._envs.step(rollout.actions[t])
             simulator += time.perf_counter() - acted
             inference += acted - start
-            self._record(rollout, t, rewards, terminated, truncated)
+            self._observations, rollout.rewards[t], rollout.terminated[t], rollout.truncated[t] = step
             t += 1
-        rollout.observations[t] = normalizer.normalize(self._observations)
+            if self._records_at_once:
+                self._record(rollout, range(recorded, t))
+                recorded = t
+        self._record(rollout, range(recorded, t))
+        normalizer.normalize(self._observations, out=rollout.observations[t])
         rollout = _first_rows(rollout, t)
         finite = np.isfinite(rollout.raw_observations)
         if not finite.all():
             rollout.observations[:t][~finite] = np.nan  # infinite ones were clipped
-        rows = all_outputs[:t].flatten(0, 1)
+        rows = torch.from_numpy(all_outputs[:t]).flatten(0, 1)
         log_probs = policy.distribution(rows).log_prob(torch.from_numpy(rollout.actions).flatten(0, 1))
         rollout.log_probs = log_probs.numpy().reshape(t, self.num_envs)
         rollout.rewards = normalizer.scale_rewards(rollout.rewards)
         rollout.env_steps = int(rollout.valid.sum())
         rollout.seconds = {"collect": time.perf_counter() - began, "simulator": simulator, "inference": inference}
         return rollout
+
+    @property
+    def _records_at_once(self) -> bool:
+        """Whether the loop needs to know who resets and idles; otherwise it need not wait for the bookkeeping."""
+        return self.settings.rollout.whole_episodes
 
     def _visit(self, t: int) -> None:
         """Called before step t, for schemes that take more from these states."""
@@ -110,7 +118,7 @@ class SinglePathScheme(SamplingScheme):
             )
         return 2 * self.steps + self.spec.max_episode_steps
 
-    def _buffers(self, outputs: torch.Tensor, actions: torch.Tensor) -> tuple[SinglePathRollout, torch.Tensor]:
+    def _buffers(self, outputs: np.ndarray, actions: torch.Tensor) -> tuple[SinglePathRollout, np.ndarray]:
         """An empty rollout, and the policy's outputs `[T, N, M]`; untouched pages cost no memory."""
         slots = (self._rows(), self.num_envs)
         observation_shape = self._observations.shape[1:]
@@ -126,47 +134,47 @@ class SinglePathScheme(SamplingScheme):
             raw_observations=np.empty((*slots, *observation_shape), dtype=self._observations.dtype),
             running_returns=np.zeros(slots),
         )
-        return rollout, torch.empty((*slots, outputs.shape[1]))
+        return rollout, np.empty((*slots, outputs.shape[1]), dtype=np.float32)
 
-    def _record(
-        self, rollout: SinglePathRollout, t: int, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray
-    ) -> None:
-        """Write step t; environments that only reset leave an invalid slot with reward 0 and no end."""
-        valid = ~(self._resetting | self._idle)
-        rewards = np.where(valid, rewards, 0.0)
-        rollout.valid[t] = valid
-        rollout.rewards[t] = rewards
-        rollout.terminated[t] = terminated & valid
-        rollout.truncated[t] = truncated & valid & ~terminated
-        rollout.episode_steps[t] = self._episodes.lengths
-        self._running_return = self.settings.gamma * self._running_return + rewards
-        rollout.running_returns[t] = self._running_return
-        self._resetting = (terminated | truncated) & valid
-        self._running_return[self._resetting] = 0.0
-        for episode_return, length in self._episodes.record(rewards, valid, self._resetting):
-            rollout.episode_returns.append(episode_return)
-            rollout.episode_lengths.append(length)
-        if self.settings.rollout.whole_episodes:
-            self._done_steps += valid
-            self._idle |= self._resetting & (self._done_steps >= self.steps)
+    def _record(self, rollout: SinglePathRollout, steps: range) -> None:
+        """Work out what steps' raw rewards and ends mean, in order.
+
+        Environments that only reset leave an invalid slot with reward 0 and no end.
+        """
+        for t in steps:
+            valid = rollout.valid[t] = ~(self._resetting | self._idle)
+            rewards = rollout.rewards[t] = np.where(valid, rollout.rewards[t], 0.0)
+            terminated = rollout.terminated[t] = rollout.terminated[t] & valid
+            truncated = rollout.truncated[t] = rollout.truncated[t] & valid & ~terminated
+            rollout.episode_steps[t] = self._episodes.lengths
+            self._running_return = self.settings.gamma * self._running_return + rewards
+            rollout.running_returns[t] = self._running_return
+            self._resetting = terminated | truncated
+            self._running_return[self._resetting] = 0.0
+            for episode_return, length in self._episodes.record(rewards, valid, self._resetting):
+                rollout.episode_returns.append(episode_return)
+                rollout.episode_lengths.append(length)
+            if self.settings.rollout.whole_episodes:
+                self._done_steps += valid
+                self._idle |= self._resetting & (self._done_steps >= self.steps)
 
 
-class _ActionNoise:
-    """Noise `[N, A]` of each step: a stream for each environment, drawn T steps at a time."""
+class _Actions:
+    """Actions `[N, A]` of each step, from noise that is drawn T steps at a time, a stream for each environment."""
 
-    def __init__(self, scheme: SinglePathScheme, iteration: int, kind: str, size: int) -> None:
+    def __init__(self, scheme: SinglePathScheme, policy: Policy, iteration: int, kind: str, size: int) -> None:
         indices = range(scheme.num_envs)
         self._generators = [numpy_generator(scheme.settings.seed, Stream.ACTION_NOISE, iteration, i) for i in indices]
-        self._normal, self._rows, self._size = kind == "normal", scheme.steps, size
+        self._policy, self._normal, self._rows, self._size = policy, kind == "normal", scheme.steps, size
 
-    def __call__(self, t: int) -> torch.Tensor:
+    def __call__(self, t: int, outputs: np.ndarray) -> np.ndarray:
         if t % self._rows == 0:
             block = np.empty((self._rows, len(self._generators), self._size), dtype=np.float32)
             for i, generator in enumerate(self._generators):
                 draw = generator.standard_normal if self._normal else generator.random
                 block[:, i] = draw((self._rows, self._size), dtype=np.float32)
-            self._block = torch.from_numpy(block)
-        return self._block[t % self._rows]
+            self._sample = self._policy.sampler(torch.from_numpy(block))
+        return self._sample(t % self._rows, outputs)
 
 
 def _first_rows(rollout: SinglePathRollout, rows: int) -> SinglePathRollout:

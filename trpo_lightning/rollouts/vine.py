@@ -143,6 +143,10 @@ class _Trunks(SinglePathScheme):
     wanted: set[tuple[int, int]]
     snapshots: dict[tuple[int, int], Snapshot]
 
+    @property
+    def _records_at_once(self) -> bool:
+        return True  # `_visit` asks who resets
+
     def _begin(self, envs: VectorEnvironment) -> None:
         super()._begin(envs)
         assert isinstance(envs, GymnasiumEnvironments)

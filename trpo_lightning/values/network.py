@@ -72,7 +72,8 @@ class NetworkValueFunction(NeuralValueFunction):
         errors = torch.zeros((), dtype=torch.float64, device=theta.device)
         for _ in range(self.settings.epochs):
             order = torch.randperm(len(targets), generator=generator).to(targets.device)
-            columns = [column[order].split(size) for column in (observations, targets[:, None], values[:, None])]
+            shuffled = [column.index_select(0, order) for column in (observations, targets[:, None], values[:, None])]
+            columns = [column.split(size) for column in shuffled]
             errors.zero_()
             for x, y, old in zip(*columns, strict=True):
                 write_gradient(x, lambda v, y=y, old=old: self._output_gradient(v, y, old, errors))
