@@ -22,6 +22,7 @@ from trpo_lightning.settings import SWEEP_CELL, RunSettings, from_dict, keys, to
 from trpo_lightning.training.recordings import Recording, recordings_of, sent_offline
 from trpo_lightning.training.wandb_client import (
     FINISH_TIMEOUT,
+    check_key,
     check_server,
     first_line,
     forget_client,
@@ -116,6 +117,8 @@ class RunTracker(WandbLogger):
             if preempting:
                 self.run.mark_preempting()
             self.run.finish(exit_code=exit_code)
+            if not self.run.offline:
+                check_key()
         except Exception as error:
             print(
                 f"warning: W&B does not have all of this run ({first_line(error)}); "

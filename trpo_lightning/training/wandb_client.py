@@ -82,6 +82,13 @@ def check_server() -> None:
         socket.create_connection((parts.hostname, port), CONNECT_TIMEOUT).close()
 
 
+def check_key() -> None:
+    """Raise where the server refuses the key: when it does so in the middle of a run, the client says nothing."""
+    import wandb
+
+    wandb.Api(timeout=CONNECT_TIMEOUT)  # signs in
+
+
 def first_line(error: Exception) -> str:
     """The first line of an error's text, or its kind where it has none."""
     text = (str(error).strip().splitlines() or [""])[0]
