@@ -21,6 +21,7 @@ from trpo_lightning.numerics.curvature import fisher_vector_product
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.spaces import BinaryActions, ContinuousActions, DiscreteActions
 from trpo_lightning.rollouts.rollout import Batch, SinglePathRollout
+from trpo_lightning.rules.constraint import fisher
 from trpo_lightning.rules.surrogate import CHUNK, build_surrogate, surrogate_gradient
 from trpo_lightning.settings import RunSettings, updated
 from trpo_lightning.training.estimation import estimate
@@ -55,7 +56,7 @@ def parts(module: TRPO, rows: int, calls: int) -> dict[str, Any]:
     policy = module.policy
     surrogate = build_surrogate(policy, batch)
     theta = parameter_vector(policy)
-    product = fisher_vector_product(lambda th, part: policy.at(th, batch.observations[part]), theta, rows, chunk=CHUNK)
+    product = fisher_vector_product(fisher(policy, batch.observations, None), theta, rows, chunk=CHUNK)
     direction = surrogate_gradient(policy, surrogate)
     tasks: dict[str, Callable[[], Any]] = {
         "gradient": lambda: surrogate_gradient(policy, surrogate),

@@ -2,8 +2,8 @@
 
 J is the Jacobian of the distribution's parameters in theta, M the Fisher matrix of the distribution in those
 parameters, known in closed form; for the empirical Fisher matrix J is that of the actions' log-probabilities, M = I.
-J v needs no forward-mode support: the pullback u -> J'u is linear in u, so differentiating it again in u gives J v from
-the same reused graph.
+A model that knows its J applies it itself. For any other J v needs no forward-mode support: the pullback u -> J'u is
+linear in u, so differentiating it again in u gives J v from the same reused graph.
 """
 
 from collections.abc import Callable
@@ -27,6 +27,18 @@ class Linearizable(Protocol):
         ...
 
 
+class Linearized(Linearizable, Protocol):
+    """Rows of a model at a fixed theta that know their J."""
+
+    def push(self, v: Tensor) -> tuple[Tensor, ...]:
+        """J v for `v` `[P]`: tangents of `tensors`."""
+        ...
+
+    def pull(self, cotangents: tuple[Tensor, ...]) -> Tensor:
+        """J'u `[P]` for cotangents of `tensors`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Scalars:
     """Rows of one number each with M = I: the matrix is the mean of j_n j_n', j_n = grad x_n.
@@ -47,30 +59,43 @@ class Scalars:
         return tangents
 
 
-class _Linearization:
-    """J v and J'u at a fixed theta, from one graph."""
+class _Graph:
+    """J of any model at a fixed theta, from autograd's graph."""
 
     def __init__(self, model: Linearizable, theta: Tensor) -> None:
         self.model, self.theta = model, theta
         self.probe = tuple(torch.zeros_like(t, requires_grad=True) for t in model.tensors)
         (self.pullback,) = torch.autograd.grad(model.tensors, theta, self.probe, create_graph=True)
 
-    def tangents(self, v: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """J v and M J v."""
-        tangents = torch.autograd.grad(self.pullback, self.probe, v, retain_graph=True)
-        with torch.no_grad():
-            return tangents, self.model.fisher_product(tangents)
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.model.tensors
 
-    def product(self, v: Tensor, weights: Tensor | None) -> Tensor:
-        """J' W M J v."""
-        _, cotangents = self.tangents(v)
-        if weights is not None:
-            cotangents = tuple(c * weights.view(-1, *[1] * (c.ndim - 1)) for c in cotangents)
+    @torch.no_grad()
+    def fisher_product(self, tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return self.model.fisher_product(tangents)
+
+    def push(self, v: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(self.pullback, self.probe, v, retain_graph=True)
+
+    def pull(self, cotangents: tuple[Tensor, ...]) -> Tensor:
         return torch.autograd.grad(self.model.tensors, self.theta, cotangents, retain_graph=True)[0]
 
 
+def _linearized(model: Linearizable | Linearized, theta: Tensor) -> Linearized:
+    return model if hasattr(model, "push") else _Graph(model, theta)  # pyright: ignore[reportReturnType]
+
+
+def _product(model: Linearized, v: Tensor, weights: Tensor | None) -> Tensor:
+    """J' W M J v."""
+    cotangents = model.fisher_product(model.push(v))
+    if weights is not None:
+        cotangents = tuple(c * weights.view(-1, *[1] * (c.ndim - 1)) for c in cotangents)
+    return model.pull(cotangents)
+
+
 def fisher_vector_product(
-    model: Callable[[Tensor, slice], Linearizable],
+    model: Callable[[Tensor, slice], Linearizable | Linearized],
     theta: Tensor,
     rows: int,
     *,
@@ -80,31 +105,38 @@ def fisher_vector_product(
     """The operator v `[P]` -> sum_n w_n J_n' M_n J_n v `[P]` at `theta` `[P]`.
 
     `model(theta, rows)` evaluates a slice of the batch; w_n is 1/rows, or `weights` `[rows]`. A batch of one chunk
-    keeps one graph for all products; a larger one builds the graphs of its chunks anew for each product, so that memory
-    is bounded by `chunk` rows.
+    keeps its model for all products; a larger one builds those of its chunks anew for each product, so that memory is
+    bounded by `chunk` rows.
     """
     theta = theta.detach().clone().requires_grad_(True)
     slices = row_slices(rows, chunk)
-    kept = _Linearization(model(theta, slices[0]), theta) if len(slices) == 1 else None
+    kept = _linearized(model(theta, slices[0]), theta) if len(slices) == 1 else None
 
     def product(v: Tensor) -> Tensor:
         total = torch.zeros_like(v)
         for part in slices:
-            linearization = kept or _Linearization(model(theta, part), theta)
-            total += linearization.product(v, None if weights is None else weights[part])
+            linearized = kept or _linearized(model(theta, part), theta)
+            total += _product(linearized, v, None if weights is None else weights[part])
         return total / rows if weights is None else total
 
     return product
 
 
 def curvature_of_rows(
-    model: Callable[[Tensor, slice], Linearizable], theta: Tensor, v: Tensor, rows: int, *, chunk: int = 65536
+    model: Callable[[Tensor, slice], Linearizable | Linearized],
+    theta: Tensor,
+    v: Tensor,
+    rows: int,
+    *,
+    chunk: int = 65536,
 ) -> Tensor:
     """The curvature along v `[P]` of each row on its own, v' J_n' M_n J_n v `[rows]`."""
     theta = theta.detach().clone().requires_grad_(True)
     found = []
     for part in row_slices(rows, chunk):
-        tangents, cotangents = _Linearization(model(theta, part), theta).tangents(v)
+        linearized = _linearized(model(theta, part), theta)
+        tangents = linearized.push(v)
+        cotangents = linearized.fisher_product(tangents)
         products = [(t * c).reshape(len(t), -1).sum(1) for t, c in zip(tangents, cotangents, strict=True)]
         found.append(torch.stack(products).sum(0))
     return torch.cat(found)

@@ -10,18 +10,20 @@ from torch import Tensor
 from trpo_lightning.errors import UserError
 from trpo_lightning.numerics.curvature import (
     Linearizable,
+    Linearized,
     Scalars,
     curvature_of_rows,
     fisher_vector_product,
 )
 from trpo_lightning.numerics.objectives import kl_divergence
+from trpo_lightning.policies.linearized import linearized
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.rollouts.rollout import AnyBatch, Batch
 from trpo_lightning.rules.surrogate import CHUNK, Surrogate
 from trpo_lightning.settings import RuleSettings
 
-Model = Callable[[Tensor, slice], Linearizable]
+Model = Callable[[Tensor, slice], Linearizable | Linearized]
 """From theta and a part of the rows to what `numerics/curvature.py` linearizes."""
 
 OVER_STATES: dict[str, Callable[[Tensor, Tensor | None], float]] = {
@@ -64,7 +66,11 @@ class Candidates:
 
 def fisher(policy: Policy, observations: Tensor, actions: Tensor | None) -> Model:
     """Rows of the analytic Fisher matrix (TRPO 2015, appendix C.1)."""
-    return lambda theta, part: policy.at(theta, observations[part])
+
+    def model(theta: Tensor, part: slice) -> Linearizable | Linearized:
+        return linearized(policy, theta, observations[part]) or policy.at(theta, observations[part])
+
+    return model
 
 
 def empirical_fisher(policy: Policy, observations: Tensor, actions: Tensor | None) -> Model:
