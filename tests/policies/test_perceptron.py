@@ -70,8 +70,10 @@ def test_products_are_those_of_autograds_graph(kind, chunk, weighted):
     models = (lambda th, part: linearized(policy, th, x[part])), (lambda th, part: policy.at(th, x[part]))
     found, expected = (fisher_vector_product(m, theta, ROWS, weights=weights, chunk=chunk)(v) for m in models)
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
+    assert not found.requires_grad
     found, expected = (curvature_of_rows(model, theta, v, ROWS, chunk=chunk) for model in models)
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
+    assert not found.requires_grad
 
 
 def test_other_policies_and_networks_are_left_to_autograd():

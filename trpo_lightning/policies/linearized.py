@@ -22,7 +22,7 @@ class LinearizedPolicy:
 
     def __init__(self, policy: Policy, perceptron: Perceptron, theta: Tensor, observations: Tensor) -> None:
         with torch.no_grad():
-            distribution = policy.at(theta, observations)
+            distribution = policy.at(theta.detach(), observations).detach()
         self.tensors, self.fisher_product = distribution.tensors, distribution.fisher_product
         self._perceptron, self._inputs = perceptron, perceptron.forward(observations)
         self._sizes = [tensor.shape[1] for tensor in self.tensors[1:]]
