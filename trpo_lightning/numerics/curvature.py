@@ -8,7 +8,7 @@ linear in u, so differentiating it again in u gives J v from the same reused gra
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ class Linearizable(Protocol):
         ...
 
 
+@runtime_checkable
 class Linearized(Linearizable, Protocol):
     """Rows of a model at a fixed theta that know their J."""
 
@@ -82,8 +83,8 @@ class _Graph:
         return torch.autograd.grad(self.model.tensors, self.theta, cotangents, retain_graph=True)[0]
 
 
-def _linearized(model: Linearizable | Linearized, theta: Tensor) -> Linearized:
-    return model if hasattr(model, "push") else _Graph(model, theta)  # pyright: ignore[reportReturnType]
+def _linearized(model: Linearizable, theta: Tensor) -> Linearized:
+    return model if isinstance(model, Linearized) else _Graph(model, theta)
 
 
 def _product(model: Linearized, v: Tensor, weights: Tensor | None) -> Tensor:
@@ -95,7 +96,7 @@ def _product(model: Linearized, v: Tensor, weights: Tensor | None) -> Tensor:
 
 
 def fisher_vector_product(
-    model: Callable[[Tensor, slice], Linearizable | Linearized],
+    model: Callable[[Tensor, slice], Linearizable],
     theta: Tensor,
     rows: int,
     *,
@@ -123,12 +124,7 @@ def fisher_vector_product(
 
 
 def curvature_of_rows(
-    model: Callable[[Tensor, slice], Linearizable | Linearized],
-    theta: Tensor,
-    v: Tensor,
-    rows: int,
-    *,
-    chunk: int = 65536,
+    model: Callable[[Tensor, slice], Linearizable], theta: Tensor, v: Tensor, rows: int, *, chunk: int = 65536
 ) -> Tensor:
     """The curvature along v `[P]` of each row on its own, v' J_n' M_n J_n v `[rows]`."""
     theta = theta.detach().clone().requires_grad_(True)

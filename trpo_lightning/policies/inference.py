@@ -31,11 +31,15 @@ ONE_BLAS_THREAD = 2**18
 others would compete with the simulator's."""
 
 
-def perceptron_layers(network: nn.Module) -> list[tuple[Tensor, Tensor, type[nn.Module] | None]] | None:
-    """(weight, bias, activation) of each layer of a multi-layer perceptron; None for any other network."""
+Layers = list[tuple[Tensor, Tensor, type[nn.Module] | None]]
+"""(weight, bias, activation) of each layer."""
+
+
+def perceptron_layers(network: nn.Module) -> Layers | None:
+    """The layers of a multi-layer perceptron; None for any other network."""
     if not isinstance(network, nn.Sequential):
         return None
-    layers: list[tuple[Tensor, Tensor, type[nn.Module] | None]] = []
+    layers: Layers = []
     for module in network:
         if type(module) is nn.Linear and module.bias is not None:
             layers.append((module.weight.detach(), module.bias.detach(), None))
@@ -47,7 +51,7 @@ def perceptron_layers(network: nn.Module) -> list[tuple[Tensor, Tensor, type[nn.
 
 
 def fast_forward(network: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
-    """The network on the CPU as a function of float32 arrays `[N, *O]`, without autograd or module calls.
+    """The network on the CPU from float32 arrays `[N, *O]` to outputs `[N, M]`, without autograd or module calls.
 
     Reads the parameters as they are at each call. Small products of perceptrons are NumPy's: between two steps of a
     simulator, which leaves nothing of torch in the caches, torch's dispatch costs two thirds of a call (32 rows of a

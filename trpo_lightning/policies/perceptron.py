@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from trpo_lightning.policies.inference import IN_PLACE, perceptron_layers
+from trpo_lightning.policies.inference import IN_PLACE, Layers, perceptron_layers
 from trpo_lightning.policies.tanh import Tanh
 
 FROM_OUTPUT: dict[type[nn.Module], Callable[[Tensor, Tensor], Tensor]] = {
@@ -25,7 +25,7 @@ class Perceptron:
     J is the Jacobian `[B * M, P]` of its outputs in them; `inputs` are what `forward` returned.
     """
 
-    def __init__(self, layers: list, theta: Tensor) -> None:
+    def __init__(self, layers: Layers, theta: Tensor) -> None:
         self._shapes = [tensor.shape for weight, bias, _ in layers for tensor in (weight, bias)]
         self._kinds = [kind for _, _, kind in layers]
         self.size = sum(shape.numel() for shape in self._shapes)

@@ -10,7 +10,6 @@ from torch import Tensor
 from trpo_lightning.errors import UserError
 from trpo_lightning.numerics.curvature import (
     Linearizable,
-    Linearized,
     Scalars,
     curvature_of_rows,
     fisher_vector_product,
@@ -23,7 +22,7 @@ from trpo_lightning.rollouts.rollout import AnyBatch, Batch
 from trpo_lightning.rules.surrogate import CHUNK, Surrogate
 from trpo_lightning.settings import RuleSettings
 
-Model = Callable[[Tensor, slice], Linearizable | Linearized]
+Model = Callable[[Tensor, slice], Linearizable]
 """From theta and a part of the rows to what `numerics/curvature.py` linearizes."""
 
 OVER_STATES: dict[str, Callable[[Tensor, Tensor | None], float]] = {
@@ -66,11 +65,7 @@ class Candidates:
 
 def fisher(policy: Policy, observations: Tensor, actions: Tensor | None) -> Model:
     """Rows of the analytic Fisher matrix (TRPO 2015, appendix C.1)."""
-
-    def model(theta: Tensor, part: slice) -> Linearizable | Linearized:
-        return linearized(policy, theta, observations[part]) or policy.at(theta, observations[part])
-
-    return model
+    return lambda theta, part: linearized(policy, theta, observations[part]) or policy.at(theta, observations[part])
 
 
 def empirical_fisher(policy: Policy, observations: Tensor, actions: Tensor | None) -> Model:
