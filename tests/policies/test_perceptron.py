@@ -9,6 +9,7 @@ from trpo_lightning.policies.networks import ACTIVATIONS, parameter_vector
 from trpo_lightning.policies.perceptron import Perceptron
 from trpo_lightning.policies.policy import GaussianPolicy, build_policy
 from trpo_lightning.policies.spaces import ActionSpec, BinaryActions, ContinuousActions, DiscreteActions
+from trpo_lightning.threads import torch_threads
 
 ROWS = 9
 KINDS: dict[str, ActionSpec] = {
@@ -17,6 +18,13 @@ KINDS: dict[str, ActionSpec] = {
     "multi_discrete": DiscreteActions((2, 3)),
     "multi_binary": BinaryActions(3),
 }
+
+
+@pytest.fixture(params=[1, 2], ids=["arrays", "tensors"], autouse=True)
+def _threads(request):
+    """On one thread the numbers are NumPy's."""
+    with torch_threads(request.param):
+        yield
 
 
 def generator(seed=0):

@@ -64,8 +64,10 @@ def test_reported_loss_weighs_a_small_last_minibatch_by_its_rows():
     assert vf.fit(observations, targets, generator()) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("minibatch_size", [200, 60])
-def test_fit_is_adam_on_the_mean_squared_error_of_shuffled_minibatches(minibatch_size):
+def test_fit_is_adam_on_the_mean_squared_error_of_shuffled_minibatches(minibatch_size, threads, monkeypatch):
+    monkeypatch.setattr("trpo_lightning.values.network.threads_for", lambda *sizes: threads)  # on 1, by NumPy
     vf = value_function(epochs=2, minibatch_size=minibatch_size, learning_rate=0.01).double()
     observations, targets = (x.double() for x in data())
     oracle = copy.deepcopy(vf)

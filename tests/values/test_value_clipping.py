@@ -25,8 +25,10 @@ def data(rows: int = 200) -> tuple[Tensor, Tensor]:
     return observations, observations @ torch.tensor([1.0, -2.0, 0.5]) + 0.5
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("clip", [0.01, 0.2, 1.0])
-def test_is_adam_on_the_larger_of_the_clipped_and_the_plain_squared_error(clip):
+def test_is_adam_on_the_larger_of_the_clipped_and_the_plain_squared_error(clip, threads, monkeypatch):
+    monkeypatch.setattr("trpo_lightning.values.network.threads_for", lambda *sizes: threads)  # on 1, by NumPy
     vf = value_function(clip=clip).double()
     observations, targets = (x.double() for x in data())
     oracle = copy.deepcopy(vf)

@@ -26,10 +26,6 @@ ON_ARRAYS: dict[type[nn.Module], Callable[[np.ndarray], object]] = {
 }
 """The activations of `IN_PLACE`, on arrays."""
 
-ONE_BLAS_THREAD = 2**18
-"""Rows times inputs times outputs of a layer up to which OpenBLAS takes one thread, also where it was not told to: its
-others would compete with the simulator's."""
-
 
 Layers = list[tuple[Tensor, Tensor, type[nn.Module] | None]]
 """(weight, bias, activation) of each layer."""
@@ -53,7 +49,7 @@ def perceptron_layers(network: nn.Module) -> Layers | None:
 def fast_forward(network: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
     """The network on the CPU from float32 arrays `[N, *O]` to outputs `[N, M]`, without autograd or module calls.
 
-    Reads the parameters as they are at each call. Small products of perceptrons are NumPy's: between two steps of a
+    Reads the parameters as they are at each call. A perceptron's products are NumPy's: between two steps of a
     simulator, which leaves nothing of torch in the caches, torch's dispatch costs two thirds of a call (32 rows of a
     64-64 network: 30 us instead of 100).
     """
@@ -61,11 +57,8 @@ def fast_forward(network: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
     if layers is None:
         return lambda x: _without_gradient(network, x)
     steps = [(weight.numpy().T, bias.numpy(), ON_ARRAYS[kind] if kind else None) for weight, bias, kind in layers]
-    largest = max(weight.size for weight, _, _ in steps)
 
     def forward(x: np.ndarray) -> np.ndarray:
-        if len(x) * largest > ONE_BLAS_THREAD:
-            return _without_gradient(network, x)
         with np.errstate(over="ignore", invalid="ignore"):
             for weight, bias, activation in steps:
                 x = x @ weight

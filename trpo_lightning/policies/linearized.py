@@ -29,14 +29,14 @@ class LinearizedPolicy:
 
     def __init__(self, policy: Policy, perceptron: Perceptron, own: Tensor, observations: Tensor) -> None:
         self._perceptron, self._own = perceptron, len(own)
-        self._inputs = perceptron.forward(observations)
-        distribution = DISTRIBUTIONS[type(policy)](policy, self._inputs[-1], own)
+        self._inputs = perceptron.forward(perceptron.native(observations))
+        distribution = DISTRIBUTIONS[type(policy)](policy, perceptron.tensor(self._inputs[-1]), own)
         self.tensors, self.fisher_product = distribution.tensors, distribution.fisher_product
 
     def push(self, v: Tensor) -> tuple[Tensor, ...]:
         """J v for `v` `[P]`."""
         own = [v[: self._own].expand_as(tensor) for tensor in self.tensors[1:]]
-        return self._perceptron.push(self._inputs, v[self._own :]), *own
+        return self._perceptron.tensor(self._perceptron.push(self._inputs, v[self._own :])), *own
 
     def pull(self, cotangents: tuple[Tensor, ...]) -> Tensor:
         """J'u `[P]`."""
@@ -44,7 +44,8 @@ class LinearizedPolicy:
         product = outputs.new_empty(self._own + self._perceptron.size)
         for cotangent in own:
             torch.sum(cotangent, 0, out=product[: self._own])
-        self._perceptron.pull(self._inputs, outputs, self._perceptron.views(product[self._own :]))
+        out = self._perceptron.views(product[self._own :])
+        self._perceptron.pull(self._inputs, self._perceptron.native(outputs), out)
         return product
 
 
