@@ -25,12 +25,16 @@ class RunningMoments(nn.Module):
 
     def merge(self, rows: np.ndarray) -> None:
         """Take in rows `[B, *shape]`; rows with a non-finite number are left out, all if their squares overflow."""
-        rows = rows[np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))].astype(np.float64)
+        finite = np.isfinite(rows)
+        if not finite.all():
+            rows = rows[finite.all(axis=tuple(range(1, rows.ndim)))]
         if not len(rows):
             return
         with np.errstate(over="ignore", invalid="ignore"):
-            mean = torch.from_numpy(np.asarray(rows.mean(0)))
-            squares = torch.from_numpy(np.asarray(((rows - rows.mean(0)) ** 2).sum(0)))
+            average = np.asarray(rows.mean(0, dtype=np.float64))
+            differences = rows - average
+            squares = torch.from_numpy(np.asarray(np.square(differences, out=differences).sum(0)))
+            mean = torch.from_numpy(average)
         total = self.count + len(rows)
         difference = mean - self.mean
         sum_of_squares = self.sum_of_squares + (squares + difference.square() * (self.count * len(rows) / total))

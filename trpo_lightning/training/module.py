@@ -273,7 +273,8 @@ class TRPO(pl.LightningModule):
         for logger in self.trainer.loggers:
             row = self.row if getattr(logger, "accepts_text", False) else numbers
             logger.log_metrics(row, step=self.iteration)
-        self.trainer.callback_metrics.update({name: torch.tensor(float(v)) for name, v in numbers.items()})
+        tensors = torch.tensor([float(value) for value in numbers.values()]).unbind()
+        self.trainer.callback_metrics.update(zip(numbers, tensors, strict=True))
         shown = {"return": "episode/return_mean", "KL": "trust_region/kl"}
         bar = {label: float(numbers[name]) for label, name in shown.items() if name in numbers}
         self.trainer.progress_bar_metrics.update(bar)
