@@ -26,8 +26,9 @@ from trpo_lightning.settings import RunSettings, from_keywords, is_over, progres
 from trpo_lightning.training.beside import Beside
 from trpo_lightning.training.data import RolloutLoader
 from trpo_lightning.training.estimation import ValueData, estimate
-from trpo_lightning.training.metrics import METRICS, TEXT_METRICS
+from trpo_lightning.training.metrics import METRICS
 from trpo_lightning.training.noise import quiet_warnings
+from trpo_lightning.training.rows import episode_metrics, hand_out
 from trpo_lightning.training.theory import theory_metrics
 from trpo_lightning.values import build_value_function
 
@@ -192,7 +193,7 @@ class TRPO(pl.LightningModule):
         self.row = {
             "iteration": self.iteration,
             "env_steps": self.env_steps,
-            **_episode_metrics(rollout),
+            **episode_metrics(rollout),
             **result.metrics,
             **theory_metrics(self.policy, batch),
             "update/rejected": self.rejected,
@@ -264,20 +265,7 @@ class TRPO(pl.LightningModule):
             self._hand_out()
 
     def _hand_out(self) -> None:
-        """Give the row to the loggers and to `callback_metrics`."""
-        numbers = {
-            name: value
-            for name, value in self.row.items()
-            if name not in TEXT_METRICS and not (isinstance(value, float) and math.isnan(value))
-        }
-        for logger in self.trainer.loggers:
-            row = self.row if getattr(logger, "accepts_text", False) else numbers
-            logger.log_metrics(row, step=self.iteration)
-        tensors = torch.tensor([float(value) for value in numbers.values()]).unbind()
-        self.trainer.callback_metrics.update(zip(numbers, tensors, strict=True))
-        shown = {"return": "episode/return_mean", "KL": "trust_region/kl"}
-        bar = {label: float(numbers[name]) for label, name in shown.items() if name in numbers}
-        self.trainer.progress_bar_metrics.update(bar)
+        hand_out(self.trainer, self.row, self.iteration)
 
     def on_train_end(self) -> None:
         """Close the environments. Raises `StuckError` where rejections ended training, with a capsule of the last."""
@@ -299,15 +287,3 @@ class TRPO(pl.LightningModule):
             "a Lightning checkpoint is an export and cannot be resumed exactly: "
             "resume from a run directory (python -m trpo_lightning train --resume RUN_DIR)"
         )
-
-
-def _episode_metrics(rollout: Rollout) -> dict[str, float]:
-    """Means over the episodes that ended; no return before the first one did."""
-    count = len(rollout.episode_returns)
-    if not count:
-        return {"episode/count": 0}
-    return {
-        "episode/return_mean": sum(rollout.episode_returns) / count,
-        "episode/length_mean": sum(rollout.episode_lengths) / count,
-        "episode/count": count,
-    }
