@@ -5,7 +5,6 @@
 
 import importlib.metadata
 import json
-import os
 import platform
 import sys
 import tempfile
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
+from trpo_lightning.training.provenance import blas_environment
 
 TESTS = Path(__file__).parents[1]
 FILE = Path(__file__).with_name("golden_hashes.json")
@@ -37,8 +38,7 @@ def key() -> str:
     """Versions, and the kinds of CPU that torch, OpenBLAS and MKL choose their code by."""
     versions = [f"{name} {_version(name)}" for name in PACKAGES]
     cpus = [f"torch's cpu {torch.backends.cpu.get_cpu_capability()}", f"numpy's {_numpy_cpu()}", _cpu()]
-    blas = [name for name in sorted(os.environ) if name.startswith(("OPENBLAS_", "MKL_")) and "THREADS" not in name]
-    told = [f"{name}={os.environ[name]}" for name in blas]
+    told = [f"{name}={value}" for name, value in blas_environment().items()]
     return ", ".join([*versions, *cpus, *told])
 
 

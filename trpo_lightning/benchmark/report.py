@@ -115,7 +115,8 @@ def _origin(section: dict[str, Any]) -> str:
     commit = str(p["git"]["commit"] or "no commit")[:12] + (" with changes" if p["git"].get("diff_sha256") else "")
     packages = ", ".join(f"{name} {p['packages'][name]}" for name in ("torch", "envpool", "mujoco"))
     where = f"{p['machine']['cpu']}, {p['machine']['cores']} cores"
-    return f"{where}, {p['started'][:10]}, commit {commit}, {packages}; `{section['command']}`."
+    told = "".join(f", {name}={value}" for name, value in p["machine"].get("told", {}).items())
+    return f"{where}, {p['started'][:10]}, commit {commit}, {packages}{told}; `{section['command']}`."
 
 
 def summary(results: list[Result]) -> str:

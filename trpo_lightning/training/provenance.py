@@ -60,6 +60,7 @@ def provenance(command: list[str] | None = None, **facts: Any) -> dict[str, Any]
             "cpu": cpu_name(),
             "cores": os.cpu_count(),
             "host": platform.node(),
+            "told": blas_environment(),
         },
         **facts,
     }
@@ -70,6 +71,12 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def blas_environment() -> dict[str, str]:
+    """What OpenBLAS and MKL were told about the processor, which changes bits and speed; their threads are settings."""
+    names = [name for name in sorted(os.environ) if name.startswith(("OPENBLAS_", "MKL_")) and "THREADS" not in name]
+    return {name: os.environ[name] for name in names}
 
 
 def cpu_name() -> str:
