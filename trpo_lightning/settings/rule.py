@@ -109,7 +109,7 @@ class RuleSettings:
     max_rejections: int | None = option(
         20,
         "rejected updates in a row after which the run stops as failed and leaves a capsule to replay; null is never",
-        source="measured: measured: no sampled run of 324 rejected two in a row of experiments",
+        source="measured: no sampled run of 324 rejected two in a row of experiments",
         minimum=1,
     )
     standardize_advantages: bool = option(True, "advantages of a batch get mean 0 and std 1")
