@@ -84,6 +84,29 @@ def test_rewards_are_divided_and_not_centred():
     np.testing.assert_allclose(normalizer.scale_rewards(np.array([0.0, 1.0])), [0.0, 1.0 / scale])
 
 
+def test_the_first_rollout_is_scaled_by_its_own_returns():
+    normalizer, returns = make((1,)), np.array([0.0, 6.0])  # std 3
+    normalizer.first_scale(returns)
+    assert normalizer.scale_rewards(np.array([3.0])).tolist() == [1.0]
+    normalizer.merge(np.array([[2.0], [4.0]]), returns)
+    assert normalizer.scale_rewards(np.array([3.0])).tolist() == [1.0]
+    normalizer.first_scale(np.array([0.0, 60.0]))  # no longer the first
+    assert normalizer.scale_rewards(np.array([3.0])).tolist() == [1.0]
+
+
+@pytest.mark.parametrize("returns", [[], [5.0], [2.0, 2.0], [np.nan, np.inf]])
+def test_first_returns_without_a_scale_leave_rewards_alone(returns):
+    normalizer = make((1,))
+    normalizer.first_scale(np.array(returns))
+    assert normalizer.scale_rewards(np.array([3.0])).tolist() == [3.0]
+
+
+def test_the_first_scale_is_nobodys_where_rewards_are_raw():
+    normalizer = make((1,), rewards=False)
+    normalizer.first_scale(np.array([0.0, 6.0]))
+    assert normalizer.scale_rewards(np.array([3.0])).tolist() == [3.0]
+
+
 def test_frozen_until_merge():
     normalizer = make((1,))
     rows = np.array([[2.0], [4.0]])

@@ -219,3 +219,18 @@ def test_rewards_of_the_batch_are_scaled_and_episode_returns_are_raw():
     assert rollout.rewards[4, 0] == 0.0
     assert rollout.episode_returns[0] == 410.0
     assert rollout.running_returns[1, 0] == pytest.approx(102 + GAMMA * 101)
+
+
+def test_rewards_of_the_first_rollout_are_in_units_of_its_own_returns():
+    settings = settings_for(SCHEDULES["mixed"])
+    settings.normalize.rewards, settings.normalize.reward_clip = True, 1e9
+    collector, policy, normalizer = collector_for(settings)
+    raw_collector, _, raw_normalizer = collector_for(settings_for(SCHEDULES["mixed"]))
+    seen = []
+    for iteration in range(2):
+        raw = raw_collector.collect(policy, raw_normalizer, iteration)
+        scaled = collector.collect(policy, normalizer, iteration)
+        if iteration == 0:
+            seen = scaled.running_returns[scaled.valid]  # the second iteration is scaled by the first's alone
+        np.testing.assert_allclose(scaled.rewards, raw.rewards / np.std(seen), rtol=1e-12)
+        normalizer.merge(*scaled.statistics())

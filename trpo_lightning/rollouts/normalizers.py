@@ -58,7 +58,8 @@ class Normalizer(nn.Module):
     """What the policy sees of an observation, and what the update sees of a reward.
 
     Observations: (o - mean) / std, clipped. Rewards: r / std of the running discounted return, not centred, clipped
-    (Engstrom et al. 2020, code-level optimizations). Both use statistics as they were at the last `merge`.
+    (Engstrom et al. 2020, code-level optimizations). Both use statistics as they were at the last `merge`; only the
+    scale of the first rollout's rewards is its own (`first_scale`).
     """
 
     def __init__(self, observation_shape: tuple[int, ...], settings: NormalizeSettings) -> None:
@@ -86,6 +87,17 @@ class Normalizer(nn.Module):
         clip = self.settings.observation_clip
         np.minimum(x, clip, out=x)
         return np.maximum(x, -clip, out=seen, casting="same_kind")
+
+    def first_scale(self, returns: np.ndarray) -> None:
+        """Before the first rollout's rewards are scaled: by its own running discounted returns `[B]`, later nothing.
+
+        Else the value function is first fitted to raw rewards, which on HalfCheetah-v5 are 13 times what they are later,
+        and needs tens of iterations to come back (measured; README, Speed).
+        """
+        if self.settings.rewards and not self.returns.count:
+            first = RunningMoments(())
+            first.merge(returns)
+            self._reward_scale = 1.0 / float(first.std())
 
     def scale_rewards(self, rewards: np.ndarray) -> np.ndarray:
         """Rewards of any shape as the update sees them, float64; an infinite one is not clipped: it is a fault."""

@@ -94,6 +94,7 @@ class SinglePathScheme(SamplingScheme):
         rows = torch.from_numpy(all_outputs[:t]).flatten(0, 1)
         log_probs = policy.distribution(rows).log_prob(torch.from_numpy(rollout.actions).flatten(0, 1))
         rollout.log_probs = log_probs.numpy().reshape(t, self.num_envs)
+        normalizer.first_scale(rollout.running_returns[rollout.valid])
         rollout.rewards = normalizer.scale_rewards(rollout.rewards)
         rollout.env_steps = int(rollout.valid.sum())
         rollout.seconds = {"collect": time.perf_counter() - began, "simulator": simulator, "inference": inference}

@@ -87,7 +87,10 @@ class RolloutSettings:
 
 @dataclass
 class NormalizeSettings:
-    """Running statistics, frozen while an iteration collects and updates."""
+    """Running statistics, frozen while an iteration collects and updates.
+
+    The first iteration sees observations as they are, and scales rewards by its own returns.
+    """
 
     observations: bool = option(
         True, "standardize observations with running mean and variance", source="Henderson 2018"
