@@ -13,6 +13,7 @@ from trpo_lightning.benchmark.bench import Bench
 from trpo_lightning.benchmark.comparisons import peers, returns
 from trpo_lightning.benchmark.configurations import ENVIRONMENTS, PEER_ENVIRONMENTS
 from trpo_lightning.benchmark.growth import gpu, growth, update
+from trpo_lightning.benchmark.parity import parity
 from trpo_lightning.benchmark.results import Result
 from trpo_lightning.benchmark.sections import ceiling, experiments, profile, startup
 from trpo_lightning.errors import UserError, nearest
@@ -24,6 +25,7 @@ from trpo_lightning.training.provenance import provenance, started_as
 SECTIONS: dict[str, Callable[[Bench], list[Result]]] = {
     "ceiling": ceiling,
     "peers": peers,
+    "parity": parity,
     "returns": returns,
     "experiments": experiments,
     "update": update,

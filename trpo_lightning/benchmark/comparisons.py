@@ -28,7 +28,7 @@ def peers(bench: Bench) -> list[Result]:
             cells[environment, f"ours, settings of {peer.name}"] = lambda s=ours: train(
                 s, threads, bench.folder
             ).steps_per_second()
-            cells[environment, peer.name] = lambda p=peer, s=ours: _peer(bench, p, s)["steps_per_second"]
+            cells[environment, peer.name] = lambda p=peer, s=ours: run_peer(bench, p, s)["steps_per_second"]
     rates = bench.rates(cells)
     results = []
     for environment in bench.peer_environments:
@@ -55,8 +55,8 @@ def _installed(bench: Bench) -> list[tuple[Peer, dict[str, Any], Target]]:
     return found
 
 
-def _peer(bench: Bench, peer: Peer, settings: dict[str, Any], seed: int = 0) -> dict[str, Any]:
-    """A peer's run over as many iterations as ours with these settings."""
+def run_peer(bench: Bench, peer: Peer, settings: dict[str, Any], seed: int = 0, **more: Any) -> dict[str, Any]:
+    """A peer's run over as many iterations as ours with these settings; `more` goes to its script as options."""
     threads, per_iteration = max(bench.threads), settings["rollout.steps_per_iteration"]
     options: dict[str, Any] = {
         "env": settings["env.id"],
@@ -66,6 +66,7 @@ def _peer(bench: Bench, peer: Peer, settings: dict[str, Any], seed: int = 0) -> 
         "warmup": WARMUP,
         "seed": seed,
         "threads": threads,
+        **more,
     }
     if peer is SB3:
         options["minibatch"] = settings["value.minibatch_size"]
@@ -87,7 +88,7 @@ def returns(bench: Bench) -> list[Result]:
             try:
                 for seed in range(bench.return_seeds):
                     seeds[names[0]].append(train({**keys, "seed": seed}, threads, bench.folder).final_return())
-                    seeds[names[1]].append(_peer(bench, peer, keys, seed)["return_mean"])
+                    seeds[names[1]].append(run_peer(bench, peer, keys, seed)["return_mean"])
                     bench.say(f"  {environment}, seed {seed}: {seeds[names[0]][-1]:,.0f}, {seeds[names[1]][-1]:,.0f}")
             except MeasurementError as error:
                 bench.note(f"returns on {environment} with {peer.name} were not measured: {error}")

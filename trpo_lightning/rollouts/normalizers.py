@@ -91,8 +91,8 @@ class Normalizer(nn.Module):
     def first_scale(self, returns: np.ndarray) -> None:
         """Before the first rollout's rewards are scaled: by its own running discounted returns `[B]`, later nothing.
 
-        Else the value function is first fitted to raw rewards, which on HalfCheetah-v5 are 13 times what they are later,
-        and needs tens of iterations to come back (measured; README, Speed).
+        Else the value function is first fitted to raw rewards, tens of times larger than all that follow, and needs as
+        many iterations to come back (measured: README, "What the first rewards' scale is worth").
         """
         if self.settings.rewards and not self.returns.count:
             first = RunningMoments(())

@@ -5,10 +5,13 @@ import argparse
 import importlib.metadata
 import json
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from sb3_contrib import TRPO
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
@@ -31,16 +34,48 @@ class Clock(BaseCallback):
         return True
 
 
+class RecordedBuffer(RolloutBuffer):
+    """Remembers what its advantages end with."""
+
+    def compute_returns_and_advantage(self, last_values: torch.Tensor, dones: np.ndarray) -> None:
+        """As its base class."""
+        self.last_values, self.last_dones = last_values.cpu().numpy().flatten(), dones
+        super().compute_returns_and_advantage(last_values, dones)
+
+
+class RecordedTRPO(TRPO):
+    """Writes each iteration's batch, and the policy's parameters before and after its update, to a folder."""
+
+    folder = Path()
+
+    def train(self) -> None:
+        """As its base class."""
+        buffer = self.rollout_buffer
+        assert isinstance(buffer, RecordedBuffer)
+        names = ("observations", "actions", "rewards", "values", "advantages", "episode_starts")
+        batch: dict[str, Any] = {name: np.array(getattr(buffer, name)) for name in (*names, "last_values", "last_dones")}
+        before = self._theta()
+        super().train()
+        np.savez(self.folder / f"{self._n_updates}.npz", before=before, after=self._theta(), **batch)
+
+    def _theta(self) -> np.ndarray:
+        """The policy's parameters: log std, hidden layers, output layer."""
+        named = self.policy.named_parameters()
+        return np.concatenate([p.detach().numpy().flatten() for name, p in named if "value" not in name])
+
+
 def main() -> None:
     """Train, and print steps/s after the warm-up and the mean raw return of the last 100 training episodes."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--env", required=True)
     for name in ("num-envs", "steps-per-iteration", "minibatch", "iterations", "warmup", "seed", "threads"):
         parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--batches", type=Path, help="a folder for each iteration's batch and update")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     envs = make_vec_env(options.env, n_envs=options.num_envs, seed=options.seed, vec_env_cls=DummyVecEnv)
-    model = TRPO(
+    RecordedTRPO.folder = options.batches
+    model = (TRPO if options.batches is None else RecordedTRPO)(
         "MlpPolicy",
         VecNormalize(envs, gamma=0.99),
         learning_rate=1e-3,
@@ -53,6 +88,7 @@ def main() -> None:
         target_kl=0.01,
         n_critic_updates=10,
         sub_sampling_factor=1,
+        rollout_buffer_class=RolloutBuffer if options.batches is None else RecordedBuffer,
         seed=options.seed,
         device="cpu",
     )

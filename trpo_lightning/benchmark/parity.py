@@ -1,0 +1,101 @@
+"""The same numbers as another library: its advantages and its policy update, computed again from its own batches."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trpo_lightning.benchmark.bench import Bench
+from trpo_lightning.benchmark.comparisons import run_peer
+from trpo_lightning.benchmark.configurations import LIKE_SB3
+from trpo_lightning.benchmark.peer_environment import SB3, install
+from trpo_lightning.benchmark.processes import MeasurementError
+from trpo_lightning.benchmark.results import Result, Target
+from trpo_lightning.numerics.returns import generalized_advantages, standardize
+from trpo_lightning.policies.networks import assign_parameter_vector
+from trpo_lightning.policies.policy import build_policy
+from trpo_lightning.policies.spaces import ContinuousActions
+from trpo_lightning.rollouts.rollout import Batch
+from trpo_lightning.rules.trust_region import TrustRegionRule
+from trpo_lightning.settings import RunSettings, updated
+
+ITERATIONS = 40
+ADVANTAGES = "largest difference of advantages / their std"
+UPDATE = "policy update: |ours - theirs| / |theirs|"
+Arrays = dict[str, np.ndarray]
+
+
+def parity(bench: Bench) -> list[Result]:
+    """Advantages and policy updates of sb3-contrib, computed again here from its own batches."""
+    try:
+        install(SB3, bench.peers)
+        return [result for environment in bench.peer_environments for result in _compared(bench, environment)]
+    except MeasurementError as error:
+        bench.note(f"{SB3.name} was not compared: {error}")
+        return []
+
+
+def _compared(bench: Bench, environment: str) -> list[Result]:
+    folder = bench.folder / f"batches_{environment}"
+    folder.mkdir()
+    settings = updated(RunSettings(), LIKE_SB3)
+    keys = {**LIKE_SB3, "env.id": environment, "total_env_steps": ITERATIONS * settings.rollout.steps_per_iteration}
+    run_peer(bench, SB3, keys, batches=folder.resolve())
+    batches = [_arrays(folder / f"{i}.npz") for i in range(1, ITERATIONS + 1)]
+    found = {
+        ADVANTAGES: ([advantage_difference(b, settings) for b in batches], Target(1e-4, at_least=False)),
+        UPDATE: ([update_difference(b, settings) for b in batches], Target(1e-2, at_least=False)),
+    }
+    for name, (values, _) in found.items():
+        bench.say(f"  {environment}, {ITERATIONS} iterations, {name}: at most {max(values):.1e}")
+    subject = f"{environment}, the first {ITERATIONS} iterations of {SB3.name}"
+    return [Result(subject, name, "x", tuple(values), target) for name, (values, target) in found.items()]
+
+
+def _arrays(file: Path) -> Arrays:
+    with np.load(file) as stored:
+        return dict(stored)
+
+
+def advantage_difference(batch: Arrays, settings: RunSettings) -> float:
+    """The largest difference of an advantage from the one that `generalized_advantages` finds, in their std.
+
+    A time limit's bootstrap is part of that library's rewards, so every end is a termination here.
+    """
+    ended = torch.from_numpy(np.concatenate([batch["episode_starts"][1:], batch["last_dones"][None]])).bool()
+    values = torch.from_numpy(np.concatenate([batch["values"], batch["last_values"][None]])).double()
+    rewards, theirs = (torch.from_numpy(batch[name]).double() for name in ("rewards", "advantages"))
+    valid = torch.ones_like(ended)
+    ours = generalized_advantages(
+        rewards, values, ended, ended, valid, gamma=settings.gamma, gae_lambda=settings.gae_lambda
+    )
+    return float((ours - theirs).abs().max() / theirs.std())
+
+
+def update_difference(batch: Arrays, settings: RunSettings) -> float:
+    """The distance of the parameters after our update from theirs, over the length of their step."""
+
+    def rows(name: str) -> Tensor:
+        return torch.from_numpy(batch[name]).float().flatten(0, 1)
+
+    before, after = (torch.from_numpy(batch[name]) for name in ("before", "after"))
+    learned = Batch(rows("observations"), rows("actions"), standardize(rows("advantages")))
+    policy = _policy(learned, before, settings)
+    result = TrustRegionRule(settings.rule).update(policy, learned, torch.Generator())
+    length, difference = float((after - before).norm()), float((result.theta - after).norm())
+    return difference / length if length else (0.0 if difference == 0.0 else float("inf"))
+
+
+def _policy(batch: Batch, theta: Tensor, settings: RunSettings) -> Any:
+    policy = build_policy(
+        tuple(batch.observations.shape[1:]),
+        ContinuousActions(batch.actions.shape[1]),
+        hidden_sizes=settings.policy.hidden_sizes,
+        activation=settings.policy.activation,
+        initial_log_std=0.0,
+        generator=torch.Generator(),
+    )
+    assign_parameter_vector(policy, theta)
+    return policy
