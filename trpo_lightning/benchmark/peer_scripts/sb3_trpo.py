@@ -52,8 +52,17 @@ class RecordedTRPO(TRPO):
         """As its base class."""
         buffer = self.rollout_buffer
         assert isinstance(buffer, RecordedBuffer)
-        names = ("observations", "actions", "rewards", "values", "advantages", "episode_starts")
-        batch: dict[str, Any] = {name: np.array(getattr(buffer, name)) for name in (*names, "last_values", "last_dones")}
+        names = (
+            "observations",
+            "actions",
+            "rewards",
+            "values",
+            "advantages",
+            "episode_starts",
+            "last_values",
+            "last_dones",
+        )
+        batch: dict[str, Any] = {name: np.array(getattr(buffer, name)) for name in names}
         before = self._theta()
         super().train()
         np.savez(self.folder / f"{self._n_updates}.npz", before=before, after=self._theta(), **batch)
