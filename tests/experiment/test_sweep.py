@@ -156,9 +156,10 @@ def test_sweep_of_a_shipped_experiment_has_its_local_runs(name: str, scale: str)
     except UserError as error:
         assert any(None in levels for levels in experiment.axes.values()), error
         return
-    assert config["run_cap"] == len(points(config))
-    for point in points(config)[:: max(1, config["run_cap"] // 3)]:
-        assert cell_of(experiment, as_agent(config, point)) in experiment.cells()
+    drawn, local = points(config), experiment.cells()
+    assert config["run_cap"] == len(drawn) == len(local)
+    for point in drawn[:: max(1, len(drawn) // 3)]:
+        assert cell_of(experiment, as_agent(config, point)) in local
 
 
 def test_point_that_the_server_draws_is_a_run_with_all_its_digits(declare) -> None:
