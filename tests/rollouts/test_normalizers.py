@@ -101,8 +101,9 @@ def test_first_returns_without_a_scale_leave_rewards_alone(returns):
     assert normalizer.scale_rewards(np.array([3.0])).tolist() == [3.0]
 
 
-def test_the_first_scale_is_nobodys_where_rewards_are_raw():
-    normalizer = make((1,), rewards=False)
+@pytest.mark.parametrize("setting", [{"rewards": False}, {"first_rewards": "raw"}])
+def test_the_first_rewards_stay_raw_where_that_is_wanted(setting):
+    normalizer = make((1,), **setting)
     normalizer.first_scale(np.array([0.0, 6.0]))
     assert normalizer.scale_rewards(np.array([3.0])).tolist() == [3.0]
 

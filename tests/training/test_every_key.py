@@ -42,6 +42,7 @@ CHANGES = {
     "rollout.branch_actions": ({**VINE, "env.id": "CartPole-v1"}, "all"),
     "normalize.observations": ({}, False),
     "normalize.rewards": ({}, False),
+    "normalize.first_rewards": ({}, "raw"),
     "normalize.observation_clip": ({}, 0.1),
     "normalize.reward_clip": ({}, 0.01),
     "policy.hidden_sizes": ({}, [32]),

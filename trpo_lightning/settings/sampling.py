@@ -87,14 +87,18 @@ class RolloutSettings:
 
 @dataclass
 class NormalizeSettings:
-    """Running statistics, frozen while an iteration collects and updates.
-
-    The first iteration sees observations as they are, and scales rewards by its own returns.
-    """
+    """Running statistics, frozen while an iteration collects and updates; the first one sees observations raw."""
 
     observations: bool = option(
         True, "standardize observations with running mean and variance", source="Henderson 2018"
     )
     rewards: bool = option(True, "divide rewards by the running std of discounted returns", source="Engstrom 2020")
+    first_rewards: str = option(
+        "own_scale",
+        "rewards of the first iteration, before there are statistics: divided by the std of its own discounted "
+        "returns, or raw; the value function is then first fitted to targets many times larger than later ones",
+        source="as in SB3, whose statistics move with each step",
+        choices=("own_scale", "raw"),
+    )
     observation_clip: float = option(10.0, "standardized observations are clipped to +- this", above=0.0)
     reward_clip: float = option(10.0, "scaled rewards are clipped to +- this", above=0.0)
