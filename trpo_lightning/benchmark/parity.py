@@ -23,7 +23,7 @@ from trpo_lightning.settings import RunSettings, updated
 
 ITERATIONS = 40
 ADVANTAGES = "largest difference of advantages / their std"
-UPDATE = "policy update: |ours - theirs| / |theirs|"
+UPDATE = "distance of the policy update from theirs / its length"
 Arrays = dict[str, np.ndarray]
 
 
