@@ -42,11 +42,11 @@ def _train_until(options: argparse.Namespace, stop: StopRequest) -> int:
 
 
 def _resumed_settings(options: argparse.Namespace):
-    from trpo_lightning.experiment.config import load_settings, recorded_settings
+    from trpo_lightning.experiment.config import overridden, recorded_settings
     from trpo_lightning.settings import changed_keys
 
     before = recorded_settings(options.resume)
-    after = load_settings(options.overrides, options.resume / "config.yaml")
+    after = overridden(before, str(options.resume / "config.yaml"), options.overrides)
     changed = changed_keys(before, after)
     if changed:
         raise UserError(

@@ -184,6 +184,16 @@ def test_a_written_config_reads_back(tmp_path):
     assert recorded_settings(tmp_path) == changed
 
 
+@pytest.mark.parametrize("rewards", [True, False])
+def test_a_record_that_is_older_than_a_key_says_what_was_done_then(tmp_path, rewards):
+    before = from_keywords(normalize={"rewards": rewards, "first_rewards": "raw"} if rewards else {"rewards": False})
+    write_config(before, tmp_path / "config.yaml")
+    text = (tmp_path / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text("".join(x for x in text.splitlines(True) if "first_rewards" not in x))
+    assert recorded_settings(tmp_path) == before
+    assert load_settings([], tmp_path / "config.yaml").normalize.first_rewards == "own_scale"  # any file: defaults
+
+
 def test_every_key_is_in_the_written_config_and_each_survives_alone(tmp_path):
     write_config(RunSettings(), tmp_path / "config.yaml")
     text = (tmp_path / "config.yaml").read_text()

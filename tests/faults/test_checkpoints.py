@@ -376,6 +376,22 @@ def test_a_file_that_lacks_parts_of_its_format_is_refused(files, tmp_path, monke
             assert "format 1" in refused("barrier", tmp_path / "file", (tmp_path / "file").read_bytes())
 
 
+def test_a_run_from_before_a_key_existed_goes_on_as_it_was(tmp_path):
+    """Its first rewards stayed raw, and neither a barrier nor the records say so."""
+    run_dir, overrides = tmp_path / "old", ("normalize.rewards=true", "normalize.first_rewards=raw")
+    train(tmp_path / "straight", *overrides, "total_iterations=6")
+    train(run_dir, *overrides, "total_iterations=4")
+    config = run_dir / "config.yaml"
+    config.write_text(config.read_text().replace("  first_rewards: raw\n", ""))
+    for path in barrier_files(run_dir / "checkpoints"):
+        state = sealed.read(path)
+        del state["settings"]["normalize"]["first_rewards"]
+        sealed.save(state, path)
+    assert main(["train", "--quiet", "--resume", str(run_dir), "total_iterations=6"]) == 0
+    assert_same_run(tmp_path / "straight", run_dir)
+    assert "first_rewards: raw" in config.read_text()
+
+
 def test_each_format_has_a_step_to_the_next(tmp_path, monkeypatch):
     assert sorted(migrations.MIGRATIONS) == list(range(1, migrations.FORMAT))
     steps = {**migrations.MIGRATIONS, 2: lambda s: {**s, "c": s["b"] + 1}, 3: lambda s: {**s, "d": s["c"] + 1}}

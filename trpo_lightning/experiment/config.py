@@ -9,7 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from trpo_lightning.errors import UserError, nearest
-from trpo_lightning.settings import RunSettings, check, keys, to_dict
+from trpo_lightning.settings import RunSettings, check, completed, keys, to_dict
 
 FREE_FORM = ("env.kwargs",)
 """Keys below which any name is valid."""
@@ -123,11 +123,12 @@ def _escaped(value: Any) -> Any:
 
 
 def recorded_settings(run_dir: Path) -> RunSettings:
-    """What a run was started with. Raises `UserError` if the directory holds no run."""
+    """What a run was started with, also by an older version. Raises `UserError` if the directory holds no run."""
     file = run_dir / "config.yaml"
     if not file.is_file():
         raise UserError(f"{run_dir}: is not a run directory: it has no config.yaml")
-    return merge([(str(file), read_yaml(file))])
+    record: Any = OmegaConf.to_container(read_yaml(file), resolve=False)
+    return merge([(str(file), OmegaConf.create(completed(record)))])
 
 
 def _refuse_groups(source: str, config: DictConfig) -> None:

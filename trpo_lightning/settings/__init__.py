@@ -7,7 +7,7 @@ judges values.
 
 from trpo_lightning.settings.budget import BUDGET, covers, depends_on_budget, is_over, progress
 from trpo_lightning.settings.check import check
-from trpo_lightning.settings.conversions import from_dict, from_keywords, to_dict, updated
+from trpo_lightning.settings.conversions import completed, from_dict, from_keywords, from_record, to_dict, updated
 from trpo_lightning.settings.keys import get, keys
 from trpo_lightning.settings.models import PolicySettings, ValueSettings
 from trpo_lightning.settings.resuming import RESUMABLE, changed_keys
@@ -39,10 +39,12 @@ __all__ = [
     "ValueSettings",
     "changed_keys",
     "check",
+    "completed",
     "covers",
     "depends_on_budget",
     "from_dict",
     "from_keywords",
+    "from_record",
     "get",
     "is_over",
     "keys",

@@ -55,3 +55,16 @@ def to_dict(settings: RunSettings) -> dict[str, Any]:
 def from_dict(values: dict[str, Any]) -> RunSettings:
     """The inverse of `to_dict`; keys that are missing keep their defaults, unknown ones raise `UserError`."""
     return from_keywords(**values)
+
+
+def completed(record: dict[str, Any]) -> dict[str, Any]:
+    """A run's record of settings, nested, with keys that are younger than it at what was done before they existed."""
+    normalize = record.get("normalize")
+    if not isinstance(normalize, dict) or "first_rewards" in normalize or not normalize.get("rewards"):
+        return record
+    return {**record, "normalize": {**normalize, "first_rewards": "raw"}}
+
+
+def from_record(values: dict[str, Any]) -> RunSettings:
+    """The inverse of `to_dict` for what a run of this or of an older version left."""
+    return from_dict(completed(values))

@@ -15,7 +15,7 @@ from trpo_lightning.randomness import Stream, torch_generator
 from trpo_lightning.rollouts.rollout import AnyBatch, Batch, PopulationBatch, Rollout, TabularBatch, VineBatch
 from trpo_lightning.rules import build_rule
 from trpo_lightning.rules.rule import RuleResult, UpdateRule, apply_rule
-from trpo_lightning.settings import RunSettings, from_dict
+from trpo_lightning.settings import RunSettings, from_record
 from trpo_lightning.training.export import policy_state, rebuilt_policy
 from trpo_lightning.training.files import plain
 from trpo_lightning.training.module import TRPO
@@ -110,7 +110,7 @@ def read_capsule(path: Path) -> Capsule:
     if state.get("kind") != "capsule":
         raise UserError(f"{path}: is no capsule: give a capsule_<iteration>.pt of a run directory")
     try:
-        settings = from_dict(state["settings"])
+        settings = from_record(state["settings"])
         policy, _, _ = rebuilt_policy(state, settings)
         fields = {item.name for item in dataclasses.fields(Capsule)} - {"settings", "policy", "batch", "rule_state"}
         kept = {name: state[name] for name in fields}

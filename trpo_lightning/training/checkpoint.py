@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 
 from trpo_lightning.errors import UserError
-from trpo_lightning.settings import BUDGET, RunSettings, changed_keys, from_dict, to_dict
+from trpo_lightning.settings import BUDGET, RunSettings, changed_keys, from_record, to_dict
 from trpo_lightning.training.export import export
 from trpo_lightning.training.files import plain, writing
 from trpo_lightning.training.migrations import FORMAT
@@ -90,7 +90,7 @@ def read_barrier(path: Path, settings: RunSettings, rows: int) -> dict[str, Any]
     if lacking:
         raise UserError(f"{path}: is no barrier: it lacks {', '.join(sorted(lacking))}")
     try:
-        before, after = from_dict(state["settings"]), from_dict(plain(to_dict(settings)))
+        before, after = from_record(state["settings"]), from_record(plain(to_dict(settings)))
         changed = [key for key in changed_keys(before, after) if key not in BUDGET]
         ahead = state["iteration"] > rows
     except (UserError, TypeError) as error:

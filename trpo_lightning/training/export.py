@@ -12,7 +12,7 @@ from trpo_lightning.policies.policy import Policy, build_policy
 from trpo_lightning.policies.spaces import ActionSpec, BinaryActions, ContinuousActions, DiscreteActions
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.vector_environment import EnvironmentSpec
-from trpo_lightning.settings import RunSettings, from_dict, to_dict
+from trpo_lightning.settings import RunSettings, from_record, to_dict
 from trpo_lightning.training.files import plain
 from trpo_lightning.training.module import TRPO
 from trpo_lightning.training.sealed import read, save
@@ -123,7 +123,7 @@ def load_file(path: Path) -> TrainedPolicy:
     if state.get("kind") != "policy":
         raise UserError(f"{path}: is no policy: give a run directory, or its best.pt or last.pt")
     try:
-        settings = from_dict(state["settings"])
+        settings = from_record(state["settings"])
         policy, shape, actions = rebuilt_policy(state, settings)
         spec = EnvironmentSpec(shape, actions, state["max_episode_steps"], state["backend"])
         normalizer = Normalizer(shape, settings.normalize)
