@@ -146,7 +146,7 @@ def _add_experiment_options(parser: argparse.ArgumentParser) -> None:
 def _add_benchmark_options(parser: argparse.ArgumentParser) -> None:
     names = "ceiling, peers, parity, returns, experiments, update, growth, startup, profile, gpu"
     parser.add_argument("--sections", metavar="LIST", help=f"of {names}; default: all but returns")
-    parser.add_argument("--returns", action="store_true", help="also train to compare returns (hours)")
+    parser.add_argument("--returns", action="store_true", help="also train to compare returns (half an hour)")
     parser.add_argument("--env", metavar="LIST", help="default: Hopper-v5,HalfCheetah-v5,Humanoid-v5 (peers: two)")
     parser.add_argument("--threads", metavar="LIST", help="default: 1,2 as far as there are cores")
     numbers = {

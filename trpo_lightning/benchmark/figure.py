@@ -30,7 +30,8 @@ def draw(sections: dict[str, list[Result]], path: Path) -> bool:
         figure, axes = plt.subplots(1, len(shown), figsize=(5.6 * len(shown), height), squeeze=False)
         for axis, ((_, _, title, label), bars) in zip(axes.flat, shown, strict=True):
             _panel(axis, bars)
-            axis.set(title=title, xlabel=label)
+            axis.set_title(title, loc="left")
+            axis.set_xlabel(label)
         figure.tight_layout()
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=DPI)
@@ -48,9 +49,8 @@ def _panel(axis: Any, bars: list[Result]) -> None:
         color = OKABE_ITO[0] if bar.verdict != "missed" else OKABE_ITO[1]
         whiskers = [[bar.median - bar.low], [bar.high - bar.median]]
         axis.barh(place, bar.median, xerr=whiskers, color=color, height=0.62, error_kw={"linewidth": 1, "capsize": 2})
-        axis.annotate(
-            f"{bar.median:.2f}", (bar.high, place), (4, 0), textcoords="offset points", va="center", fontsize=8
-        )
+        inside = {"textcoords": "offset points", "va": "center", "fontsize": 8, "color": "white"}
+        axis.annotate(f"{bar.median:.2f}", (0, place), (4, 0), **inside)
         if bar.target is not None:
             axis.plot([bar.target.limit] * 2, [place - 0.42, place + 0.42], color="black", linewidth=1.4)
     names = [f"{bar.subject}\n{bar.quantity}" if several else bar.subject for bar in reversed(bars)]

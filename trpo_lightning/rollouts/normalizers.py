@@ -91,7 +91,7 @@ class Normalizer(nn.Module):
     def first_scale(self, returns: np.ndarray) -> None:
         """Before the first rollout's rewards are scaled: by its own running discounted returns `[B]`; later nothing.
 
-        Raw ones, tens of times larger than all that follow, set the value function back by as many iterations, and the
+        Raw ones, many times larger than all that follow, set the value function back by as many iterations, and the
         policy's std falls more slowly (measured: experiments/ablation_first_rewards.yaml).
         """
         if self.settings.rewards and self.settings.first_rewards == "own_scale" and not self.returns.count:

@@ -2,7 +2,7 @@
 
 METRICS: dict[str, str] = {
     "iteration": "updates done: one rollout and one policy update each; equals Lightning's `global_step`",
-    "env_steps": "real steps of the training environments so far; the x axis of every figure",
+    "env_steps": "real steps of the training environments so far; the x axis of figures that do not count iterations",
     "episode/return_mean": "mean undiscounted return of the episodes that ended in this iteration (empty if none did)",
     "episode/length_mean": "mean length of these episodes, in steps",
     "episode/count": "how many episodes ended",
@@ -19,7 +19,7 @@ METRICS: dict[str, str] = {
     "trust_region/step_norm": "2-norm of the step in parameters",
     "trust_region/step_size": "multiplier beta of the direction s in it: step = beta s, (A + damping I) s = gradient",
     "cg/iterations": "conjugate-gradient iterations",
-    "cg/residual": "true relative residual |g - (A + damping I) s| / |g|",
+    "cg/residual": "true relative residual: the norm of g - (A + damping I) s over that of g",
     "line_search/backtracks": "shrinkings of the full step",
     "line_search/accepted": "1 if the line search found a step",
     "population/best_return": "cem, cma_es: the best candidate's return (that of all is `episode/return_mean`)",
@@ -29,7 +29,7 @@ METRICS: dict[str, str] = {
     "theory/return": "exact: discounted return eta of the policy after the update",
     "theory/improvement": "exact: its rise over the policy before",
     "theory/bound": "exact: L - C max KL, which that return is never below (TRPO 2015, theorem 1)",
-    "theory/max_kl": "exact: the largest KL(old || new) of a state that can be reached",
+    "theory/max_kl": "exact: the largest KL of old and new policy in a state that can be reached",
     "update/rejected": "rejected updates so far; each leaves the parameters bit-identical",
     "update/rejection_reason": "why this iteration's update was rejected (text; empty if it was not)",
     "policy/entropy": "mean entropy of the policy at collection, in nats",

@@ -2,7 +2,7 @@
 
 Registered with gymnasium, so that `env.id: CartPole1983-v0` and `env.id: Walker2015-v0` find them; as functions,
 `trpo_lightning.rollouts.tasks:cart_pole_1983` is the same task without a time limit. The 2015 paper's swimmer and
-hopper are gymnasium's with other `env.kwargs`, see `experiments/base/`.
+hopper are gymnasium's with other `env.kwargs`, see `experiments/trpo2015_*.yaml`.
 """
 
 import gymnasium as gym
