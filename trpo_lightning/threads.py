@@ -1,10 +1,10 @@
 """How many cores torch and NumPy may use, part by part."""
 
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
-from typing import Any
 
 
 def available_cores() -> int:
@@ -34,12 +34,33 @@ def threads_for(rows: int, parameters: int) -> int:
     return 1 if rows * parameters <= ONE_THREAD else torch.get_num_threads()
 
 
-@cache
-def _openblas() -> Any:
-    """NumPy's OpenBLAS, to be bound from inside the process."""
-    from threadpoolctl import ThreadpoolController
+class _OneThread:
+    """NumPy's OpenBLAS on one thread while any thread of this process is inside: its number holds for all of them."""
 
-    return ThreadpoolController().select(internal_api="openblas")
+    def __init__(self) -> None:
+        from threadpoolctl import ThreadpoolController
+
+        self._library, self._lock = ThreadpoolController().select(internal_api="openblas"), threading.Lock()
+        self._inside, self._limit = 0, ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._limit.enter_context(self._library.limit(limits=1))
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                for library in self._library.lib_controllers:  # which lets only the thread that came first set it back
+                    library.clear_controlling_thread(force=True)  # pyright: ignore[reportAttributeAccessIssue]
+                self._limit.close()
+
+
+@cache
+def _one_thread() -> _OneThread:
+    return _OneThread()
 
 
 @contextmanager
@@ -54,7 +75,7 @@ def torch_threads(number: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
-        with _openblas().limit(limits=1):  # as `thread_environment` has it, where it was set
+        with _one_thread():  # as `thread_environment` has it, where it was set
             yield
     finally:
         torch.set_num_threads(before)

@@ -86,18 +86,24 @@ def test_other_updates_are_seen():
     assert update_difference(shuffled, SETTINGS) > 0.1
 
 
-def bench(tmp_path):
-    return Bench(["A-v1"], ["A-v1"], [1], folder=tmp_path, say=lambda line: None)
+def bench(tmp_path, *env_ids):
+    env_ids = list(env_ids or ("Pendulum-v1",))
+    return Bench(env_ids, env_ids, [1], folder=tmp_path, say=lambda line: None)
 
 
-def test_every_iteration_is_a_value(tmp_path, monkeypatch):
+def test_every_iteration_is_a_value_and_the_largest_is_judged(tmp_path, monkeypatch):
     commands = []
 
     def measure(program, threads, folder):
         commands.append(program)
+        if "MountainCarContinuous-v0" in program:
+            raise MeasurementError("it crashed")
         batches = program[program.index("--batches") + 1]
         for i in range(1, ITERATIONS + 1):
-            np.savez(f"{batches}/{i}.npz", **other_library())
+            theirs = other_library()
+            if i == 2:
+                theirs["after"] = theirs["before"]
+            np.savez(f"{batches}/{i}.npz", **theirs)
         return {"versions": {}}
 
     monkeypatch.setattr("trpo_lightning.benchmark.parity.install", lambda peer, folder: None)
@@ -106,13 +112,21 @@ def test_every_iteration_is_a_value(tmp_path, monkeypatch):
         "trpo_lightning.benchmark.parity.LIKE_SB3", {**comparisons.LIKE_SB3, "policy.hidden_sizes": [4]}
     )
     monkeypatch.setattr(comparisons, "measure", measure)
-    results = {result.quantity: result for result in parity(bench(tmp_path))}
+    where = bench(tmp_path, "Pendulum-v1", "MountainCarContinuous-v0", "CartPole-v1")
+    results = {result.quantity: result for result in parity(where)}
     assert {name: len(result.values) for name, result in results.items()} == {
         ADVANTAGES: ITERATIONS,
         UPDATE: ITERATIONS,
+        f"{ADVANTAGES}, at most": 1,
+        f"{UPDATE}, at most": 1,
     }
-    assert results[ADVANTAGES].verdict == "met"
-    assert len(commands) == 1 and commands[0][commands[0].index("--iterations") + 1] == str(ITERATIONS)
+    assert results[f"{ADVANTAGES}, at most"].verdict == "met"
+    assert results[UPDATE].median < 1.0 and results[f"{UPDATE}, at most"].values == (float("inf"),)
+    assert len(commands) == 2 and commands[0][commands[0].index("--iterations") + 1] == str(ITERATIONS)
+    assert where.notes == [
+        "sb3-contrib TRPO was not compared on MountainCarContinuous-v0: it crashed",
+        "sb3-contrib TRPO was not compared on CartPole-v1: only policies of continuous actions are compared",
+    ]
 
 
 def test_a_library_that_is_not_there_is_noted(tmp_path, monkeypatch):
@@ -122,4 +136,4 @@ def test_a_library_that_is_not_there_is_noted(tmp_path, monkeypatch):
     monkeypatch.setattr("trpo_lightning.benchmark.parity.install", install)
     where = bench(tmp_path)
     assert parity(where) == []
-    assert where.notes == ["sb3-contrib TRPO was not compared: no such version"]
+    assert where.notes == ["sb3-contrib TRPO was not compared on Pendulum-v1: no such version"]

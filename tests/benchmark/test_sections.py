@@ -123,6 +123,14 @@ def test_a_peer_that_is_not_there_is_noted_and_the_rest_goes_on(bench, monkeypat
     assert bench.notes == ["sb3-contrib TRPO is left out, it could not be installed: no such version"]
 
 
+def test_returns_of_which_there_are_none_are_noted(bench, monkeypatch):
+    fake_peers(monkeypatch)
+    none = {"steps_per_second": 20.0, "return_mean": None, "versions": {}}
+    monkeypatch.setattr(comparisons, "measure", lambda program, threads, folder: none)
+    assert comparisons.returns(bench) == []
+    assert len(bench.notes) == 2 and "no episode ended within so few steps" in bench.notes[0]
+
+
 def test_returns_have_a_value_for_each_seed(bench, monkeypatch):
     fake_peers(monkeypatch)
     results = comparisons.returns(bench)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.experiment.config import load_settings, recorded_settings, write_config
-from trpo_lightning.settings import RunSettings, changed_keys, check, from_keywords, get, keys
+from trpo_lightning.settings import RunSettings, changed_keys, check, completed, from_keywords, get, keys
 
 
 def file_with(folder: Path, text: str | bytes) -> Path:
@@ -192,6 +192,14 @@ def test_a_record_that_is_older_than_a_key_says_what_was_done_then(tmp_path, rew
     (tmp_path / "config.yaml").write_text("".join(x for x in text.splitlines(True) if "first_rewards" not in x))
     assert recorded_settings(tmp_path) == before
     assert load_settings([], tmp_path / "config.yaml").normalize.first_rewards == "own_scale"  # any file: defaults
+
+
+@pytest.mark.parametrize(
+    ("scheme", "raw"), [("single_path", True), ("vine", True), ("population", False), ("exact", False)]
+)
+def test_an_older_record_of_a_scheme_that_scales_no_rewards_is_as_today(scheme, raw):
+    record = {"rollout": {"scheme": scheme}, "normalize": {"rewards": True}}
+    assert ("first_rewards" in completed(record)["normalize"]) == raw
 
 
 def test_every_key_is_in_the_written_config_and_each_survives_alone(tmp_path):

@@ -23,6 +23,12 @@ def test_a_file(tmp_path):
     assert found.score == 2 and found.evaluation == 7 and found.run_dir is None and "elsewhere" in found.notes[0]
 
 
+def test_a_label_that_is_a_variant_of_the_experiment_is_refused(tmp_path):
+    name = experiment(tmp_path).cells()[0].settings.name
+    with pytest.raises(UserError, match=f"{name} is a variant of the experiment: take another label"):
+        external_records(f"{name}={write(tmp_path)}:steps=steps,return=reward", experiment(tmp_path))
+
+
 def test_a_glob_is_a_file_for_each_seed(tmp_path):
     for name in ("b.csv", "a.csv", "other.txt"):
         write(tmp_path, name)

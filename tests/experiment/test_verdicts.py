@@ -106,9 +106,31 @@ def test_where_a_level_is_first_reached(tmp_path):
     claims = [{**first, "below": 9}, {**first, "than": "b", "below": 0}, {**first, "of": ["a", "b"], "above": 3}]
     claims += [{**first, "of": "b", "above": 10}, {**first, "of": "b", "below": 20}]
     found = verdicts(tmp_path, claims, rows, x="iteration")
-    assert [v.verdict for v in found] == [HOLDS, HOLDS, HOLDS, HOLDS, UNDECIDED]
+    assert [v.verdict for v in found] == [HOLDS, HOLDS, HOLDS, HOLDS, UNDECIDED]  # b may come later still
     assert [v.estimate.value for v in found[:3]] == [6.0, 6.0 - 11.0, 6.0]  # never: one iteration after the end
     assert "5 runs end before the threshold" in found[4].reason
+
+
+@pytest.mark.parametrize(
+    ("of", "than", "bound", "expected"),
+    [
+        ("b", "c", {"within": 2}, UNDECIDED),  # neither ever does
+        ("b", "a", {"below": 8}, UNDECIDED),  # at least 5 later
+        ("b", "a", {"above": 3}, HOLDS),
+        ("b", "a", {"below": 3}, FAILS),
+        ("b", "a", {"within": 3}, FAILS),
+        ("a", "b", {"above": -8}, UNDECIDED),  # at least 5 earlier
+        ("a", "b", {"above": -3}, FAILS),
+        ("a", "b", {"below": -3}, HOLDS),
+    ],
+)
+def test_a_level_that_is_never_reached_is_known_from_below_only(tmp_path, of, than, bound, expected):
+    rising = [[row(i, 1.0 if i < 6 else 2.0, 1) for i in range(1, 11)] for _ in SEEDS]
+    rows = {"a": rising, "b": [flat(1.0, 10)] * 5, "c": [flat(0.0, 10)] * 5}
+    claim = {"statistic": "first", "level": 2.0, "of": of, "than": than, **bound}
+    (found,) = verdicts(tmp_path, [claim], rows, x="iteration")
+    assert found.verdict == expected
+    assert ("never reach the level" in found.reason) == (expected == UNDECIDED)
 
 
 @pytest.mark.parametrize("state", ["running", "failed", "missing", "interrupted"])

@@ -112,6 +112,13 @@ def test_a_fault_that_passes_costs_the_iterations_that_hold_it(rule, where, valu
     assert rejected[1] and not rejected[0] and not any(rejected[4:])
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_an_iteration_does_not_bootstrap_from_an_observation_that_is_not_finite(value):
+    """The one after the first iteration's 16 steps, which the second begins with."""
+    module = fit(4, {}, where="observation", value=value, after=15, until=16, length=100)
+    assert [reason is not None for reason in module.reasons] == [True, True, False, False]
+
+
 @pytest.mark.parametrize("rule", ["trust_region", "vanilla"])
 @pytest.mark.parametrize("where", ["reward", "observation"])
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])

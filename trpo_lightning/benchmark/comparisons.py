@@ -75,6 +75,13 @@ def run_peer(bench: Bench, peer: Peer, settings: dict[str, Any], seed: int = 0, 
     return result
 
 
+def _return_of(result: dict[str, Any]) -> float:
+    """A peer's mean return. Raises `MeasurementError` where no episode ended."""
+    if result["return_mean"] is None:
+        raise MeasurementError("no episode ended within so few steps: more --return-steps")
+    return result["return_mean"]
+
+
 def returns(bench: Bench) -> list[Result]:
     """Mean raw return of the last 100 training episodes, a value for each seed."""
     threads, installed = max(bench.threads), _installed(bench)
@@ -88,7 +95,7 @@ def returns(bench: Bench) -> list[Result]:
             try:
                 for seed in range(bench.return_seeds):
                     seeds[names[0]].append(train({**keys, "seed": seed}, threads, bench.folder).final_return())
-                    seeds[names[1]].append(run_peer(bench, peer, keys, seed)["return_mean"])
+                    seeds[names[1]].append(_return_of(run_peer(bench, peer, keys, seed)))
                     bench.say(f"  {environment}, seed {seed}: {seeds[names[0]][-1]:,.0f}, {seeds[names[1]][-1]:,.0f}")
             except MeasurementError as error:
                 bench.note(f"returns on {environment} with {peer.name} were not measured: {error}")

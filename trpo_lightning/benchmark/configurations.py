@@ -33,8 +33,9 @@ LIKE_SB3: dict[str, Any] = {
     "rule.fisher_fraction": 1.0,
     "rule.delta": 0.01,
     "rule.kl_over_dimensions": "mean",  # its KL, and so its delta and damping
+    "rule.kl_direction": "new_old",
     "rule.damping": 0.1,
-    "rule.max_backtracks": 10,
+    "rule.max_backtracks": 9,  # after the full step: ten candidates
     "value.epochs": 10,
     "value.minibatch_size": 128,
     "value.learning_rate": 1e-3,
@@ -50,6 +51,7 @@ LIKE_TIANSHOU: dict[str, Any] = {
     "env.num_envs": 16,
     "rollout.steps_per_iteration": 1024,
     "rule.kl_over_dimensions": "sum",
+    "rule.kl_direction": "old_new",
     "policy.initial_log_std": -0.5,
     "value.epochs": 20,
     "value.minibatch_size": 1024,

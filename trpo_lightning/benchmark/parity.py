@@ -17,9 +17,10 @@ from trpo_lightning.numerics.returns import generalized_advantages, standardize
 from trpo_lightning.policies.networks import assign_parameter_vector
 from trpo_lightning.policies.policy import build_policy
 from trpo_lightning.policies.spaces import ContinuousActions
+from trpo_lightning.rollouts.environments import describe_environment
 from trpo_lightning.rollouts.rollout import Batch
 from trpo_lightning.rules.trust_region import TrustRegionRule
-from trpo_lightning.settings import RunSettings, updated
+from trpo_lightning.settings import EnvSettings, RunSettings, updated
 
 ITERATIONS = 40
 ADVANTAGES = "largest difference of advantages / their std"
@@ -29,15 +30,20 @@ Arrays = dict[str, np.ndarray]
 
 def parity(bench: Bench) -> list[Result]:
     """Advantages and policy updates of sb3-contrib, computed again here from its own batches."""
-    try:
-        install(SB3, bench.peers)
-        return [result for environment in bench.peer_environments for result in _compared(bench, environment)]
-    except MeasurementError as error:
-        bench.note(f"{SB3.name} was not compared: {error}")
-        return []
+    results: list[Result] = []
+    for environment in bench.peer_environments:
+        try:
+            install(SB3, bench.peers)
+            results += _compared(bench, environment)
+        except MeasurementError as error:
+            bench.note(f"{SB3.name} was not compared on {environment}: {error}")
+    return results
 
 
 def _compared(bench: Bench, environment: str) -> list[Result]:
+    """The differences of each iteration, and the largest ones, which are judged."""
+    if not isinstance(describe_environment(EnvSettings(id=environment)).actions, ContinuousActions):
+        raise MeasurementError("only policies of continuous actions are compared")
     folder = bench.folder / f"batches_{environment}"
     folder.mkdir()
     settings = updated(RunSettings(), LIKE_SB3)
@@ -49,9 +55,11 @@ def _compared(bench: Bench, environment: str) -> list[Result]:
         UPDATE: ([update_difference(b, settings) for b in batches], Target(1e-2, at_least=False)),
     }
     for name, (values, _) in found.items():
-        bench.say(f"  {environment}, {ITERATIONS} iterations, {name}: at most {max(values):.1e}")
+        bench.say(f"  {environment}, {ITERATIONS} iterations, {name}: at most {np.max(values):.1e}")
     subject = f"{environment}, the first {ITERATIONS} iterations of {SB3.name}"
-    return [Result(subject, name, "x", tuple(values), target) for name, (values, target) in found.items()]
+    each = [Result(subject, name, "x", tuple(values)) for name, (values, _) in found.items()]
+    largest = {name: (float(np.max(values)), target) for name, (values, target) in found.items()}  # NaN if one is
+    return each + [Result(subject, f"{name}, at most", "x", (v,), target) for name, (v, target) in largest.items()]
 
 
 def _arrays(file: Path) -> Arrays:

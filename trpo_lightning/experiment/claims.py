@@ -74,7 +74,7 @@ def _claim(where: str, values: Any) -> Claim:
         if values.get(key) is None:
             raise UserError(f"{where}: the key {key} is missing")
     statistic = values["statistic"]
-    if statistic not in STATISTICS:
+    if not isinstance(statistic, str) or statistic not in STATISTICS:
         raise UserError(f"{where}: statistic={statistic} is not one of {', '.join(STATISTICS)}")
     directions = [key for key in DIRECTIONS if values.get(key) is not None]
     if len(directions) != 1:
@@ -116,12 +116,16 @@ def _check(where: str, claim: Claim) -> None:
 
 def _names(where: str, key: str, value: Any) -> tuple[str, ...]:
     names = value if isinstance(value, list) else [value]
-    if not all(isinstance(name, str | int) for name in names) or len(set(names)) < len(names):
+    if not all(isinstance(name, str | int) for name in names) or len(set(map(str, names))) < len(names):
         raise UserError(f"{where}: {key}={value!r} is not a variant's name or a list of different ones")
     return tuple(map(str, names))
 
 
 def _number(where: str, key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UserError(f"{where}: {key}={value!r} is not a number")
-    return float(value)
+    try:
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # an integer of hundreds of digits
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{where}: {key}={str(value)[:60]!r} is not a number")
+    return number

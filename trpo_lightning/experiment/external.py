@@ -50,14 +50,22 @@ def external_records(spec: str, experiment: Experiment, wanted: set[Path] | None
     `LABEL=DIR`: a root of this project with the same experiment, such as of another commit; `wanted` narrows its runs
     to these directories. Raises `UserError` of one line for what does not fit.
     """
-    parsed = _parse(spec)
+    records = _records(_parse(spec), experiment, wanted)
+    declared = {cell.settings.name for cell in experiment.cells()}
+    for record in records:
+        if record.variant in declared:
+            raise UserError(f"--with {spec}: {record.variant} is a variant of the experiment: take another label")
+    return records
+
+
+def _records(parsed: _Spec, experiment: Experiment, wanted: set[Path] | None) -> list[Record]:
     if parsed.target.startswith("wandb:"):
         return _from_columns(parsed, experiment, _wandb_runs(parsed))
     if Path(parsed.target).is_dir():
         return _from_root(parsed, experiment, wanted)
     files = [Path(name) for name in sorted(glob.glob(parsed.target, recursive=True))]
     if not files:
-        raise UserError(f"--with {spec}: there is no file {parsed.target}")
+        raise UserError(f"--with {parsed.text}: there is no file {parsed.target}")
     return _from_columns(parsed, experiment, [(str(file), _read_file(file, parsed)) for file in files])
 
 

@@ -1,5 +1,6 @@
 """What the runs say about an experiment's claims: holds, does not hold, or not decided, with the numbers behind it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -98,12 +99,20 @@ def _judge(claim: Claim, experiment: Experiment, records: list[Record]) -> Verdi
     open_ended = _open_ended(claim, experiment, finished)
     if open_ended:
         return Verdict(claim, UNDECIDED, estimate, seeds, f"{open_ended} runs end before the threshold")
-    return Verdict(claim, *_decided(claim, estimate, seeds))
+    never = [_never(claim, experiment, group) for group in finished]
+    verdict, reason = _decided(claim, estimate, sum(never[: len(claim.of)]), sum(never[len(claim.of) :]))
+    return Verdict(claim, verdict, estimate, seeds, reason)
 
 
-def _decided(claim: Claim, estimate: Estimate, seeds: int) -> tuple[str, Estimate, int, str]:
-    """Verdict, estimate, seeds and reason, from where the interval lies."""
+def _decided(claim: Claim, estimate: Estimate, of_never: int, than_never: int) -> tuple[str, str]:
+    """Verdict and reason, from where the interval lies.
+
+    In a difference, runs that never reach a level are known from below only: those of `of` leave the interval open
+    above, those of `than` below.
+    """
     low, high, threshold = estimate.low, estimate.high, claim.threshold
+    if claim.than:
+        low, high = -math.inf if than_never else low, math.inf if of_never else high
     if claim.direction == "within":
         inside, outside = -threshold <= low and high <= threshold, high < -threshold or low > threshold
     else:
@@ -111,8 +120,9 @@ def _decided(claim: Claim, estimate: Estimate, seeds: int) -> tuple[str, Estimat
         if claim.direction == "below":
             inside, outside = outside, inside
     if inside or outside:
-        return HOLDS if inside else FAILS, estimate, seeds, ""
-    return UNDECIDED, estimate, seeds, "the interval straddles the threshold"
+        return HOLDS if inside else FAILS, ""
+    never = of_never + than_never if claim.than else 0
+    return UNDECIDED, f"{never} runs never reach the level" if never else "the interval straddles the threshold"
 
 
 def _values(claim: Claim, experiment: Experiment, groups: list[list[Record]]) -> list[np.ndarray]:
@@ -150,10 +160,17 @@ def _first(x: np.ndarray, y: np.ndarray, level: float) -> float:
 
 def _open_ended(claim: Claim, experiment: Experiment, groups: list[list[Record]]) -> int:
     """How many runs never reach the level, and end so early that they might yet on either side of the threshold."""
-    if claim.level is None or claim.than:
+    if claim.level is None or claim.than:  # differences are judged by `_decided`
         return 0
     curves = [record.curve(experiment.metric, experiment.x) for group in groups for record in group]
     return sum(bool(y.max() < claim.level and _first(x, y, claim.level) <= claim.threshold) for x, y in curves)
+
+
+def _never(claim: Claim, experiment: Experiment, group: list[Record]) -> int:
+    """How many runs never reach the level."""
+    if claim.level is None:
+        return 0
+    return sum(bool(r.curve(experiment.metric, experiment.x)[1].max() < claim.level) for r in group)
 
 
 def _estimate(claim: Claim, values: list[np.ndarray], environments: int) -> Estimate:

@@ -86,11 +86,12 @@ class SinglePathScheme(SamplingScheme):
                 self._record(rollout, range(recorded, t))
                 recorded = t
         self._record(rollout, range(recorded, t))
-        normalizer.normalize(self._observations, out=rollout.observations[t])
+        last = normalizer.normalize(self._observations, out=rollout.observations[t])
+        last[~np.isfinite(self._observations)] = np.nan  # infinite ones were clipped
         rollout = _first_rows(rollout, t)
         finite = np.isfinite(rollout.raw_observations)
         if not finite.all():
-            rollout.observations[:t][~finite] = np.nan  # infinite ones were clipped
+            rollout.observations[:t][~finite] = np.nan
         rows = torch.from_numpy(all_outputs[:t]).flatten(0, 1)
         log_probs = policy.distribution(rows).log_prob(torch.from_numpy(rollout.actions).flatten(0, 1))
         rollout.log_probs = log_probs.numpy().reshape(t, self.num_envs)

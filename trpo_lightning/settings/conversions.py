@@ -59,8 +59,10 @@ def from_dict(values: dict[str, Any]) -> RunSettings:
 
 def completed(record: dict[str, Any]) -> dict[str, Any]:
     """A run's record of settings, nested, with keys that are younger than it at what was done before they existed."""
-    normalize = record.get("normalize")
+    normalize, rollout = record.get("normalize"), record.get("rollout")
     if not isinstance(normalize, dict) or "first_rewards" in normalize or not normalize.get("rewards"):
+        return record
+    if isinstance(rollout, dict) and rollout.get("scheme") in ("population", "exact"):  # which scale no rewards
         return record
     return {**record, "normalize": {**normalize, "first_rewards": "raw"}}
 
