@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# a thread for each of pytest's workers: two workers with two threads each on two cores wait for each other
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 NAME ?= quickstart
 SCALE ?= full
 JOBS ?=
@@ -37,13 +39,13 @@ benchmark: $(VENV)/.installed  ## speed, next to other libraries: ARGS='--sectio
 	@$(BIN)/python -m trpo_lightning benchmark $(ARGS)
 
 test: $(VENV)/.installed lint  ## lint, types and the fast tests
-	@$(BIN)/python -m pytest -m "not slow and not faults" -n 2 --dist loadgroup
+	@$(PYTEST) -m "not slow and not faults" -n 2 --dist loadgroup
 
 test-faults: $(VENV)/.installed  ## kill, break, fill and fuzz real runs: 20 minutes
-	@$(BIN)/python -m pytest tests/faults -m "not slow" -n 3 --dist loadgroup
+	@$(PYTEST) tests/faults -m "not slow" -n 3 --dist loadgroup
 
 test-all: $(VENV)/.installed lint  ## all tests, with learning checks of minutes and all faults
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(PYTEST) -n 2 --dist loadgroup
 
 lint: $(VENV)/.installed  ## ruff and pyright
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
