@@ -52,6 +52,7 @@ LIKE_TIANSHOU: dict[str, Any] = {
     "rollout.steps_per_iteration": 1024,
     "rule.kl_over_dimensions": "sum",
     "rule.kl_direction": "old_new",
+    "normalize.first_rewards": "raw",
     "policy.initial_log_std": -0.5,
     "value.epochs": 20,
     "value.minibatch_size": 1024,
