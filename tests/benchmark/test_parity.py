@@ -106,7 +106,7 @@ def test_every_iteration_is_a_value_and_the_largest_is_judged(tmp_path, monkeypa
             np.savez(f"{batches}/{i}.npz", **theirs)
         return {"versions": {}}
 
-    monkeypatch.setattr("trpo_lightning.benchmark.parity.install", lambda peer, folder: None)
+    monkeypatch.setattr(comparisons.peer_environment, "install", lambda peer, folder: None)
     monkeypatch.setattr("trpo_lightning.benchmark.parity.ITERATIONS", ITERATIONS)
     monkeypatch.setattr(
         "trpo_lightning.benchmark.parity.LIKE_SB3", {**comparisons.LIKE_SB3, "policy.hidden_sizes": [4]}
@@ -133,7 +133,7 @@ def test_a_library_that_is_not_there_is_noted(tmp_path, monkeypatch):
     def install(peer, folder):
         raise MeasurementError("no such version")
 
-    monkeypatch.setattr("trpo_lightning.benchmark.parity.install", install)
+    monkeypatch.setattr(comparisons.peer_environment, "install", install)
     where = bench(tmp_path)
     assert parity(where) == []
-    assert where.notes == ["sb3-contrib TRPO was not compared on Pendulum-v1: no such version"]
+    assert where.notes == ["sb3-contrib TRPO is left out, it could not be installed: no such version"]

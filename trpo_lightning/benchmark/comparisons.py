@@ -42,17 +42,19 @@ def peers(bench: Bench) -> list[Result]:
 
 
 def _installed(bench: Bench) -> list[tuple[Peer, dict[str, Any], Target]]:
-    """The peers that are there, installed first if need be; the others are noted."""
-    found = []
-    for entry in PEERS:
-        try:
-            bench.say(f"  {entry[0].name}: installed in {bench.peers}, or being installed (minutes, once)")
-            peer_environment.install(entry[0], bench.peers)
-        except MeasurementError as error:
-            bench.note(f"{entry[0].name} is left out, it could not be installed: {error}")
-        else:
-            found.append(entry)
-    return found
+    """The peers that are there; the others are noted."""
+    return [entry for entry in PEERS if is_there(bench, entry[0])]
+
+
+def is_there(bench: Bench, peer: Peer) -> bool:
+    """Whether a peer is there, installed first if need be; else it is noted."""
+    try:
+        bench.say(f"  {peer.name}: installed in {bench.peers}, or being installed (minutes, once)")
+        peer_environment.install(peer, bench.peers)
+    except MeasurementError as error:
+        bench.note(f"{peer.name} is left out, it could not be installed: {error}")
+        return False
+    return True
 
 
 def run_peer(bench: Bench, peer: Peer, settings: dict[str, Any], seed: int = 0, **more: Any) -> dict[str, Any]:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from trpo_lightning.benchmark.bench import Bench
-from trpo_lightning.benchmark.comparisons import run_peer
+from trpo_lightning.benchmark.comparisons import is_there, run_peer
 from trpo_lightning.benchmark.configurations import LIKE_SB3
-from trpo_lightning.benchmark.peer_environment import SB3, install
+from trpo_lightning.benchmark.peer_environment import SB3
 from trpo_lightning.benchmark.processes import MeasurementError
 from trpo_lightning.benchmark.results import Result, Target
 from trpo_lightning.numerics.returns import generalized_advantages, standardize
@@ -31,9 +31,8 @@ Arrays = dict[str, np.ndarray]
 def parity(bench: Bench) -> list[Result]:
     """Advantages and policy updates of sb3-contrib, computed again here from its own batches."""
     results: list[Result] = []
-    for environment in bench.peer_environments:
+    for environment in bench.peer_environments if is_there(bench, SB3) else ():
         try:
-            install(SB3, bench.peers)
             results += _compared(bench, environment)
         except MeasurementError as error:
             bench.note(f"{SB3.name} was not compared on {environment}: {error}")

@@ -123,9 +123,8 @@ def _names(where: str, key: str, value: Any) -> tuple[str, ...]:
 
 def _number(where: str, key: str, value: Any) -> float:
     try:
-        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-    except OverflowError:  # an integer of hundreds of digits
-        number = math.nan
-    if not math.isfinite(number):
-        raise UserError(f"{where}: {key}={str(value)[:60]!r} is not a number")
-    return number
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise UserError(f"{where}: {key}={value!r} is not a number")
+        return float(value)
+    except OverflowError as error:
+        raise UserError(f"{where}: {key} is too large for a float") from error
