@@ -5,11 +5,11 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
+from trpo_lightning.environments.backends import describe_environment
+from trpo_lightning.environments.vector_environment import EnvironmentSpec
 from trpo_lightning.policies.policy import Policy, build_policy
-from trpo_lightning.rollouts.environments import describe_environment
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.single_path import SinglePathScheme
-from trpo_lightning.rollouts.vector_environment import EnvironmentSpec
 from trpo_lightning.settings import RunSettings
 
 TERMINATED, TRUNCATED, BOTH = "terminated", "truncated", "both"

@@ -169,7 +169,7 @@ def test_other_commands_refuse_in_one_line(arguments, parts, capsys):
 
 
 def test_settings_are_read_wherever_they_stand(monkeypatch, capsys):
-    from trpo_lightning.training import run
+    from trpo_lightning.runs import run
 
     found = {}
 
@@ -261,7 +261,8 @@ def test_experiment_refuses_in_one_line(tiny, arguments, parts, capsys):
     ],
 )
 def test_an_experiment_ends_with_a_code_that_tells_how_its_runs_stand(tiny, monkeypatch, states, code):
-    from trpo_lightning.experiment import report, runner
+    from trpo_lightning.experiment import runner
+    from trpo_lightning.report import write as report
 
     def run_cells(cells, root, **more):
         made = zip(cells, states, strict=True)

@@ -114,9 +114,11 @@ def _add_evaluate(parsers: _Parsers) -> None:
 
 def _add_replay(parsers: _Parsers) -> None:
     parser = parsers.add_parser(
-        "replay", help="repeat the rejected update of a capsule, and say what is wrong with it", allow_abbrev=False
+        "replay",
+        help="repeat the update whose rejection stopped a run",
+        allow_abbrev=False,
     )
-    parser.add_argument("capsule", type=Path, metavar="CAPSULE", help="capsule_<iteration>.pt of a run directory")
+    parser.add_argument("file", type=Path, metavar="FILE", help="failed_update_<iteration>.pt of a run directory")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="rule.* to try on the same batch")
     parser.set_defaults(function=commands.replay)
 

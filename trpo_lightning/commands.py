@@ -15,8 +15,8 @@ def train(options: argparse.Namespace) -> int:
 
 
 def _train_until(options: argparse.Namespace, stop: StopRequest) -> int:
-    from trpo_lightning.experiment.config import load_settings
     from trpo_lightning.experiment.declaration import directory_of
+    from trpo_lightning.runs.config import load_settings
     from trpo_lightning.threads import available_cores, thread_environment
 
     if options.resume:
@@ -28,11 +28,10 @@ def _train_until(options: argparse.Namespace, stop: StopRequest) -> int:
         run_dir = options.run_dir or Path("runs") / "train" / directory_of(settings)
     os.environ.update(thread_environment(settings.threads or available_cores()))
 
-    from trpo_lightning.experiment.config import write_config
-    from trpo_lightning.training.run import train_run
+    from trpo_lightning.runs.run import train_run
 
     resume = options.resume is not None
-    outcome = train_run(settings, run_dir, write_config=write_config, resume=resume, quiet=options.quiet, stop=stop)
+    outcome = train_run(settings, run_dir, resume=resume, quiet=options.quiet, stop=stop)
     if outcome.state == "interrupted":
         print(f"stopped at iteration {outcome.iteration}; continue with: train --resume {run_dir}")
         return 128 + outcome.signal_number
@@ -42,7 +41,7 @@ def _train_until(options: argparse.Namespace, stop: StopRequest) -> int:
 
 
 def _resumed_settings(options: argparse.Namespace):
-    from trpo_lightning.experiment.config import overridden, recorded_settings
+    from trpo_lightning.runs.config import overridden, recorded_settings
     from trpo_lightning.settings import changed_keys
 
     before = recorded_settings(options.resume)
@@ -85,8 +84,8 @@ def experiment(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     """Figures and tables of what has run so far."""
     from trpo_lightning.experiment.declaration import load_experiment
-    from trpo_lightning.experiment.report import write_report
     from trpo_lightning.experiment.runner import results_so_far
+    from trpo_lightning.report.write import write_report
 
     experiment = load_experiment(options.name, options.scale)
     results = results_so_far(experiment.cells(options.overrides), options.root)
@@ -129,7 +128,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from trpo_lightning.threads import available_cores, thread_environment
 
     os.environ.update(thread_environment(available_cores()))
-    from trpo_lightning.experiment.evaluate import evaluate_run
+    from trpo_lightning.runs.evaluate import evaluate_run
 
     if options.episodes < 1:
         raise UserError(f"--episodes {options.episodes} is too small: it must be at least 1")
@@ -138,16 +137,16 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def replay(options: argparse.Namespace) -> int:
-    """Repeat the rejected update of a capsule."""
+    """Repeat the rejected update that stopped a run."""
     from trpo_lightning.threads import available_cores, thread_environment
 
     os.environ.update(thread_environment(available_cores()))
-    from trpo_lightning.experiment.config import overridden
-    from trpo_lightning.training.capsule import read_capsule
-    from trpo_lightning.training.replay import replay
+    from trpo_lightning.runs.config import overridden
+    from trpo_lightning.runs.replay import replay
+    from trpo_lightning.training.failed_update import read_failed_update
 
-    capsule = read_capsule(options.capsule)
-    report, reproduced = replay(capsule, overridden(capsule.settings, str(options.capsule), options.overrides))
+    failed = read_failed_update(options.file)
+    report, reproduced = replay(failed, overridden(failed.settings, str(options.file), options.overrides))
     print(report)
     return 0 if reproduced else 1
 

@@ -29,7 +29,7 @@ class DiskError(UserError):
 
 
 class StuckError(UserError):
-    """A run stopped after `rule.max_rejections` rejected updates in a row; its capsule can be replayed."""
+    """A run stopped after `rule.max_rejections` rejected updates in a row; `replay` reads the file it leaves."""
 
     exit_code = 3
 

@@ -9,7 +9,7 @@ from trpo_lightning.benchmark import peer_environment
 from trpo_lightning.benchmark.configurations import LIKE_SB3, LIKE_TIANSHOU, overrides
 from trpo_lightning.benchmark.peer_environment import CONSTRAINTS, SB3, SCRIPTS, TIANSHOU, Peer, command, install
 from trpo_lightning.benchmark.processes import MeasurementError, interleaved, measure
-from trpo_lightning.experiment.config import load_settings
+from trpo_lightning.runs.config import load_settings
 
 
 def test_measurements_take_turns_and_a_broken_one_is_left_out():

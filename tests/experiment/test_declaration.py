@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from trpo_lightning.errors import UserError
-from trpo_lightning.experiment.config import merge, read_yaml
 from trpo_lightning.experiment.declaration import directory_of, experiment_names, load_experiment
+from trpo_lightning.runs.config import merge, read_yaml
 from trpo_lightning.settings import RunSettings, check, from_keywords, get
 
 FOLDER = Path(__file__).parents[2] / "experiments"

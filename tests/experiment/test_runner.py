@@ -16,10 +16,10 @@ import pytest
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.experiment import runner
-from trpo_lightning.experiment.config import write_config
 from trpo_lightning.experiment.declaration import load_experiment
 from trpo_lightning.experiment.progress import ProgressView
 from trpo_lightning.experiment.runner import results_so_far, run_cells, run_state
+from trpo_lightning.runs.config import write_config
 
 TESTS = Path(__file__).parents[1]
 TINY = """
@@ -360,7 +360,7 @@ def test_two_at_a_time_a_crash_stops_no_other_and_a_larger_budget_extends(folder
 
 WITHOUT_REPORT = """
 import sys, types
-module = sys.modules["trpo_lightning.experiment.report"] = types.ModuleType("report")
+module = sys.modules["trpo_lightning.report.write"] = types.ModuleType("report")
 module.write_report = lambda *_: print("reported")
 from trpo_lightning.__main__ import main
 sys.exit(main(["experiment", "tiny", "--jobs", "1", *sys.argv[1:]]))

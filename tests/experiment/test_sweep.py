@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 import wandb
 import yaml
-from training.wandb_server_fixture import closed_port, unauthorized_server
+from tracking.wandb_server_fixture import closed_port, unauthorized_server
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from trpo_lightning.__main__ import main
 from trpo_lightning.errors import UserError
-from trpo_lightning.experiment import sweep
 from trpo_lightning.experiment.declaration import Experiment, experiment_names, load_experiment
 from trpo_lightning.experiment.sweep import cell_of, run_of_sweep, sweep_config
+from trpo_lightning.runs import run as run_module
+from trpo_lightning.runs.config import write_config
+from trpo_lightning.runs.run import RunOutcome
 from trpo_lightning.settings import to_dict
-from trpo_lightning.training import run as run_module
-from trpo_lightning.training.run import RunOutcome
-from trpo_lightning.training.tracking import RunTracker, read_back
+from trpo_lightning.tracking.wandb_logger import RunTracker, read_back
 
 ROOT = Path("runs")
 HEAD = "title: T\nhypothesis: H\nminutes: 1\noverrides: {env.id: CartPole-v1, tracking.wandb: offline}\n"
@@ -275,7 +275,7 @@ def test_run_that_began_is_continued_and_a_finished_one_is_left(declare, monkeyp
     experiment = declare(VARIANTS)
     run_dir = tmp_path / "tiny/full/CartPole-v1/plain/seed_0"
     run_dir.mkdir(parents=True)
-    sweep.write_config(experiment.cells()[0].settings, run_dir / "config.yaml")
+    write_config(experiment.cells()[0].settings, run_dir / "config.yaml")
     (run_dir / "status.json").write_text(f'{{"state": "{state}"}}', encoding="utf-8")
     monkeypatch.setattr(run_module, "train_run", train := Agent(state="finished"))
     assert run_of_sweep(experiment, ["cell=tiny/full/CartPole-v1/plain/seed_0"], tmp_path) == 0

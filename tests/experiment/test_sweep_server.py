@@ -19,11 +19,11 @@ import pytest
 import wandb
 import yaml
 from omegaconf import OmegaConf
-from training.wandb_server_fixture import CuttableProxy, Trainer, count_lines, wait_for
+from tracking.wandb_server_fixture import CuttableProxy, Trainer, count_lines, wait_for
 
-from trpo_lightning.experiment.config import recorded_settings
 from trpo_lightning.experiment.declaration import load_experiment
 from trpo_lightning.experiment.runner import results_so_far
+from trpo_lightning.runs.config import recorded_settings
 
 URL, KEY = os.environ.get("TRPO_LIGHTNING_TEST_WANDB_URL"), os.environ.get("TRPO_LIGHTNING_TEST_WANDB_KEY")
 PROJECT = f"trpo_lightning_tests_{secrets.token_hex(4)}"

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trpo_lightning.training.provenance import blas_environment
+from trpo_lightning.runs.provenance import blas_environment
 
 TESTS = Path(__file__).parents[1]
 FILE = Path(__file__).with_name("golden_hashes.json")
@@ -72,11 +72,11 @@ def computed(name: str, folder: Path, *overrides: str) -> str:
     """The hash of what a run of `RUNS` learns."""
     from small_runs import learned_hash, newest
 
-    from trpo_lightning.experiment.config import load_settings, write_config
-    from trpo_lightning.training.run import train_run
+    from trpo_lightning.runs.config import load_settings
+    from trpo_lightning.runs.run import train_run
 
     settings = load_settings([*HOPPER, *RUNS[name], *overrides])
-    train_run(settings, folder, write_config=write_config, quiet=True)
+    train_run(settings, folder, quiet=True)
     return learned_hash(newest(folder))
 
 

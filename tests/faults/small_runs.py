@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from trpo_lightning.experiment.config import load_settings, write_config
-from trpo_lightning.training import checkpoint
-from trpo_lightning.training.metrics_file import read_rows
-from trpo_lightning.training.run import RunOutcome, train_run
+from trpo_lightning.runs import checkpoint
+from trpo_lightning.runs.config import load_settings
+from trpo_lightning.runs.metrics_file import read_rows
+from trpo_lightning.runs.run import RunOutcome, train_run
 
 SMALL = """env.id=CartPole-v1 env.backend=gymnasium env.num_envs=2 env.max_episode_steps=20
     rollout.steps_per_iteration=32 policy.hidden_sizes=[4] value.hidden_sizes=[4] value.epochs=1 checkpoint.every=2
@@ -29,7 +29,7 @@ def selected(*cases: Any, rest: list[Any]) -> list[Any]:
 
 def train(run_dir: Path, *overrides: str, resume: bool = False) -> RunOutcome:
     settings = load_settings([*SMALL, *overrides])
-    return train_run(settings, run_dir, write_config=write_config, resume=resume, quiet=True)
+    return train_run(settings, run_dir, resume=resume, quiet=True)
 
 
 def command_line(*arguments: str, cwd: Path | None = None, **variables: str) -> "subprocess.CompletedProcess[str]":
@@ -54,7 +54,7 @@ def one_line_of(stderr: str) -> str:
 
 
 def newest(run_dir: Path) -> dict[str, Any]:
-    return checkpoint.read(checkpoint.barrier_files(run_dir / "checkpoints")[0])
+    return checkpoint.read(checkpoint.checkpoint_files(run_dir / "checkpoints")[0])
 
 
 def rows_without_times(run_dir: Path) -> list[dict[str, str]]:

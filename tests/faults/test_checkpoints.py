@@ -1,4 +1,4 @@
-"""Sealed files (barriers, policies, capsules) that are damaged, foreign or hostile: refused in one line, never run."""
+"""Files (checkpoints, policies, failed updates) that are damaged, foreign or hostile: one line, and no code runs."""
 
 import json
 import os
@@ -14,13 +14,13 @@ from small_runs import assert_same_run, learned_hash, newest, one_line_of, train
 from trpo_lightning import UserError
 from trpo_lightning.__main__ import main
 from trpo_lightning.errors import StuckError
-from trpo_lightning.training import migrations, sealed
-from trpo_lightning.training.capsule import capsule_path, read_capsule
-from trpo_lightning.training.checkpoint import barrier_files
-from trpo_lightning.training.export import load_file
+from trpo_lightning.runs.checkpoint import checkpoint_files
+from trpo_lightning.storage import checksummed_file, migrations
+from trpo_lightning.training.failed_update import failed_update_path, read_failed_update
+from trpo_lightning.training.trained_policy import load_file
 
 HERE = Path(__file__).parent
-READERS = {"barrier": sealed.read, "policy": load_file, "capsule": read_capsule}
+READERS = {"barrier": checksummed_file.read, "policy": load_file, "failed_update": read_failed_update}
 
 
 @pytest.fixture(autouse=True)
@@ -39,17 +39,21 @@ def whole(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def capsule(tmp_path_factory) -> Path:
+def failed_update(tmp_path_factory) -> Path:
     run_dir = tmp_path_factory.mktemp("stuck") / "run"
     with pytest.raises(StuckError):
         train(run_dir, "rule.kl_slack=1e-9", "rule.max_rejections=2")
-    return capsule_path(run_dir, 2)
+    return failed_update_path(run_dir, 2)
 
 
 @pytest.fixture(scope="module")
-def files(whole, capsule) -> dict[str, Path]:
+def files(whole, failed_update) -> dict[str, Path]:
     checkpoints = whole / "checkpoints"
-    return {"barrier": checkpoints / "barrier_00000004.ckpt", "policy": checkpoints / "last.pt", "capsule": capsule}
+    return {
+        "barrier": checkpoints / "barrier_00000004.ckpt",
+        "policy": checkpoints / "last.pt",
+        "failed_update": failed_update,
+    }
 
 
 @pytest.fixture
@@ -125,24 +129,24 @@ def test_what_is_no_file_of_ours_is_refused(tmp_path, kind, contents, message):
 
 @pytest.mark.parametrize("kind", READERS)
 def test_sealed_files_of_another_kind_are_refused(files, tmp_path, kind):
-    others: dict[str, object] = {name: sealed.read(path) for name, path in files.items() if name != kind}
+    others: dict[str, object] = {name: checksummed_file.read(path) for name, path in files.items() if name != kind}
     if kind == "barrier":  # the reader of barriers is the run's
         return
     for state in (*others.values(), {}, {"kind": kind}, [1], torch.zeros(3)):
-        sealed.save(state, tmp_path / "other")  # type: ignore[arg-type]
+        checksummed_file.save(state, tmp_path / "other")  # type: ignore[arg-type]
         refused(kind, tmp_path / "other", (tmp_path / "other").read_bytes())
 
 
-@pytest.mark.parametrize("kind", ["policy", "capsule"])
+@pytest.mark.parametrize("kind", ["policy", "failed_update"])
 def test_parts_that_are_missing_or_of_other_types_are_named_in_one_line(files, tmp_path, kind):
-    state = sealed.read(files[kind])
+    state = checksummed_file.read(files[kind])
     used = set(state) - {"metadata"}
     for part in sorted(used):
         for other in ("absent", None, 3, "text", [], {}, torch.zeros(2)):
             changed = {name: value for name, value in state.items() if name != part}
             if other != "absent":
                 changed[part] = other
-            sealed.save(changed, tmp_path / "file")
+            checksummed_file.save(changed, tmp_path / "file")
             try:
                 READERS[kind](tmp_path / "file")
             except UserError as error:
@@ -163,18 +167,18 @@ def emptied(path: Path) -> None:
 
 
 def without_policy(path: Path) -> None:
-    state = sealed.read(path)
+    state = checksummed_file.read(path)
     del state["policy"]
-    sealed.save(state, path)
+    checksummed_file.save(state, path)
 
 
 def of_another_seed(path: Path) -> None:
-    state = sealed.read(path)
-    sealed.save({**state, "settings": {**state["settings"], "seed": 7}}, path)
+    state = checksummed_file.read(path)
+    checksummed_file.save({**state, "settings": {**state["settings"], "seed": 7}}, path)
 
 
 def ahead_of_the_records(path: Path) -> None:
-    sealed.save({**sealed.read(path), "iteration": 6}, path)
+    checksummed_file.save({**checksummed_file.read(path), "iteration": 6}, path)
 
 
 def hostile(path: Path) -> None:
@@ -204,7 +208,7 @@ def test_a_run_goes_on_from_the_barrier_before_and_says_so(run_dir, tmp_path, wh
 
 def test_a_barrier_of_another_run_copied_in_is_not_taken(run_dir, tmp_path, capsys):
     train(tmp_path / "other", "seed=1", "rule.delta=0.5")
-    for path in barrier_files(tmp_path / "other" / "checkpoints"):
+    for path in checkpoint_files(tmp_path / "other" / "checkpoints"):
         shutil.copy(path, run_dir / "checkpoints" / path.name)
     assert main(["train", "--resume", str(run_dir), "total_iterations=6", "--quiet"]) == 2
     captured = capsys.readouterr()
@@ -231,8 +235,8 @@ def test_damaged_notes_are_one_line(run_dir, capsys, name, contents):
 
 @pytest.mark.parametrize("part", ["policy", "value_function", "normalizer", "random", "iteration"])
 def test_a_barrier_with_other_parts_is_one_line(run_dir, capsys, part):
-    for path in barrier_files(run_dir / "checkpoints"):
-        sealed.save({**sealed.read(path), part: {"other": torch.zeros(2)}}, path)
+    for path in checkpoint_files(run_dir / "checkpoints"):
+        checksummed_file.save({**checksummed_file.read(path), part: {"other": torch.zeros(2)}}, path)
     assert main(["train", "--resume", str(run_dir), "total_iterations=6", "--quiet"]) == 2
     assert str(run_dir) in one_line_of(capsys.readouterr().err)
 
@@ -278,9 +282,9 @@ HOSTILE = {
     "pickle": raw_pickle,
     "torch file": torch_file,
     "old torch file": old_torch_file,
-    "sealed torch file": sealed_pickle,
-    "sealed old torch file": lambda mark: seal(old_torch_file(mark)),
-    "sealed pickle": lambda mark: seal(raw_pickle(mark)),
+    "checksummed torch file": sealed_pickle,
+    "checksummed old torch file": lambda mark: seal(old_torch_file(mark)),
+    "checksummed pickle": lambda mark: seal(raw_pickle(mark)),
 }
 
 
@@ -289,14 +293,14 @@ def test_code_in_a_file_is_never_run(run_dir, tmp_path, capsys, kind):
     mark = tmp_path / "ran"
     data = HOSTILE[kind](mark)
     best, last = (run_dir / "checkpoints" / name for name in ("best.pt", "last.pt"))
-    for path in (best, last, *barrier_files(run_dir / "checkpoints"), tmp_path / "capsule_00000002.pt"):
+    for path in (best, last, *checkpoint_files(run_dir / "checkpoints"), tmp_path / "failed_update_00000002.pt"):
         path.write_bytes(data)
     capsys.readouterr()
     for arguments, named in (
         (["evaluate", str(run_dir), "--episodes", "1"], last),
         (["evaluate", str(run_dir), "--episodes", "1", "--policy", "best"], best),
         (["evaluate", str(best), "--episodes", "1"], best),
-        (["replay", str(tmp_path / "capsule_00000002.pt")], tmp_path / "capsule_00000002.pt"),
+        (["replay", str(tmp_path / "failed_update_00000002.pt")], tmp_path / "failed_update_00000002.pt"),
         (["train", "--resume", str(run_dir), "total_iterations=6"], run_dir),
     ):
         assert main(arguments) == 2, arguments
@@ -328,20 +332,20 @@ def as_format_1(state: dict) -> dict:
 
 def save_as(state: dict, path: Path, number: int, monkeypatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(sealed, "FORMAT", number)
-        sealed.save(state, path)
+        patch.setattr(checksummed_file, "FORMAT", number)
+        checksummed_file.save(state, path)
 
 
 @pytest.mark.parametrize("rule", ["trust_region", "vanilla_policy_gradient"])
 def test_a_run_of_format_1_goes_on_bit_for_bit(tmp_path, monkeypatch, rule):
     train(tmp_path / "straight", f"rule.name={rule}", "total_iterations=6")
     train(tmp_path / "old", f"rule.name={rule}", "total_iterations=4")
-    for path in barrier_files(tmp_path / "old" / "checkpoints"):
-        save_as(as_format_1(sealed.read(path)), path, 1, monkeypatch)
+    for path in checkpoint_files(tmp_path / "old" / "checkpoints"):
+        save_as(as_format_1(checksummed_file.read(path)), path, 1, monkeypatch)
         assert path.read_bytes().startswith(b"trpo_lightning checkpoint 1 ")
     assert train(tmp_path / "old", f"rule.name={rule}", "total_iterations=6", resume=True).iteration == 6
     assert_same_run(tmp_path / "straight", tmp_path / "old")
-    (path, _) = barrier_files(tmp_path / "old" / "checkpoints")
+    (path, _) = checkpoint_files(tmp_path / "old" / "checkpoints")
     assert path.read_bytes().startswith(b"trpo_lightning checkpoint 2 ")
 
 
@@ -353,7 +357,7 @@ def test_a_run_that_wrote_format_1_goes_on_as_it_did_then(tmp_path, rule):
     (run_dir / "checkpoints").mkdir()
     (run_dir / "barrier_00000002.ckpt").rename(run_dir / "checkpoints" / "barrier_00000002.ckpt")
     assert main(["train", "--quiet", "--resume", str(run_dir)]) == 0
-    then, now = sealed.read(run_dir / "barrier_00000004.ckpt"), newest(run_dir)
+    then, now = checksummed_file.read(run_dir / "barrier_00000004.ckpt"), newest(run_dir)
     assert now["iteration"] == then["iteration"] == 4 and now["env_steps"] == then["env_steps"]
     for part in ("policy", "value_function", "value_optimizer", "rule", "normalizer"):
         torch.testing.assert_close(now[part], then[part], rtol=1e-3, atol=1e-5)  # the same bits on the CPU of then
@@ -361,14 +365,14 @@ def test_a_run_that_wrote_format_1_goes_on_as_it_did_then(tmp_path, rule):
 
 def test_a_fit_that_never_was_is_migrated_too(tmp_path, monkeypatch):
     train(tmp_path / "run", "value.epochs=0", "total_iterations=2")
-    (path,) = barrier_files(tmp_path / "run" / "checkpoints")
-    state = sealed.read(path)
+    (path,) = checkpoint_files(tmp_path / "run" / "checkpoints")
+    state = checksummed_file.read(path)
     save_as(as_format_1(state), path, 1, monkeypatch)
-    assert learned_hash(sealed.read(path)) == learned_hash(state)
+    assert learned_hash(checksummed_file.read(path)) == learned_hash(state)
 
 
 def test_a_file_that_lacks_parts_of_its_format_is_refused(files, tmp_path, monkeypatch):
-    state = as_format_1(sealed.read(files["barrier"]))
+    state = as_format_1(checksummed_file.read(files["barrier"]))
     wrong = {"value_optimizer": ({}, None, 3, [], {"state": {}, "param_groups": []}), "rule": (None, 3)}
     for part, others in wrong.items():
         for other in others:
@@ -383,10 +387,10 @@ def test_a_run_from_before_a_key_existed_goes_on_as_it_was(tmp_path):
     train(run_dir, *overrides, "total_iterations=4")
     config = run_dir / "config.yaml"
     config.write_text(config.read_text().replace("  first_rewards: raw\n", ""))
-    for path in barrier_files(run_dir / "checkpoints"):
-        state = sealed.read(path)
+    for path in checkpoint_files(run_dir / "checkpoints"):
+        state = checksummed_file.read(path)
         del state["settings"]["normalize"]["first_rewards"]
-        sealed.save(state, path)
+        checksummed_file.save(state, path)
     assert main(["train", "--quiet", "--resume", str(run_dir), "total_iterations=6"]) == 0
     assert_same_run(tmp_path / "straight", run_dir)
     assert "first_rewards: raw" in config.read_text()
@@ -397,7 +401,7 @@ def test_each_format_has_a_step_to_the_next(tmp_path, monkeypatch):
     steps = {**migrations.MIGRATIONS, 2: lambda s: {**s, "c": s["b"] + 1}, 3: lambda s: {**s, "d": s["c"] + 1}}
     monkeypatch.setattr(migrations, "MIGRATIONS", steps)
     monkeypatch.setattr(migrations, "FORMAT", 4)
-    monkeypatch.setattr(sealed, "FORMAT", 4)
+    monkeypatch.setattr(checksummed_file, "FORMAT", 4)
     for number, state in ((2, {"b": 1}), (3, {"b": 1, "c": 2}), (4, {"b": 1, "c": 2, "d": 3})):
         save_as(state, tmp_path / "file", number, monkeypatch)
-        assert sealed.read(tmp_path / "file") == {"b": 1, "c": 2, "d": 3}
+        assert checksummed_file.read(tmp_path / "file") == {"b": 1, "c": 2, "d": 3}

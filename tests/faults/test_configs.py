@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from small_runs import command_line, one_line_of
 
 from trpo_lightning.errors import UserError
-from trpo_lightning.experiment.config import load_settings, write_config
 from trpo_lightning.experiment.declaration import load_experiment
 from trpo_lightning.experiment.experiment_file import KEYS as EXPERIMENT_KEYS
+from trpo_lightning.runs.config import load_settings, write_config
 from trpo_lightning.settings import RunSettings, check, get, keys
 
 SECRET = "the value of a variable"

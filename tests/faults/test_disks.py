@@ -13,9 +13,9 @@ import pytest
 from small_runs import SMALL, TESTS, assert_same_run, command_line, newest, one_line_of, rows_without_times, train
 
 from trpo_lightning.errors import DiskError
-from trpo_lightning.training import checkpoint
-from trpo_lightning.training.checkpoint import barrier_files
-from trpo_lightning.training.metrics_file import read_rows
+from trpo_lightning.runs import checkpoint
+from trpo_lightning.runs.checkpoint import checkpoint_files
+from trpo_lightning.runs.metrics_file import read_rows
 
 LONG = "total_iterations=100000"
 EXIT_CODE = 74
@@ -109,14 +109,14 @@ def test_a_full_disk_ends_the_run_in_one_line_and_it_goes_on_when_there_is_room(
     assert process.returncode == EXIT_CODE, err
     line = one_line_of(err)
     assert str(run_dir) in line and "No space left on device" in line and "--resume" in line
-    files = barrier_files(run_dir / "checkpoints")
+    files = checkpoint_files(run_dir / "checkpoints")
     assert len(files) >= begin and all(checkpoint.read(path) for path in files)
     rows = rows_without_times(run_dir)
     assert [int(row["iteration"]) for row in rows] == list(range(1, len(rows) + 1)) and len(rows) >= 3
     assert not list(run_dir.rglob("*.tmp"))
     done = command_line("train", "--quiet", "--resume", str(run_dir))
     assert done.returncode == EXIT_CODE and "No space left" in one_line_of(done.stderr)
-    assert rows_without_times(run_dir) == rows and barrier_files(run_dir / "checkpoints") == files
+    assert rows_without_times(run_dir) == rows and checkpoint_files(run_dir / "checkpoints") == files
     ballast.unlink()
     if every == 1:
         assert_as_uninterrupted(run_dir, tmp_path, "checkpoint.every=1")
@@ -148,7 +148,7 @@ def test_a_file_size_limit_is_told_like_a_full_disk(tmp_path):
     assert done.returncode == EXIT_CODE, done.stderr
     line = one_line_of(done.stderr)
     assert "barrier_00000002.ckpt" in line and "File too large" in line
-    assert not barrier_files(tmp_path / "run" / "checkpoints")
+    assert not checkpoint_files(tmp_path / "run" / "checkpoints")
     assert not list((tmp_path / "run").rglob("*.tmp"))
     resume_to(tmp_path / "run", 4)  # its rows up to there are computed again
     train(tmp_path / "straight")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from small_runs import selected
 
-from trpo_lightning.training import checkpoint
-from trpo_lightning.training.metrics_file import read_rows
+from trpo_lightning.runs import checkpoint
+from trpo_lightning.runs.metrics_file import read_rows
 
 HERE = Path(__file__).parent
 BASE = """env.id=odd_environments:faulty env.backend=gymnasium env.num_envs=3 env.max_episode_steps=10 value.epochs=1
@@ -34,11 +34,11 @@ def timeout(fault: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def nursery():
+def fork_server():
     folders = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    with subprocess.Popen([sys.executable, HERE / "nursery.py"], env=environment, **pipes) as process:
+    with subprocess.Popen([sys.executable, HERE / "fork_server.py"], env=environment, **pipes) as process:
         yield process
         process.stdin.close()
 
@@ -46,8 +46,8 @@ def nursery():
 class Run:
     """Trainings in one run directory; `flag` is there as long as the fault is."""
 
-    def __init__(self, nursery, folder: Path):
-        self.nursery, self.folder, self.flag = nursery, folder / "run", folder / "flag"
+    def __init__(self, fork_server, folder: Path):
+        self.fork_server, self.folder, self.flag = fork_server, folder / "run", folder / "flag"
         folder.mkdir(exist_ok=True)
         self.flag.touch()
 
@@ -55,9 +55,9 @@ class Run:
         files = {name: str(self.folder.with_name(name)) for name in ("out", "err")}
         began = time.monotonic()
         line = {"arguments": ["train", "--quiet", *arguments], **files}
-        self.nursery.stdin.write(json.dumps(line) + "\n")
-        self.nursery.stdin.flush()
-        code = int(self.nursery.stdout.readline())
+        self.fork_server.stdin.write(json.dumps(line) + "\n")
+        self.fork_server.stdin.flush()
+        code = int(self.fork_server.stdout.readline())
         self.seconds = time.monotonic() - began
         self.out, self.err = (Path(file).read_text() for file in files.values())
         return code
@@ -80,8 +80,8 @@ class Run:
 
 
 @pytest.fixture
-def run(nursery, tmp_path):
-    return Run(nursery, tmp_path)
+def run(fork_server, tmp_path):
+    return Run(fork_server, tmp_path)
 
 
 RESULTS = {
@@ -207,15 +207,15 @@ def test_all_who_step_environments_are_guarded(run, variant, place, fault):
     assert re.fullmatch(place, run.the_line().partition(": ")[0])
 
 
-def test_what_was_there_before_stays_and_the_run_goes_on_once_the_fault_is_gone(run, nursery, tmp_path):
+def test_what_was_there_before_stays_and_the_run_goes_on_once_the_fault_is_gone(run, fork_server, tmp_path):
     assert run.new("raise", spared=17) == 2
     rows = read_rows(run.folder / "metrics.csv")
     done = len(rows)
     assert 2 <= done < 4
-    barrier = checkpoint.read(checkpoint.barrier_files(run.folder / "checkpoints")[0])
+    barrier = checkpoint.read(checkpoint.checkpoint_files(run.folder / "checkpoints")[0])
     assert barrier["iteration"] == 2
     assert run.resume() == 0 and run.state() == "finished"
-    whole = Run(nursery, tmp_path / "whole")
+    whole = Run(fork_server, tmp_path / "whole")
     assert whole.new("raise", times=0) == 0
     for name in ("env_steps", "episode/return_mean", "trust_region/kl"):
         expected = [row[name] for row in read_rows(whole.folder / "metrics.csv")]

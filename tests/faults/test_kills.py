@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 import wandb
-from lives import Fresh, Nursery, after, environment, has_rows, nursery, send_when, writes_barrier
+from processes import ForkServer, Fresh, after, environment, fork_server, has_rows, send_when, writes_checkpoint
 from wandb_records import offline_history, sync
 
 from trpo_lightning import load
-from trpo_lightning.training import checkpoint
+from trpo_lightning.runs import checkpoint
+from trpo_lightning.runs.metrics_file import read_rows
 from trpo_lightning.training.metrics import METRICS
-from trpo_lightning.training.metrics_file import read_rows
 
 BASE = """env.max_episode_steps=20 evaluation.every=5 evaluation.episodes=2 value.epochs=1 policy.hidden_sizes=[8]
     checkpoint.every=2 threads=1""".split()
@@ -37,12 +37,12 @@ KILL = [int(signal.SIGKILL)]
 
 @pytest.fixture(scope="module")
 def children(tmp_path_factory):
-    with nursery(tmp_path_factory.mktemp("nursery")) as process:
+    with fork_server(tmp_path_factory.mktemp("fork_server")) as process:
         yield process
 
 
 def newest(run_dir: Path) -> dict | None:
-    files = checkpoint.barrier_files(run_dir / "checkpoints")
+    files = checkpoint.checkpoint_files(run_dir / "checkpoints")
     return checkpoint.read(files[0]) if files else None
 
 
@@ -99,7 +99,7 @@ def assert_wandb_has_each_row_once(history: list[dict], run_dir: Path) -> None:
 class Run:
     """A run that is killed and started again."""
 
-    def __init__(self, children: Nursery, run_dir: Path, arguments: list[str], seed: int) -> None:
+    def __init__(self, children: ForkServer, run_dir: Path, arguments: list[str], seed: int) -> None:
         self.children, self.run_dir, self.arguments = children, run_dir, arguments
         self.random = random.Random(seed)
         self.moments: list[str] = []
@@ -127,8 +127,8 @@ class Run:
         conditions = {
             "start": after(seconds),
             "row": has_rows(self.run_dir, done + more),
-            "barrier": writes_barrier(self.run_dir),
-            "barriers": writes_barrier(self.run_dir, 2),
+            "barrier": writes_checkpoint(self.run_dir),
+            "barriers": writes_checkpoint(self.run_dir, 2),
         }
         moment, latest = conditions.get(kind, lambda: False), has_rows(self.run_dir, done + 4)
         code = send_when(self.start(fresh=fresh, strike=strike), lambda: moment() or latest())
@@ -142,7 +142,7 @@ class Run:
         self.moments.append(f"before {operation}")
 
 
-def straight_run(children: Nursery, run_dir: Path, arguments: list[str]) -> float:
+def straight_run(children: ForkServer, run_dir: Path, arguments: list[str]) -> float:
     """Undisturbed; the seconds that it takes to its first row."""
     began, seconds = time.monotonic(), 0.0
     life = children.start("train", "--quiet", "--run-dir", str(run_dir), *arguments)
@@ -158,7 +158,7 @@ def test_a_run_that_is_killed_four_times_loses_nothing(children, tmp_path):
     straight_run(children, tmp_path / "straight", arguments)
     run = Run(children, tmp_path / "killed", arguments, seed=0)
     run.kill_before("os.rename.*config.yaml", 1)
-    assert send_when(run.start(), writes_barrier(run.run_dir)) == -signal.SIGKILL
+    assert send_when(run.start(), writes_checkpoint(run.run_dir)) == -signal.SIGKILL
     assert send_when(run.start(), has_rows(run.run_dir, run.iteration() + 3)) == -signal.SIGKILL
     run.kill_before("os.rename.*status.json", 2)
     assert run.start().code() == 0, children.said()

@@ -14,15 +14,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from lives import environment, nursery
+from processes import environment, fork_server
 from test_kills import assert_nothing_is_lost
 
 from trpo_lightning.errors import BusyError
-from trpo_lightning.experiment.config import recorded_settings, write_config
 from trpo_lightning.experiment.declaration import load_experiment
 from trpo_lightning.experiment.runner import is_locked, results_so_far
+from trpo_lightning.runs.config import recorded_settings, write_config
+from trpo_lightning.runs.lock import locked
 from trpo_lightning.training.metrics import METRICS
-from trpo_lightning.training.run_lock import locked
 
 EXPERIMENT = """
 title: A small experiment
@@ -137,7 +137,7 @@ def kill_some(chance: random.Random, runners: list[subprocess.Popen], run_dirs: 
 def test_five_runners_of_which_some_are_killed_do_each_run_exactly_once(folder):
     cells = load_experiment("small").cells()
     runs = {folder / "runs" / cell.directory: folder / "straight" / cell.directory for cell in cells}
-    with nursery(folder) as children:
+    with fork_server(folder) as children:
         for cell, straight in zip(cells, runs.values(), strict=True):
             write_config(cell.settings, folder / "config.yaml")
             arguments = ["--quiet", "--config", str(folder / "config.yaml"), "--run-dir", str(straight), "threads=1"]

@@ -9,7 +9,7 @@ import golden
 import pytest
 from small_runs import assert_same_run, command_line, learned_hash, newest
 
-from trpo_lightning.training.checkpoint import barrier_files
+from trpo_lightning.runs.checkpoint import checkpoint_files
 
 KEY = golden.key()
 HASHES = golden.recorded()
@@ -69,4 +69,4 @@ def test_another_seed_and_another_thread_count(tmp_path, backend):
         for name, more in {"a": ["threads=2"], "b": ["threads=2"], "seed": ["seed=1"]}.items()
     }
     assert hashes["a"] == hashes["b"] != hashes["seed"]
-    assert barrier_files(tmp_path / "a" / "checkpoints")
+    assert checkpoint_files(tmp_path / "a" / "checkpoints")

@@ -14,7 +14,7 @@ from small_runs import SMALL, command_line, one_line_of, train
 
 import trpo_lightning
 from trpo_lightning.__main__ import main
-from trpo_lightning.training import sealed
+from trpo_lightning.storage import checksummed_file
 
 KEY = "0123456789abcdef0123456789abcdefSECRETs!"
 STUCK = ["rule.kl_slack=1e-9", "rule.max_rejections=2"]
@@ -78,7 +78,7 @@ def test_no_key_in_files_and_texts_of_runs_that_end_well_or_badly(tmp_path, mode
     assert all(KEY not in call.stdout + call.stderr for call in calls)
     assert not holding_the_key(run_dir)
     if mode != "refused":
-        assert list((tmp_path / "stuck").glob("capsule_*.pt")) and not holding_the_key(tmp_path / "stuck")
+        assert list((tmp_path / "stuck").glob("failed_update_*.pt")) and not holding_the_key(tmp_path / "stuck")
 
 
 def test_no_key_in_the_files_of_a_run_in_this_process(tmp_path, monkeypatch):
@@ -136,9 +136,9 @@ def test_a_policy_that_names_code_runs_it_only_where_the_config_does(tmp_path, m
     train(run_dir, "env.id=odd_environments:endless")
     assert main(["evaluate", str(run_dir), "--episodes", "1"]) == 0
     policy = run_dir / "checkpoints" / "last.pt"
-    state = sealed.read(policy)
+    state = checksummed_file.read(policy)
     state["settings"]["env"] |= {"id": "os:mkdir", "kwargs": {"path": "mark"}}
-    sealed.save(state, policy)
+    checksummed_file.save(state, policy)
     for path in (run_dir, policy):
         capsys.readouterr()
         assert main(["evaluate", str(path), "--episodes", "1"]) == 2
@@ -152,7 +152,7 @@ def test_the_readme_says_whose_code_is_run():
 
 
 def test_the_variables_of_the_environment_are_not_recorded(tmp_path, monkeypatch):
-    from trpo_lightning.training.provenance import provenance
+    from trpo_lightning.runs.provenance import provenance
 
     monkeypatch.setenv("SOME_TOKEN", KEY)
     assert KEY not in repr(provenance()) and os.environ["SOME_TOKEN"] == KEY

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import wandb
-from lives import Fresh, after, environment, nursery, send_when
+from processes import Fresh, after, environment, fork_server, send_when
 from test_kills import KEY, URL, assert_nothing_is_lost
 
-from trpo_lightning.experiment.config import load_settings, write_config
-from trpo_lightning.training.metrics_file import read_rows
+from trpo_lightning.runs.config import load_settings
+from trpo_lightning.runs.metrics_file import read_rows
+from trpo_lightning.runs.run import train_run
 from trpo_lightning.training.module import TRPO
-from trpo_lightning.training.run import train_run
 
 BASE = """env.id=signalling:make env.backend=gymnasium env.num_envs=2 env.max_episode_steps=8 checkpoint.every=2
     rollout.steps_per_iteration=32 value.epochs=1 policy.hidden_sizes=[8] evaluation.every=2 evaluation.episodes=2
@@ -28,7 +28,7 @@ TERM, INT = int(signal.SIGTERM), int(signal.SIGINT)
 
 @pytest.fixture(scope="module")
 def children(tmp_path_factory):
-    with nursery(tmp_path_factory.mktemp("nursery")) as process:
+    with fork_server(tmp_path_factory.mktemp("fork_server")) as process:
         yield process
 
 
@@ -157,7 +157,7 @@ def test_a_signal_that_finds_lightnings_own_handler_is_heard(tmp_path, monkeypat
 
     monkeypatch.setattr(TRPO, "train_dataloader", terminated)
     overrides = [*Run(None, tmp_path).arguments(tmp_path)[4:]]
-    outcome = train_run(load_settings(overrides), tmp_path / "run", write_config=write_config, quiet=True)
+    outcome = train_run(load_settings(overrides), tmp_path / "run", quiet=True)
     assert (outcome.state, outcome.signal_number) == ("interrupted", TERM) and outcome.iteration <= 1
     assert signal.getsignal(TERM) == signal.SIG_DFL
 
@@ -167,9 +167,9 @@ def test_a_signal_that_finds_lightnings_own_handler_is_heard(tmp_path, monkeypat
 @pytest.mark.parametrize("operation", ["os.rename.*config.yaml", None])
 def test_wandb_knows_that_the_run_was_preempted(tmp_path, monkeypatch, operation):
     project = f"signals_{secrets.token_hex(4)}"
-    monkeypatch.setattr("lives.environment", lambda: {**environment(), "WANDB_BASE_URL": URL, "WANDB_API_KEY": KEY})
+    monkeypatch.setattr("processes.environment", lambda: {**environment(), "WANDB_BASE_URL": URL, "WANDB_API_KEY": KEY})
     strike = {"operation": operation, "count": 1, "signals": [TERM]} if operation else None
-    with nursery(tmp_path) as online:
+    with fork_server(tmp_path) as online:
         run = Run(online, tmp_path, f"tracking.project={project}", at=0 if strike else 75, signals=[TERM])
         assert run.begin(strike, mode="online") == 143, online.said()
         assert run.rows() == (0 if strike else 2) and run.state() == "interrupted"

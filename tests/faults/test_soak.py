@@ -10,7 +10,7 @@ from statistics import median
 
 import pytest
 
-from trpo_lightning.training.metrics_file import read_rows
+from trpo_lightning.runs.metrics_file import read_rows
 
 TINY = """env.id=CartPole-v1 env.num_envs=2 env.max_episode_steps=50 rollout.steps_per_iteration=32 threads=1
     policy.hidden_sizes=[8] value.hidden_sizes=[8] value.epochs=1 checkpoint.every=50 evaluation.every=100

@@ -19,8 +19,8 @@ import wandb
 from test_soak import family
 from wandb_proxy import FaultyProxy
 
+from trpo_lightning.tracking.wandb_client import CONNECT_TIMEOUT, INIT_TIMEOUT
 from trpo_lightning.training.metrics import METRICS
-from trpo_lightning.training.wandb_client import CONNECT_TIMEOUT, INIT_TIMEOUT
 
 HERE = Path(__file__).parent
 URL, KEY = os.environ.get("TRPO_LIGHTNING_TEST_WANDB_URL"), os.environ.get("TRPO_LIGHTNING_TEST_WANDB_KEY")

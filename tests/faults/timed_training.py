@@ -7,10 +7,10 @@ from collections import defaultdict
 from pathlib import Path
 
 from trpo_lightning.__main__ import main
-from trpo_lightning.training import tracking, wandb_client
-from trpo_lightning.training.tracking import RunTracker
+from trpo_lightning.tracking import wandb_client, wandb_logger
+from trpo_lightning.tracking.wandb_logger import RunTracker
 
-tracking.FINISH_TIMEOUT = wandb_client.FINISH_TIMEOUT = 20  # of 60
+wandb_logger.FINISH_TIMEOUT = wandb_client.FINISH_TIMEOUT = 20  # of 60
 SECONDS: dict[str, list[float]] = defaultdict(list)
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from environments import TERMINATED, TRUNCATED, policy_for
 
+from trpo_lightning.environments.backends import describe_environment
+from trpo_lightning.environments.gymnasium_backend import make_one
 from trpo_lightning.randomness import Stream, environment_seed
-from trpo_lightning.rollouts.environments import describe_environment
 from trpo_lightning.rollouts.episodes import run_episodes
-from trpo_lightning.rollouts.gymnasium_backend import make_one
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.settings import EnvSettings, NormalizeSettings, RunSettings
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 from environments import policy_for
 
+from trpo_lightning.environments.backends import describe_environment
+from trpo_lightning.environments.toy_text import tabular_mdp
 from trpo_lightning.errors import UserError
 from trpo_lightning.numerics.tabular import evaluate_policy
-from trpo_lightning.rollouts.environments import describe_environment
 from trpo_lightning.rollouts.exact import ExactScheme
 from trpo_lightning.rollouts.normalizers import Normalizer
-from trpo_lightning.rollouts.toy_text import tabular_mdp
 from trpo_lightning.settings import RunSettings, updated
 
 EXACT = {

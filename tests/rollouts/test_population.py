@@ -8,12 +8,12 @@ import pytest
 import torch
 from environments import Walk, policy_for
 
+from trpo_lightning.environments.backends import describe_environment
 from trpo_lightning.errors import UserError
 from trpo_lightning.policies.networks import assign_parameter_vector
 from trpo_lightning.policies.policy import build_policy
 from trpo_lightning.policies.spaces import BinaryActions, ContinuousActions, DiscreteActions
 from trpo_lightning.randomness import Stream, environment_seed
-from trpo_lightning.rollouts.environments import describe_environment
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.population import PopulationScheme, _Actors
 from trpo_lightning.settings import from_keywords

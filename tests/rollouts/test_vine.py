@@ -8,14 +8,14 @@ import torch
 from environments import no_proposals, policy_for
 from gymnasium.spaces import flatten
 
+from trpo_lightning.environments.backends import describe_environment
+from trpo_lightning.environments.gymnasium_backend import checked_environment
+from trpo_lightning.environments.snapshots import Restorable
+from trpo_lightning.environments.spaces import to_env_action
 from trpo_lightning.errors import UserError
 from trpo_lightning.randomness import Stream, environment_seed, numpy_generator
 from trpo_lightning.rollouts import branches
-from trpo_lightning.rollouts.environments import describe_environment
-from trpo_lightning.rollouts.gymnasium_backend import guarded
 from trpo_lightning.rollouts.normalizers import Normalizer
-from trpo_lightning.rollouts.restorable import Restorable
-from trpo_lightning.rollouts.spaces import door
 from trpo_lightning.rollouts.vine import VineScheme
 from trpo_lightning.settings import from_keywords
 
@@ -46,7 +46,7 @@ def replay_trunk(env, settings, rollout, t, n):
         if over:
             (observation, _), over = env.reset(), False
         else:
-            observation, _, terminated, truncated, _ = env.step(door(env.action_space)(actions[None])[0])
+            observation, _, terminated, truncated, _ = env.step(to_env_action(env.action_space)(actions[None])[0])
             over = terminated or truncated
     return None if over else observation
 
@@ -55,7 +55,7 @@ def slow_branch(settings, env, policy, normalizer, action, noise):
     """Discounted return and steps of a branch, the policy asked for one state at a time."""
     total = steps = 0
     for l in range(settings.rollout.branch_length):  # noqa: E741
-        observation, reward, terminated, truncated, _ = env.step(door(env.action_space)(action[None])[0])
+        observation, reward, terminated, truncated, _ = env.step(to_env_action(env.action_space)(action[None])[0])
         total += 0.9**l * float(normalizer.scale_rewards(np.array(reward)))
         steps += 1
         if terminated or truncated:
@@ -80,7 +80,7 @@ def test_q_values_are_those_of_branches_replayed_one_by_one(env_id, branch_actio
     settings, rollout = scheme.settings, scheme.collect(policy, normalizer, 0)
     slots = sorted(scheme._rollout_set(0))
     assert len(slots) == 20
-    env = guarded(settings.env)
+    env = checked_environment(settings.env)
     env_steps, ends, s = rollout.trunks.env_steps, 0, 0
     for t, n in slots:
         if replay_trunk(env, settings, rollout, t, n) is None:
@@ -169,7 +169,7 @@ def test_random_numbers_are_of_the_state_and_iteration_and_not_the_trunk_s():
 def test_the_environment_s_random_numbers_are_of_state_and_iteration():
     """From one state, with one action and the same noise of the policy."""
     scheme, policy, normalizer = scheme_for("tiny_mdp:make", rollout_set_size=1, branch_length=9)
-    env = guarded(scheme.settings.env)
+    env = checked_environment(scheme.settings.env)
     env.reset(seed=0)
     snapshots = [Restorable(env, "tiny").snapshot()] * 6
     arguments = snapshots, np.zeros((6, 2, 1), dtype=np.int64), torch.full((6, 8, 1), 0.5)
@@ -260,7 +260,7 @@ def test_auto_takes_gymnasium_where_states_must_be_restorable():
 
 
 def test_the_preset_has_the_paper_s_numbers_of_q_values():
-    from trpo_lightning.experiment.config import load_settings
+    from trpo_lightning.runs.config import load_settings
 
     preset = Path(__file__).parents[2] / "experiments" / "rules" / "vine.yaml"
     s = load_settings(["env.id=Hopper-v5"], preset)

@@ -9,11 +9,11 @@ import pytest
 import torch
 from populations import generation, generator, policy, random, sphere
 
-from trpo_lightning.experiment.config import load_settings
 from trpo_lightning.policies.networks import assign_parameter_vector, parameter_vector
 from trpo_lightning.policies.spaces import BinaryActions, DiscreteActions
 from trpo_lightning.rollouts.rollout import PopulationBatch
 from trpo_lightning.rules import build_rule
+from trpo_lightning.runs.config import load_settings
 from trpo_lightning.settings import RuleSettings
 
 KINDS = {

@@ -15,13 +15,13 @@ from dense_trust_region import (
 )
 
 from trpo_lightning.errors import UserError
-from trpo_lightning.experiment.config import load_settings
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.rollouts.rollout import Batch, VineBatch
 from trpo_lightning.rules import constraint, surrogate
 from trpo_lightning.rules.surrogate import ImportanceSampled, build_surrogate, surrogate_gradient
 from trpo_lightning.rules.trust_region import TrustRegionRule
 from trpo_lightning.rules.vanilla import VanillaPolicyGradient
+from trpo_lightning.runs.config import load_settings
 from trpo_lightning.settings import RuleSettings, RunSettings, changed_keys
 
 ROWS = 14

@@ -163,7 +163,7 @@ def test_evaluation_episodes_are_as_many_as_asked():
 
 
 def test_threads_and_device_reach_their_places(tmp_path, monkeypatch):
-    from trpo_lightning.training import run
+    from trpo_lightning.runs import run
 
     seen = {}
 
@@ -177,5 +177,5 @@ def test_threads_and_device_reach_their_places(tmp_path, monkeypatch):
     monkeypatch.setattr(run.pl, "Trainer", trainer)
     settings = updated(RunSettings(), {**BASE, "threads": 2, "device": "gpu", "tracking.wandb": "disabled"})
     with pytest.raises(Stop):
-        run.train_run(settings, tmp_path, write_config=lambda *_: None, quiet=True)
+        run.train_run(settings, tmp_path, quiet=True)
     assert seen["accelerator"] == "gpu" and TRPO(settings=settings).scheme.threads == 2

@@ -2,11 +2,11 @@
 
 import pytest
 
-from trpo_lightning.experiment.config import load_settings, write_config
 from trpo_lightning.experiment.declaration import load_experiment
+from trpo_lightning.runs.config import load_settings
+from trpo_lightning.runs.metrics_file import read_rows
+from trpo_lightning.runs.run import train_run
 from trpo_lightning.settings import updated
-from trpo_lightning.training.metrics_file import read_rows
-from trpo_lightning.training.run import train_run
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +26,7 @@ OFF = {"tracking.wandb": "disabled", "evaluation.every": 0}
 
 
 def train(run_dir, settings):
-    train_run(updated(settings, OFF), run_dir, write_config=write_config, quiet=True)
+    train_run(updated(settings, OFF), run_dir, quiet=True)
     return last_episodes(run_dir)
 
 

@@ -14,7 +14,7 @@ from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.rollouts.episodes import Episodes
 from trpo_lightning.rollouts.rollout import valid_rows
 from trpo_lightning.settings import RunSettings, keys, to_dict
-from trpo_lightning.training.estimation import estimate
+from trpo_lightning.training.batches import make_batch
 from trpo_lightning.training.evaluation import EvaluationCallback
 
 TINY = {"num_envs": 4, "steps_per_iteration": 64, "epochs": 1}
@@ -217,7 +217,7 @@ def test_batch_holds_the_valid_transitions_only():
     module = TRPO("CartPole-v1", num_envs=8, steps_per_iteration=8 * 200)
     rollout = module.collect()
     assert rollout.valid.sum() < rollout.valid.size
-    estimated = estimate(rollout, module.value_function, module.settings, module.device)
+    estimated = make_batch(rollout, module.value_function, module.settings, module.device)
     batch, data = estimated.batch, estimated.value_data
     assert len(batch) == len(data.observations) == len(data.targets) == len(data.values) == rollout.env_steps
     assert abs(float(batch.advantages.mean())) < 1e-5 and float(batch.advantages.std()) == pytest.approx(1.0, abs=1e-3)
@@ -226,7 +226,7 @@ def test_batch_holds_the_valid_transitions_only():
 def test_value_targets_are_returns_or_lambda_returns():
     def targets(kind):
         module = TRPO("CartPole-v1", value={"targets": kind}, **TINY)
-        estimated = estimate(module.collect(), module.value_function, module.settings, module.device)
+        estimated = make_batch(module.collect(), module.value_function, module.settings, module.device)
         return estimated.value_data.targets
 
     assert not torch.equal(targets("returns"), targets("lambda_returns"))

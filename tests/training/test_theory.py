@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from trpo_lightning.errors import UserError
-from trpo_lightning.experiment.config import load_settings, write_config
-from trpo_lightning.training import checkpoint
-from trpo_lightning.training.metrics_file import read_rows
+from trpo_lightning.runs import checkpoint
+from trpo_lightning.runs.config import load_settings
+from trpo_lightning.runs.metrics_file import read_rows
+from trpo_lightning.runs.run import train_run
 from trpo_lightning.training.module import TRPO
-from trpo_lightning.training.run import train_run
 
 RUN = [
     "env.id=FrozenLake-v1",
@@ -29,7 +29,7 @@ RULES = {"algorithm_1": ["rule.name=algorithm_1"], "trust_region": ["rule.name=t
 
 def train(run_dir: Path, rule: str, iterations: int, resume: bool = False) -> list[dict]:
     settings = load_settings([*RUN, *RULES[rule], f"total_env_steps={64 * iterations}"])
-    train_run(settings, run_dir, write_config=write_config, resume=resume, quiet=True)
+    train_run(settings, run_dir, resume=resume, quiet=True)
     return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in read_rows(run_dir / "metrics.csv")]
 
 
@@ -47,7 +47,7 @@ def test_the_records_are_those_of_the_theory_and_a_resumed_run_has_the_same(tmp_
     train(tmp_path / "parts", rule, 3)
     assert train(tmp_path / "parts", rule, 6, resume=True) == rows
     first, second = (
-        checkpoint.read(checkpoint.barrier_files(tmp_path / name / "checkpoints")[0]) for name in ("whole", "parts")
+        checkpoint.read(checkpoint.checkpoint_files(tmp_path / name / "checkpoints")[0]) for name in ("whole", "parts")
     )
     assert all((first["policy"][k] == second["policy"][k]).all() for k in first["policy"])
 

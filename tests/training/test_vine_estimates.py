@@ -9,16 +9,16 @@ import torch
 from environments import no_proposals, policy_for
 from tiny_mdp import ACTIONS, STATES, q_table, tables, visitation
 
+from trpo_lightning.environments.backends import describe_environment
 from trpo_lightning.numerics.objectives import self_normalized_surrogate
 from trpo_lightning.policies.networks import assign_parameter_vector, parameter_vector
 from trpo_lightning.policies.policy import Policy
-from trpo_lightning.rollouts.environments import describe_environment
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.single_path import SinglePathScheme
 from trpo_lightning.rollouts.vine import VineScheme
 from trpo_lightning.rules.surrogate import build_surrogate, surrogate_gradient
 from trpo_lightning.settings import from_keywords
-from trpo_lightning.training.estimation import estimate
+from trpo_lightning.training.batches import make_batch
 from trpo_lightning.values import build_value_function
 
 GAMMA, LENGTH, STEPS = 0.9, 6, 8
@@ -83,7 +83,7 @@ def estimates(scheme, policy, normalizer, new, iterations):
     no_values = build_value_function((STATES,), scheme.settings.value, torch.Generator())
     for iteration in range(iterations):
         scheme.restart(iteration)
-        batch = estimate(scheme.collect(policy, normalizer, iteration), no_values, scheme.settings, CPU).batch
+        batch = make_batch(scheme.collect(policy, normalizer, iteration), no_values, scheme.settings, CPU).batch
         surrogate = build_surrogate(policy, batch)
         rows = len(surrogate.observations)
         distribution = policy.at(new, surrogate.observations)

@@ -16,11 +16,11 @@ from trpo_lightning.benchmark.growth import gpu, growth, update
 from trpo_lightning.benchmark.parity import parity
 from trpo_lightning.benchmark.results import Result
 from trpo_lightning.benchmark.sections import ceiling, experiments, profile, startup
+from trpo_lightning.environments.backends import describe_environment
 from trpo_lightning.errors import UserError, nearest
-from trpo_lightning.rollouts.environments import describe_environment
+from trpo_lightning.runs.provenance import provenance, started_as
 from trpo_lightning.settings import EnvSettings
 from trpo_lightning.threads import available_cores
-from trpo_lightning.training.provenance import provenance, started_as
 
 SECTIONS: dict[str, Callable[[Bench], list[Result]]] = {
     "ceiling": ceiling,

@@ -9,9 +9,9 @@ import time
 
 import numpy as np
 
+from trpo_lightning.environments.backends import describe_environment, make_environments
+from trpo_lightning.environments.vector_environment import VectorEnvironment
 from trpo_lightning.policies.spaces import ActionSpec, ContinuousActions, DiscreteActions
-from trpo_lightning.rollouts.environments import describe_environment, make_environments
-from trpo_lightning.rollouts.vector_environment import VectorEnvironment
 from trpo_lightning.settings import RunSettings, updated
 
 BATCHES = 64

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from trpo_lightning.benchmark.results import Result
-from trpo_lightning.experiment.figures import DPI, SETTINGS
-from trpo_lightning.experiment.style import OKABE_ITO
+from trpo_lightning.report.figures import DPI, SETTINGS
+from trpo_lightning.report.style import OKABE_ITO
 
 PANELS = (
     ("ceiling", "x", "Training / environment alone", "share of the simulator's own speed"),

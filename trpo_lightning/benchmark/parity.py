@@ -13,11 +13,11 @@ from trpo_lightning.benchmark.configurations import LIKE_SB3
 from trpo_lightning.benchmark.peer_environment import SB3
 from trpo_lightning.benchmark.processes import MeasurementError
 from trpo_lightning.benchmark.results import Result, Target
+from trpo_lightning.environments.backends import describe_environment
 from trpo_lightning.numerics.returns import generalized_advantages, standardize
 from trpo_lightning.policies.networks import assign_parameter_vector
 from trpo_lightning.policies.policy import build_policy
 from trpo_lightning.policies.spaces import ContinuousActions
-from trpo_lightning.rollouts.environments import describe_environment
 from trpo_lightning.rollouts.rollout import Batch
 from trpo_lightning.rules.trust_region import TrustRegionRule
 from trpo_lightning.settings import EnvSettings, RunSettings, updated

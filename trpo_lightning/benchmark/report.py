@@ -7,8 +7,8 @@ from typing import Any
 
 from trpo_lightning.benchmark.results import Result, from_dict, to_dict
 from trpo_lightning.errors import UserError
-from trpo_lightning.experiment.tables import number
-from trpo_lightning.training.files import write_atomically, writing
+from trpo_lightning.report.tables import number
+from trpo_lightning.storage.files import write_atomically, writing
 
 HEADINGS = ("section", "where", "what", "median", "lowest to highest", "n", "target", "")
 MARKERS = ("<!-- benchmark: begin -->", "<!-- benchmark: end -->")

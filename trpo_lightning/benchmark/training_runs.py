@@ -13,8 +13,8 @@ import numpy as np
 
 from trpo_lightning.benchmark.configurations import WARMUP, overrides
 from trpo_lightning.benchmark.processes import MeasurementError, finish, start
-from trpo_lightning.experiment.records import PARTS_OF_COLLECT, Columns, numeric_columns, score_of
-from trpo_lightning.training.metrics_file import read_rows
+from trpo_lightning.report.records import PARTS_OF_COLLECT, Columns, numeric_columns, score_of
+from trpo_lightning.runs.metrics_file import read_rows
 
 POLL = 0.02
 """Seconds between two looks at `metrics.csv`."""

@@ -24,7 +24,7 @@ from trpo_lightning.rollouts.rollout import Batch, SinglePathRollout
 from trpo_lightning.rules.constraint import fisher
 from trpo_lightning.rules.surrogate import CHUNK, build_surrogate, surrogate_gradient
 from trpo_lightning.settings import RunSettings, updated
-from trpo_lightning.training.estimation import estimate
+from trpo_lightning.training.batches import make_batch
 from trpo_lightning.training.module import TRPO
 
 EPISODE = 200
@@ -101,7 +101,7 @@ def devices(module: TRPO, rows: int, calls: int) -> dict[str, Any]:
 
 def learn(module: TRPO, rollout: SinglePathRollout, device: torch.device) -> None:
     """What an iteration does with a rollout."""
-    estimated = estimate(rollout, module.value_function, module.settings, device)
+    estimated = make_batch(rollout, module.value_function, module.settings, device)
     module.rule.update(module.policy, estimated.batch, torch.Generator().manual_seed(0))
     data = estimated.value_data
     assert data is not None

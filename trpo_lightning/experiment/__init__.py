@@ -22,8 +22,8 @@ def run_experiment(
     `run_experiment("ablation_delta", "quick", ["seed=0"])`. Returns how each run stands. Raises `UserError`.
     """
     from trpo_lightning.experiment.declaration import load_experiment
-    from trpo_lightning.experiment.report import write_report
     from trpo_lightning.experiment.runner import run_cells
+    from trpo_lightning.report.write import write_report
 
     experiment = load_experiment(name, scale)
     results = run_cells(experiment.cells(list(arguments)), Path(root), jobs=jobs, force=force)

@@ -12,7 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from trpo_lightning.errors import UserError, nearest
 from trpo_lightning.experiment.claims import Claim, check_names
-from trpo_lightning.experiment.config import from_flat, merge, parse_overrides, read_yaml
 from trpo_lightning.experiment.experiment_file import (
     FULL,
     MOST_RUNS,
@@ -22,6 +21,7 @@ from trpo_lightning.experiment.experiment_file import (
     experiments_folder,
     read_experiment_file,
 )
+from trpo_lightning.runs.config import from_flat, merge, parse_overrides, read_yaml
 from trpo_lightning.settings import RunSettings, get, keys, updated
 
 ONE_THREAD = OmegaConf.create({"threads": 1})

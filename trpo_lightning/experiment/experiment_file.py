@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from trpo_lightning.errors import UserError, nearest
 from trpo_lightning.experiment.claims import read_claims
-from trpo_lightning.experiment.config import read_yaml
+from trpo_lightning.runs.config import read_yaml
 from trpo_lightning.settings import keys
 
 KEYS: dict[str, tuple[type, ...]] = {

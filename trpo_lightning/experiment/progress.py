@@ -13,8 +13,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from trpo_lightning.experiment.declaration import Cell
+from trpo_lightning.runs.update_line import HEADER, update_line
 from trpo_lightning.training.metrics import METRICS
-from trpo_lightning.training.update_line import HEADER, update_line
 
 COLORS = {"finished": "green", "failed": "red", "interrupted": "yellow", "elsewhere": "yellow"}
 EVALUATION_WIDTH = 20

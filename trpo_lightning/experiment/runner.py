@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from trpo_lightning.errors import BUSY, DiskError, UserError
-from trpo_lightning.experiment.config import recorded_settings, write_config
 from trpo_lightning.experiment.declaration import Cell
 from trpo_lightning.experiment.progress import ProgressView
+from trpo_lightning.runs.config import recorded_settings, write_config
 from trpo_lightning.settings import RESUMABLE, changed_keys, covers, get, keys
 from trpo_lightning.threads import available_cores, thread_environment
 

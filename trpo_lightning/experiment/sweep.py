@@ -13,13 +13,13 @@ import yaml
 from omegaconf import OmegaConf
 
 from trpo_lightning.errors import UserError
-from trpo_lightning.experiment.config import parse_overrides, write_config
 from trpo_lightning.experiment.declaration import Cell, Experiment
 from trpo_lightning.experiment.experiment_file import FULL, dotted
 from trpo_lightning.experiment.runner import is_finished, run_state
+from trpo_lightning.runs.config import parse_overrides
 from trpo_lightning.settings import SWEEP_CELL, RunSettings, changed_keys, get
 from trpo_lightning.stopping import StopRequest
-from trpo_lightning.training.files import write_atomically
+from trpo_lightning.storage.files import write_atomically
 
 COMMAND = ["${env}", "${interpreter}", "-m", "trpo_lightning", "sweep-run"]
 
@@ -76,7 +76,7 @@ def register(experiment: Experiment, arguments: list[str], root: Path, project: 
     """Write `sweep.yaml`, create the sweep, return the agent's command. Raises `UserError` if W&B is out of reach."""
     import wandb
 
-    from trpo_lightning.training.wandb_client import check_server
+    from trpo_lightning.tracking.wandb_client import check_server
 
     config = sweep_config(experiment, arguments, root)
     file = root / experiment.directory / "sweep.yaml"
@@ -130,7 +130,7 @@ def run_of_sweep(experiment: Experiment, arguments: list[str], root: Path, stop:
     if is_finished(cell, run_dir):
         print(f"{run_dir} finished before; `wandb sync {run_dir / 'wandb'}` sends what W&B lacks of it")
         return 0
-    from trpo_lightning.training.run import train_run
+    from trpo_lightning.runs.run import train_run
 
     def same(settings: RunSettings) -> None:
         changed = changed_keys(cell.settings, settings)
@@ -140,9 +140,7 @@ def run_of_sweep(experiment: Experiment, arguments: list[str], root: Path, stop:
             raise UserError(f"W&B's config differs from the run's arguments: {', '.join(changed or budget)}")
 
     resume = run_state(run_dir) is not None
-    outcome = train_run(
-        cell.settings, run_dir, write_config=write_config, resume=resume, quiet=True, check_settings=same, stop=stop
-    )
+    outcome = train_run(cell.settings, run_dir, resume=resume, quiet=True, check_settings=same, stop=stop)
     print(f"{outcome.state}: {outcome.env_steps:,} env steps in {outcome.iteration} iterations, all in {run_dir}")
     if outcome.state == "interrupted" and not outcome.stopped_by_sweep:
         return 128 + outcome.signal_number

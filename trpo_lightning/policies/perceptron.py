@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from trpo_lightning.policies.inference import IN_PLACE, ON_ARRAYS, Layers, perceptron_layers
 from trpo_lightning.policies.tanh import Tanh
 
-Numbers = Any
+ArrayLike = Any
 """An array of NumPy or a tensor."""
 
-Derivatives = dict[type[nn.Module], Callable[[Numbers, Numbers], Numbers]]
+Derivatives = dict[type[nn.Module], Callable[[ArrayLike, ArrayLike], ArrayLike]]
 """Derivatives of activations, from their outputs, times something that may be overwritten."""
 
 OF_TENSORS: Derivatives = {
@@ -38,7 +38,7 @@ OF_ARRAYS: Derivatives = {
     nn.ELU: lambda gradient, y: np.where(y <= 0.0, gradient * (y + 1.0), gradient),
 }
 
-Views = tuple[list[Numbers], list[Numbers]]
+Views = tuple[list[ArrayLike], list[ArrayLike]]
 """The weights and the biases of all layers, in one flat vector."""
 
 
@@ -67,11 +67,11 @@ class Perceptron:
         layers = perceptron_layers(network)
         return None if layers is None else cls(layers, theta)
 
-    def native(self, tensor: Tensor) -> Numbers:
+    def native(self, tensor: Tensor) -> ArrayLike:
         """A tensor's numbers as the other methods take them."""
         return tensor.numpy() if self._on_arrays else tensor
 
-    def tensor(self, numbers: Numbers) -> Tensor:
+    def tensor(self, numbers: ArrayLike) -> Tensor:
         """The reverse of `native`."""
         return torch.from_numpy(numbers) if self._on_arrays else numbers
 
@@ -83,7 +83,7 @@ class Perceptron:
 
     @torch.no_grad()
     @np.errstate(all="ignore")
-    def forward(self, x: Numbers) -> list[Numbers]:
+    def forward(self, x: ArrayLike) -> list[ArrayLike]:
         """The inputs of all layers for rows `[B, I]`, and the outputs `[B, M]`."""
         inputs = [x]
         for weight, bias, kind in zip(self._weights, self._biases, self._kinds, strict=True):
@@ -96,9 +96,9 @@ class Perceptron:
 
     @torch.no_grad()
     @np.errstate(all="ignore")
-    def push(self, inputs: list[Numbers], v: Tensor) -> Numbers:
+    def push(self, inputs: list[ArrayLike], v: Tensor) -> ArrayLike:
         """J v `[B, M]` for `v` `[P]`."""
-        moved: Numbers = None
+        moved: ArrayLike = None
         for i, (weight, bias) in enumerate(zip(*self.views(v), strict=True)):
             moved_input, moved = moved, inputs[i] @ weight.T
             moved += bias
@@ -109,7 +109,7 @@ class Perceptron:
 
     @torch.no_grad()
     @np.errstate(all="ignore")
-    def pull(self, inputs: list[Numbers], u: Numbers, out: Views) -> None:
+    def pull(self, inputs: list[ArrayLike], u: ArrayLike, out: Views) -> None:
         """Write J'u into the views of a vector; `u` `[B, M]`."""
         weights, biases = out
         ones = self._library.ones_like(u[:, 0])
@@ -121,7 +121,7 @@ class Perceptron:
                 moved = u @ weight if len(weight) > 1 else u * weight  # the same for one output, a quarter again
                 u = self._through(i - 1, moved, inputs)
 
-    def _through(self, i: int, moved: Numbers, inputs: list[Numbers]) -> Numbers:
+    def _through(self, i: int, moved: ArrayLike, inputs: list[ArrayLike]) -> ArrayLike:
         """Times the derivative of layer i's activation, which is its own transpose."""
         kind = self._kinds[i]
         return moved if kind is None else self._derivatives[kind](moved, inputs[i + 1])

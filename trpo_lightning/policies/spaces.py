@@ -1,6 +1,6 @@
 """What a policy has to know of an environment's spaces, in this package's own words.
 
-The translation from gymnasium's spaces is in `rollouts/spaces.py`.
+The translation from gymnasium's spaces is in `environments/spaces.py`.
 """
 
 from dataclasses import dataclass

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trpo_lightning.environments.gymnasium_backend import checked_environment
+from trpo_lightning.environments.snapshots import Restorable, Snapshot
+from trpo_lightning.environments.spaces import to_env_action
+from trpo_lightning.environments.supervised.checked_environment import locate
+from trpo_lightning.environments.supervised.deadline import Deadline
 from trpo_lightning.policies.inference import fast_forward
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.randomness import Stream, numpy_generator
-from trpo_lightning.rollouts.deadline import Deadline
-from trpo_lightning.rollouts.guard import whereabouts
-from trpo_lightning.rollouts.gymnasium_backend import guarded
 from trpo_lightning.rollouts.normalizers import Normalizer
-from trpo_lightning.rollouts.restorable import Restorable, Snapshot
-from trpo_lightning.rollouts.spaces import door
 from trpo_lightning.settings import RunSettings
 
 WORKERS = 256
@@ -68,7 +68,7 @@ class Branches:
         origin = np.repeat(np.arange(states), branches)
         returns, record = np.zeros(states * branches), BranchRecord()
         while len(self._workers) < min(WORKERS, len(first)):
-            self._workers.append(Restorable(guarded(self.settings.env), self.settings.env.id))
+            self._workers.append(Restorable(checked_environment(self.settings.env), self.settings.env.id))
         for start in range(0, len(first), WORKERS):
             wave = slice(start, start + WORKERS)
             for worker, state in zip(self._workers, origin[wave], strict=False):
@@ -87,7 +87,7 @@ class Branches:
         for step in range(self.length):
             began = time.perf_counter()
             members = [self._workers[i].env for i in alive]
-            with Deadline(self.settings.env.timeout, partial(whereabouts, members, self.settings.env.id)):
+            with Deadline(self.settings.env.timeout, partial(locate, members, self.settings.env.id)):
                 observations, rewards, ended = _step(members, actions)
             record.simulator += time.perf_counter() - began
             record.env_steps += len(alive)
@@ -106,7 +106,7 @@ class Branches:
 
 def _step(envs: list[gym.Env], actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One step in each: observations `[W, O]`, rewards `[W]`, whether the episode ended `[W]`."""
-    space, to_env = envs[0].observation_space, door(envs[0].action_space)
+    space, to_env = envs[0].observation_space, to_env_action(envs[0].action_space)
     observations, rewards, ended = [], np.zeros(len(envs)), np.zeros(len(envs), dtype=bool)
     for i, (env, action) in enumerate(zip(envs, to_env(actions), strict=True)):
         observation, reward, terminated, truncated, _ = env.step(action)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from trpo_lightning.environments.backends import make_environments
 from trpo_lightning.policies.inference import fast_forward
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.randomness import Stream, environment_seed, numpy_generator
-from trpo_lightning.rollouts.environments import make_environments
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.settings import EnvSettings
 from trpo_lightning.threads import torch_threads

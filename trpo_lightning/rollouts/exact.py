@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from trpo_lightning.environments.toy_text import tabular_mdp
+from trpo_lightning.environments.vector_environment import EnvironmentSpec
 from trpo_lightning.numerics.tabular import PolicyValues, TabularMDP, evaluate_policy
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.policies.table import policy_table
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.rollout import Rollout
 from trpo_lightning.rollouts.scheme import Propose, SamplingScheme
-from trpo_lightning.rollouts.toy_text import tabular_mdp
-from trpo_lightning.rollouts.vector_environment import EnvironmentSpec
 from trpo_lightning.settings import RunSettings
 
 

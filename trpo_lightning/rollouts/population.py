@@ -7,15 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trpo_lightning.environments.backends import make_environments
+from trpo_lightning.environments.vector_environment import EnvironmentSpec, VectorEnvironment
 from trpo_lightning.errors import UserError
 from trpo_lightning.policies.inference import forward_each
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.randomness import Stream, environment_seed, torch_generator
-from trpo_lightning.rollouts.environments import make_environments
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.rollout import Rollout
 from trpo_lightning.rollouts.scheme import Propose, SamplingScheme
-from trpo_lightning.rollouts.vector_environment import EnvironmentSpec, VectorEnvironment
 from trpo_lightning.settings import RunSettings
 from trpo_lightning.threads import torch_threads
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from trpo_lightning.environments.vector_environment import EnvironmentSpec
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.rollout import Rollout
-from trpo_lightning.rollouts.vector_environment import EnvironmentSpec
 from trpo_lightning.settings import RunSettings
 
 Propose = Callable[[Policy, torch.Generator], Tensor]

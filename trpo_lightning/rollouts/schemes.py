@@ -1,10 +1,10 @@
 """The sampling schemes by name."""
 
+from trpo_lightning.environments.vector_environment import EnvironmentSpec
 from trpo_lightning.rollouts.exact import ExactScheme
 from trpo_lightning.rollouts.population import PopulationScheme
 from trpo_lightning.rollouts.scheme import Propose, SamplingScheme
 from trpo_lightning.rollouts.single_path import SinglePathScheme
-from trpo_lightning.rollouts.vector_environment import EnvironmentSpec
 from trpo_lightning.rollouts.vine import VineScheme
 from trpo_lightning.settings import RunSettings
 

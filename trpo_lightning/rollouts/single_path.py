@@ -5,16 +5,16 @@ import time
 import numpy as np
 import torch
 
+from trpo_lightning.environments.backends import make_environments
+from trpo_lightning.environments.vector_environment import VectorEnvironment
 from trpo_lightning.errors import UserError
 from trpo_lightning.policies.inference import fast_forward
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.randomness import Stream, environment_seed, numpy_generator
-from trpo_lightning.rollouts.environments import make_environments
 from trpo_lightning.rollouts.episode_log import EpisodeLog
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.rollout import SinglePathRollout
 from trpo_lightning.rollouts.scheme import SamplingScheme
-from trpo_lightning.rollouts.vector_environment import VectorEnvironment
 from trpo_lightning.threads import torch_threads
 
 

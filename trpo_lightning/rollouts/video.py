@@ -8,12 +8,12 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 
+from trpo_lightning.environments.gymnasium_backend import make_one
+from trpo_lightning.environments.spaces import to_env_action
+from trpo_lightning.environments.vector_environment import one_line
 from trpo_lightning.errors import UserError
 from trpo_lightning.randomness import Stream, environment_seed
 from trpo_lightning.rollouts.episodes import MAX_STEPS_WITHOUT_LIMIT
-from trpo_lightning.rollouts.gymnasium_backend import make_one
-from trpo_lightning.rollouts.spaces import door
-from trpo_lightning.rollouts.vector_environment import one_line
 from trpo_lightning.settings import RunSettings
 
 
@@ -51,7 +51,7 @@ def record_episode(actor: Actor, file: Path, seed: int) -> float:
 
 
 def _play(actor: Actor, env: gym.Env, seed: int) -> tuple[list[np.ndarray], float]:
-    to_env = door(env.action_space)
+    to_env = to_env_action(env.action_space)
     observation, _ = env.reset(seed=seed)
     frames, total = [], 0.0
     for _ in range(MAX_STEPS_WITHOUT_LIMIT):

@@ -7,19 +7,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trpo_lightning.environments.gymnasium_backend import GymnasiumEnvironments, checked_environment
+from trpo_lightning.environments.snapshots import Restorable, Snapshot
+from trpo_lightning.environments.supervised.deadline import Deadline
+from trpo_lightning.environments.vector_environment import EnvironmentSpec, VectorEnvironment
 from trpo_lightning.errors import UserError
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.policies.spaces import ActionSpec, BinaryActions, ContinuousActions, DiscreteActions
 from trpo_lightning.randomness import Stream, numpy_generator
 from trpo_lightning.rollouts.branches import Branches
-from trpo_lightning.rollouts.deadline import Deadline
-from trpo_lightning.rollouts.gymnasium_backend import GymnasiumEnvironments, guarded
 from trpo_lightning.rollouts.normalizers import Normalizer
-from trpo_lightning.rollouts.restorable import Restorable, Snapshot
 from trpo_lightning.rollouts.rollout import Rollout, SinglePathRollout
 from trpo_lightning.rollouts.scheme import Propose, SamplingScheme
 from trpo_lightning.rollouts.single_path import SinglePathScheme
-from trpo_lightning.rollouts.vector_environment import EnvironmentSpec, VectorEnvironment
 from trpo_lightning.settings import RunSettings
 from trpo_lightning.threads import torch_threads
 
@@ -57,7 +57,7 @@ class VineScheme(SamplingScheme):
     def __init__(self, settings: RunSettings, spec: EnvironmentSpec, threads: int, propose: Propose) -> None:
         super().__init__(settings, spec, threads, propose)
         _check_actions(settings, spec.actions)
-        env = guarded(settings.env)
+        env = checked_environment(settings.env)
         try:
             with Deadline(settings.env.timeout, env.where):
                 env.reset(seed=0)

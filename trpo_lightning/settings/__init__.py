@@ -1,7 +1,7 @@
 """Every key of a run: its default, its range, its meaning, and where the default comes from.
 
 Plain dataclasses from the standard library, so that every package can import them and none has to know how a
-configuration is read. `experiment/config.py` reads YAML and the command line into them; `check` is the one place that
+configuration is read. `runs/config.py` reads YAML and the command line into them; `check` is the one place that
 judges values.
 """
 

@@ -9,6 +9,8 @@ from trpo_lightning.settings.check import check
 from trpo_lightning.settings.keys import assign, keys
 from trpo_lightning.settings.run import RunSettings
 
+OLD_TASKS, TASKS = "trpo_lightning.rollouts.tasks:", "trpo_lightning.environments.tasks:"
+
 
 def updated(settings: RunSettings, values: dict[str, Any]) -> RunSettings:
     """A checked copy with other values of dotted keys. Raises `UserError` for an unknown key or a bad value."""
@@ -59,12 +61,21 @@ def from_dict(values: dict[str, Any]) -> RunSettings:
 
 def completed(record: dict[str, Any]) -> dict[str, Any]:
     """A run's record of settings, nested, with keys that are younger than it at what was done before they existed."""
+    record = _with_new_names(record)
     normalize, rollout = record.get("normalize"), record.get("rollout")
     if not isinstance(normalize, dict) or "first_rewards" in normalize or not normalize.get("rewards"):
         return record
     if isinstance(rollout, dict) and rollout.get("scheme") in ("population", "exact"):  # which scale no rewards
         return record
     return {**record, "normalize": {**normalize, "first_rewards": "raw"}}
+
+
+def _with_new_names(record: dict[str, Any]) -> dict[str, Any]:
+    """Environments of this package by the name that they have now."""
+    env = record.get("env")
+    if not isinstance(env, dict) or not str(env.get("id")).startswith(OLD_TASKS):
+        return record
+    return {**record, "env": {**env, "id": TASKS + env["id"].removeprefix(OLD_TASKS)}}
 
 
 def from_record(values: dict[str, Any]) -> RunSettings:

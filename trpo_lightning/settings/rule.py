@@ -108,7 +108,7 @@ class RuleSettings:
     )
     max_rejections: int | None = option(
         20,
-        "rejected updates in a row after which the run stops as failed and leaves a capsule to replay; null is never",
+        "rejected updates in a row after which the run stops as failed and leaves a file to replay; null is never",
         source="measured: no sampled run of 324 rejected two in a row of experiments",
         minimum=1,
     )

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from trpo_lightning.rollouts.deadline import EnvironmentFailure
+from trpo_lightning.environments.supervised.deadline import EnvironmentFailure
 from trpo_lightning.rollouts.episodes import Episodes, run_episodes
-from trpo_lightning.training.export import export
 from trpo_lightning.training.module import TRPO
 
 
@@ -44,7 +43,7 @@ class EvaluationCallback(pl.Callback):
         if best is None or mean > best or (math.isnan(best) and not math.isnan(mean)):
             pl_module.best_evaluation = mean
             if self.best_path is not None:
-                export(pl_module, self.best_path, evaluation_return_mean=mean)
+                pl_module.trained_policy().save(self.best_path, evaluation_return_mean=mean)
 
 
 def evaluate(module: TRPO, *, deterministic: bool) -> Episodes:

@@ -3,7 +3,6 @@
 import copy
 import math
 import time
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,39 +10,32 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from trpo_lightning.environments.backends import describe_environment
+from trpo_lightning.environments.supervised.deadline import EnvironmentFailure
 from trpo_lightning.errors import StuckError, UserError
 from trpo_lightning.numerics.returns import explained_variance
 from trpo_lightning.policies.policy import Policy, build_policy
 from trpo_lightning.randomness import Stream, torch_generator
-from trpo_lightning.rollouts.deadline import EnvironmentFailure
-from trpo_lightning.rollouts.environments import describe_environment
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.rollout import AnyBatch, Rollout
 from trpo_lightning.rollouts.schemes import build_scheme
 from trpo_lightning.rules import build_rule
 from trpo_lightning.rules.rule import ParameterUpdate, RuleResult, apply_rule
 from trpo_lightning.settings import RunSettings, from_keywords, is_over, progress
-from trpo_lightning.training.beside import Beside
-from trpo_lightning.training.data import RolloutLoader
-from trpo_lightning.training.estimation import ValueData, estimate
+from trpo_lightning.training.background_task import BackgroundTask
+from trpo_lightning.training.batches import ValueData, make_batch
+from trpo_lightning.training.failed_update import FailedUpdate, collected_arrays, leave_failed_update
 from trpo_lightning.training.metrics import METRICS
-from trpo_lightning.training.noise import quiet_warnings
-from trpo_lightning.training.rows import episode_metrics, hand_out
+from trpo_lightning.training.rollout_loader import RolloutLoader
+from trpo_lightning.training.row import episode_metrics, log_row
 from trpo_lightning.training.theory import theory_metrics
+from trpo_lightning.training.third_party_messages import quiet_warnings
+from trpo_lightning.training.trained_policy import TrainedPolicy
 from trpo_lightning.values import build_value_function
 
 EPISODES_BETWEEN_BARRIERS = 5
 ITERATIONS_BETWEEN_BARRIERS = 50
 """Barrier interval where the environment has no time limit to derive it from."""
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """A rejected update: what was collected, the batch made of it, and the result with its reason."""
-
-    rollout: Rollout
-    batch: AnyBatch
-    result: RuleResult
 
 
 class TRPO(pl.LightningModule):
@@ -52,7 +44,7 @@ class TRPO(pl.LightningModule):
     `TRPO("Hopper-v5", delta=0.02)`: settings by keyword, with the defaults of the command line; a group as a dict,
     `policy={"hidden_sizes": [32]}`. One Lightning epoch is one iteration, so `max_epochs` counts iterations; training
     also ends at `total_env_steps`. Raises `UserError` for settings or environments that cannot work; `fit` raises
-    `StuckError` after `rule.max_rejections` rejected updates in a row, with a capsule in `default_root_dir`.
+    `StuckError` after `rule.max_rejections` rejected updates in a row, with a file for `replay` in `default_root_dir`.
     """
 
     def __init__(self, env_id: str | None = None, *, settings: RunSettings | None = None, **keywords: Any) -> None:
@@ -85,12 +77,13 @@ class TRPO(pl.LightningModule):
         self.restarts = 0
         self.rejected = 0
         self.rejected_in_a_row = 0
-        self.last_rejection: Rejection | None = None
+        self.failed_update: FailedUpdate | None = None
+        """The rejected update that ended training, if one has."""
         self.best_evaluation: float | None = None
         self.rows_may_wait = False
         """Whether loggers may get a row an iteration late, with all its numbers; callbacks of others could not."""
         self.row: dict[str, Any] = {}
-        self._fit: Beside[float] | None = None
+        self._fit: BackgroundTask[float] | None = None
         self._row_began = time.perf_counter()
 
     @property
@@ -169,12 +162,12 @@ class TRPO(pl.LightningModule):
         # ---- 1. advantages, with the value function from before this iteration's fit
         waited = self.complete()
         began = time.perf_counter()
-        estimated = estimate(rollout, self.value_function, self.settings, self.device)
+        estimated = make_batch(rollout, self.value_function, self.settings, self.device)
         batch, data = estimated.batch, estimated.value_data
         seconds = {**rollout.seconds, "advantages": time.perf_counter() - began}
 
         # ---- 2. policy: the rule's new parameters, written by the one step that Lightning counts
-        generator = torch_generator(self.settings.seed, Stream.FISHER_SUBSET, self.iteration)
+        generator = self._update_generator(self.iteration)
         self.rule.progress = progress(self.settings, self.iteration, self.env_steps)
         result = apply_rule(self.rule, self.policy, batch, generator)
         self.optimizers().step(lambda: result.theta)  # type: ignore[union-attr]
@@ -221,7 +214,7 @@ class TRPO(pl.LightningModule):
         explained = {"value/explained_variance": explained_variance(data.values, data.targets)}
         if not self.fits_beside:
             return {"value/loss": task(), **explained}
-        self._fit = Beside(task)
+        self._fit = BackgroundTask(task)
         return {"value/loss": None, **explained}
 
     def _finish_fit(self) -> float:
@@ -240,18 +233,38 @@ class TRPO(pl.LightningModule):
         if self._fit is None:
             return 0.0
         seconds = self._finish_fit()
-        self._hand_out()
+        self._log_row()
         return seconds
 
     def _count_rejection(self, rollout: Rollout, batch: AnyBatch, result: RuleResult) -> None:
-        """Count the iteration's rejection, if it is one; keep the one that stops the run, for its capsule."""
+        """Count the iteration's rejection, if it is one; keep the one that stops the run, for `replay`."""
         if result.rejection_reason is None:
             self.rejected_in_a_row = 0
             return
         self.rejected += 1
         self.rejected_in_a_row += 1
-        if self.stuck:
-            self.last_rejection = Rejection(rollout, batch, result)
+        if self.stuck:  # a rejected update has left policy and rule as they were before it
+            self.failed_update = FailedUpdate(
+                settings=self.settings,
+                iteration=self.iteration,
+                spec=self.spec,
+                policy=self.policy,
+                batch=batch,
+                rule_state=self.rule.state_dict(),
+                progress=self.rule.progress,
+                generator_seed=self._update_generator(self.iteration - 1).initial_seed(),
+                threads=torch.get_num_threads(),
+                reason=result.rejection_reason,
+                metrics=result.metrics,
+                collected=collected_arrays(rollout),
+            )
+
+    def _update_generator(self, iteration: int) -> torch.Generator:
+        return torch_generator(self.settings.seed, Stream.FISHER_SUBSET, iteration)
+
+    def trained_policy(self) -> TrainedPolicy:
+        """The policy as it is now, with its normalizer: what acts, and what is saved."""
+        return TrainedPolicy(self.policy, self.normalizer, self.settings, self.spec, self.iteration, self.env_steps)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Close the row, after callbacks have added theirs."""
@@ -262,19 +275,21 @@ class TRPO(pl.LightningModule):
         self.row["time/overhead"] = total - sum(self.row.get(f"time/{name}", 0.0) for name in known)
         self.row["time/steps_per_second"] /= total
         if self._fit is None:
-            self._hand_out()
+            self._log_row()
 
-    def _hand_out(self) -> None:
-        hand_out(self.trainer, self.row, self.iteration)
+    def _log_row(self) -> None:
+        log_row(self.trainer, self.row, self.iteration)
 
     def on_train_end(self) -> None:
-        """Close the environments. Raises `StuckError` where rejections ended training, with a capsule of the last."""
+        """Close the environments. Raises `StuckError` where rejections ended training, with a file of the last."""
         self.complete()
         self.scheme.close()
         if self.stuck:
-            from trpo_lightning.training.capsule import leave_capsule  # which builds on this module
+            raise StuckError(self.leave_failed_update(Path(self.trainer.default_root_dir)))
 
-            raise StuckError(leave_capsule(self, Path(self.trainer.default_root_dir)))
+    def leave_failed_update(self, folder: Path) -> str:
+        """Write the rejected update that ended training; says where it is and what to do."""
+        return leave_failed_update(folder, self.iteration, self.rejected_in_a_row, self.failed_update)
 
     def state_dict(self, *arguments: Any, **keywords: Any) -> Any:
         """As of any module, after a value fit that goes on."""

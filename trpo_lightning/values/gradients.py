@@ -7,20 +7,20 @@ import torch
 from torch import Tensor, nn
 
 from trpo_lightning.policies.networks import named_views
-from trpo_lightning.policies.perceptron import Numbers, Perceptron
+from trpo_lightning.policies.perceptron import ArrayLike, Perceptron
 
-OutputGradient = Callable[[Numbers], Numbers]
+OutputGradient = Callable[[ArrayLike], ArrayLike]
 """From values `[B, 1]` to the loss's derivative in them `[B, 1]`, which it may not keep."""
 
 
 class LossGradient(Protocol):
     """Writes dloss/dtheta into a vector `[P]`, at theta `[P]` as it is at each call."""
 
-    def native(self, tensor: Tensor) -> Numbers:
+    def native(self, tensor: Tensor) -> ArrayLike:
         """A tensor's numbers as `write` takes them, and as it hands them to `output_gradient`."""
         ...
 
-    def write(self, x: Numbers, output_gradient: OutputGradient) -> None:
+    def write(self, x: ArrayLike, output_gradient: OutputGradient) -> None:
         """For the rows `x` `[B, *O]`."""
         ...
 
@@ -40,7 +40,7 @@ class _ChainRule:
         self._perceptron, self._out = perceptron, perceptron.views(gradient)
         self.native = perceptron.native
 
-    def write(self, x: Numbers, output_gradient: OutputGradient) -> None:
+    def write(self, x: ArrayLike, output_gradient: OutputGradient) -> None:
         inputs = self._perceptron.forward(x)
         self._perceptron.pull(inputs, output_gradient(inputs[-1]), self._out)
 

@@ -12,7 +12,7 @@ from torch.optim.adam import adam
 
 from trpo_lightning.numerics.curvature import row_slices
 from trpo_lightning.policies.networks import assign_parameter_vector, parameter_vector
-from trpo_lightning.policies.perceptron import Numbers
+from trpo_lightning.policies.perceptron import ArrayLike
 from trpo_lightning.settings import ValueSettings
 from trpo_lightning.threads import threads_for, torch_threads
 from trpo_lightning.values.gradients import loss_gradient
@@ -99,7 +99,7 @@ class NetworkValueFunction(NeuralValueFunction):
         return partial(adam, *tensors, foreach=False, beta1=beta1, beta2=beta2, **options)
 
     @np.errstate(all="ignore")
-    def _output_gradient(self, v: Numbers, y: Numbers, old: Numbers, squares: list[Numbers]) -> Numbers:
+    def _output_gradient(self, v: ArrayLike, y: ArrayLike, old: ArrayLike, squares: list[ArrayLike]) -> ArrayLike:
         """Derivative of the mean loss in the values `[B, 1]`; adds the sum of squared errors to `squares`."""
         error = v - y
         squares.append((error * error).sum())

@@ -1,0 +1,50 @@
+"""`evaluate` on a real run: the table, the file, the video."""
+
+import json
+
+import imageio.v3 as iio
+import pytest
+
+from trpo_lightning.__main__ import main
+from trpo_lightning.runs.config import load_settings, write_config
+from trpo_lightning.runs.run import train_run
+
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # imageio's pipes to ffmpeg
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    keys = ["env.id=CartPole-v1", "env.num_envs=8", "rollout.steps_per_iteration=512", "total_env_steps=1000"]
+    keys += ["evaluation.every=1", "tracking.wandb=disabled", "threads=1"]
+    train_run(load_settings(keys), folder, quiet=True)
+    return folder
+
+
+def test_the_table_and_the_file_agree(run_dir, capsys):
+    assert main(["evaluate", str(run_dir), "--episodes", "3"]) == 0
+    record = json.loads((run_dir / "evaluation.json").read_text())
+    output = capsys.readouterr().out
+    for name in ("deterministic", "stochastic"):
+        assert len(record[name]["returns"]) == 3
+        assert f"{record[name]['mean']:.1f}" in output and name in output
+
+
+@pytest.mark.parametrize("which", ["best", "last"])
+def test_the_video_shows_the_episode(run_dir, capsys, which):
+    assert main(["evaluate", str(run_dir), "--episodes", "1", "--video", "--policy", which]) == 0
+    length = float(capsys.readouterr().out.rpartition("return ")[2].split(")")[0])  # a step's reward is 1
+    frames = iio.imread(run_dir / f"video_{which}.mp4")
+    assert len(frames) == length and frames[0].std() > 0
+    assert (frames[0] != frames[-1]).any()
+
+
+def test_bad_calls_are_one_line(run_dir, tmp_path, capsys):
+    for arguments in (
+        ["evaluate", str(tmp_path)],
+        ["evaluate", str(tmp_path / "nothing")],
+        ["evaluate", str(run_dir), "--episodes", "0"],
+    ):
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1

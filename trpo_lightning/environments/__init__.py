@@ -1,0 +1,1 @@
+"""Environments: backends behind one interface, their spaces, snapshots of their state."""

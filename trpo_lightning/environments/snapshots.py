@@ -1,0 +1,96 @@
+"""Snapshots of an environment in the middle of an episode, for any number of futures from the same state."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+
+from trpo_lightning.environments.vector_environment import one_line
+from trpo_lightning.errors import UserError
+
+MUJOCO = "gymnasium.envs.mujoco."
+FAMILIES = (MUJOCO, "gymnasium.envs.classic_control.", "gymnasium.envs.toy_text.")
+"""Modules whose environments hold all of their state in attributes (and in MuJoCo's data)."""
+KEPT = {"env", "spec", "_cached_spec", "model", "data", "mujoco_renderer", "P"}
+"""Attributes that an instance keeps: what it wraps, what never changes, and MuJoCo's data, copied into in place."""
+
+
+class _Anchor:
+    """Stands in a snapshot for an object that each instance has of its own."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A state, independent of the environment it was taken from; `states` has one entry a layer."""
+
+    states: list[Any]
+    anchors: list[_Anchor]
+    data: Any
+    """A full copy of the simulator's `mujoco.MjData`, or None."""
+
+
+class Restorable:
+    """Snapshot and restore of one environment with its wrappers: futures after both are the same, bit for bit.
+
+    Covered are gymnasium's MuJoCo, classic control and toy text environments and their subclasses that keep their state
+    in attributes and their `MjModel` unchanged, wrappers, and whatever offers methods `snapshot()` (its own state, not
+    that of what it wraps, and not `np_random`, which is seen to) and `restore(snapshot)`. A snapshot may be restored
+    into another instance made in the same way. Raises `UserError` for other environments.
+    """
+
+    def __init__(self, env: gym.Env, env_id: str) -> None:
+        self.env, self.env_id = env, env_id
+        self._layers = [env]
+        while isinstance(env, gym.Wrapper):
+            env = env.env
+            self._layers.append(env)
+        modules = tuple(f"{base.__module__}." for base in type(env).__mro__)
+        if not _offers(env) and not any(module.startswith(FAMILIES) for module in modules):
+            raise UserError(
+                f"env.id={env_id} cannot be restored to a state, which rollout.scheme=vine needs: give "
+                f"{type(env).__name__} methods snapshot() and restore(snapshot), or use rollout.scheme=single_path"
+            )
+        self._simulates = any(module.startswith(MUJOCO) for module in modules) and not _offers(env)
+        self._own = [*self._layers]
+        if self._simulates:
+            self._own += [getattr(env, name) for name in ("model", "data", "mujoco_renderer")]
+
+    def snapshot(self) -> Snapshot:
+        """The state now. Raises `UserError` naming `env.id` where an attribute cannot be copied."""
+        anchors = [_Anchor() for _ in self._own]
+        memo = {id(own): anchor for own, anchor in zip(self._own, anchors, strict=True)}
+        try:
+            states = [self._take(layer, memo) for layer in self._layers]
+        except Exception as error:
+            raise UserError(f"env.id={self.env_id} cannot be copied mid-episode: {one_line(error)}") from error
+        core = self._layers[-1]
+        return Snapshot(states, anchors, copy.copy(core.data) if self._simulates else None)  # type: ignore[attr-defined]
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go to the state of a snapshot, which stays as it is."""
+        memo = {id(anchor): own for anchor, own in zip(snapshot.anchors, self._own, strict=True)}
+        for layer, (offered, attributes) in zip(self._layers, snapshot.states, strict=True):
+            if _offers(layer):
+                layer.restore(offered)  # type: ignore[attr-defined]
+            else:
+                for name in vars(layer).keys() - KEPT:
+                    del vars(layer)[name]
+            vars(layer).update(copy.deepcopy(attributes, memo))
+        if self._simulates:
+            import mujoco
+
+            core: Any = self._layers[-1]
+            mujoco.mj_copyData(core.data, core.model, snapshot.data)  # type: ignore[attr-defined]
+
+    @staticmethod
+    def _take(layer: Any, memo: dict[int, Any]) -> tuple[Any, dict[str, Any]]:
+        """What a layer offers, or else copies of its attributes; its generator of random numbers in both cases."""
+        if _offers(layer):
+            generator = {name: value for name, value in vars(layer).items() if name == "_np_random"}
+            return layer.snapshot(), copy.deepcopy(generator, memo)
+        return None, copy.deepcopy({name: value for name, value in vars(layer).items() if name not in KEPT}, memo)
+
+
+def _offers(layer: Any) -> bool:
+    return all(callable(getattr(type(layer), name, None)) for name in ("snapshot", "restore"))

@@ -1,0 +1,73 @@
+"""The environment's door: gymnasium spaces to what policies know, actions to what environments take."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from trpo_lightning.errors import UserError
+from trpo_lightning.policies.spaces import ActionSpec, BinaryActions, ContinuousActions, DiscreteActions
+
+
+def action_spec(space: spaces.Space, env_id: str) -> ActionSpec:
+    """What a policy has to know of an action space. Raises `UserError` for a space without a policy."""
+    match space:
+        case spaces.Box() if np.issubdtype(space.dtype, np.floating):
+            return ContinuousActions(int(np.prod(space.shape)))
+        case spaces.Discrete():
+            return DiscreteActions((int(space.n),))
+        case spaces.MultiDiscrete():
+            return DiscreteActions(tuple(int(n) for n in space.nvec.reshape(-1)))
+        case spaces.MultiBinary():
+            return BinaryActions(int(np.prod(space.shape)))
+    raise UserError(
+        f"env.id={env_id}: action space {space} is not one of Box of floats, Discrete, MultiDiscrete, MultiBinary"
+    )
+
+
+def to_env_action(space: spaces.Space) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from stored actions `[N, A]` to the batch an environment with this action space takes.
+
+    Continuous actions are clipped to the space's bounds here and nowhere else.
+    """
+    if isinstance(space, spaces.Box):
+        low, high = space.low.reshape(-1), space.high.reshape(-1)
+        return lambda a: np.clip(a, low, high).astype(space.dtype).reshape(-1, *space.shape)
+    if isinstance(space, spaces.Discrete):
+        return lambda a: (a[:, 0] + space.start).astype(space.dtype)
+    start = space.start if isinstance(space, spaces.MultiDiscrete) else 0
+    return lambda a: (a.reshape(-1, *space.shape) + start).astype(space.dtype)  # type: ignore[operator]
+
+
+def check_observations(space: spaces.Space, env_id: str) -> None:
+    """Raise `UserError` for an observation space that does not flatten to a vector of fixed length."""
+    parts = _leaves(space)
+    bad = next((part for part in parts if not part.is_np_flattenable), None)
+    image = next((p for p in parts if isinstance(p, spaces.Box) and p.dtype == np.uint8 and len(p.shape) == 3), None)
+    if bad is not None or image is not None:
+        raise UserError(
+            f"env.id={env_id}: observation space {bad or image} is not supported: wrap the environment so that it "
+            "returns vectors, or a Dict or Tuple of them"
+        )
+
+
+def _leaves(space: spaces.Space) -> list[spaces.Space]:
+    if isinstance(space, spaces.Dict):
+        return [leaf for part in space.spaces.values() for leaf in _leaves(part)]
+    if isinstance(space, spaces.Tuple):
+        return [leaf for part in space.spaces for leaf in _leaves(part)]
+    return [space]
+
+
+def flatten_batch(space: spaces.Space, observations: Any) -> np.ndarray:
+    """A batch of observations of `space` as vectors `[N, O]`, in the order of `gymnasium.spaces.flatten`."""
+    if isinstance(space, spaces.Dict):
+        return np.concatenate([flatten_batch(part, observations[k]) for k, part in space.spaces.items()], axis=1)
+    if isinstance(space, spaces.Tuple):
+        pairs = zip(space.spaces, observations, strict=True)
+        return np.concatenate([flatten_batch(part, batch) for part, batch in pairs], axis=1)
+    if isinstance(space, spaces.Box | spaces.MultiBinary):
+        return np.asarray(observations).reshape(len(observations), -1)
+    return np.stack([np.asarray(gym.spaces.flatten(space, row)) for row in observations])

@@ -1,0 +1,193 @@
+"""gymnasium's environments in processes of their own, which may fail, hang or die."""
+
+import multiprocessing
+import os
+import signal
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+
+from trpo_lightning.environments.gymnasium_backend import checked_environment
+from trpo_lightning.environments.spaces import flatten_batch, to_env_action
+from trpo_lightning.environments.supervised.deadline import GRACE, Deadline, EnvironmentFailure
+from trpo_lightning.environments.vector_environment import one_line
+from trpo_lightning.errors import UserError
+from trpo_lightning.settings import EnvSettings
+
+FAILURE = "trpo_lightning_failure"
+"""Key of `info` under which a process tells its environment's fault."""
+
+
+class ProcessEnvironments:
+    """`AsyncVectorEnv`: a process for each environment.
+
+    A failure kills all of the processes, with whatever they are doing.
+    """
+
+    def __init__(self, settings: EnvSettings, seeds: list[int]) -> None:
+        self._settings, self.num_envs = settings, len(seeds)
+        self._seeds, self._first = seeds, True
+        self._episodes, self._steps = np.zeros(len(seeds), dtype=np.int64), np.zeros(len(seeds), dtype=np.int64)
+        self._resetting = np.zeros(len(seeds), dtype=bool)
+        # the second line of defence: the wait itself has the time limit
+        slow = None if settings.timeout is None else settings.timeout + GRACE
+        self._deadline = Deadline(slow, lambda: f"env.id={settings.id}: one of {len(seeds)} processes")
+        self._envs = AsyncVectorEnv.__new__(
+            AsyncVectorEnv
+        )  # at hand, with its processes, also where these cannot begin
+        self._build()
+        self._space = self._envs.single_observation_space
+        self._to_env_action = to_env_action(self._envs.single_action_space)
+
+    def _build(self) -> None:
+        """Start the processes. Raises `UserError` with the reason that the first of those without environment gives."""
+        with TemporaryDirectory() as folder:
+            reasons = [Path(folder, str(index)) for index in range(self.num_envs)]
+            makers = [partial(_in_process, self._settings, i, os.getpid(), path) for i, path in enumerate(reasons)]
+            try:
+                self._envs.__init__(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
+            except (EOFError, ConnectionError) as error:
+                _, how = self._first_dead()
+                told = [path.read_text(encoding="utf-8") for path in reasons if path.exists()]
+                self._kill()
+                raise UserError(
+                    told[0] if told else f"env.id={self._settings.id} could not be built: its process {how}"
+                ) from error
+            except BaseException:
+                self._kill()
+                raise
+
+    def reset(self) -> np.ndarray:
+        seeds: list[int | None] = list(self._seeds) if self._first else [None] * self.num_envs
+        self._first = False
+        self._resetting[:] = True
+        self._count()
+        observations, _ = self._ask(partial(self._envs.reset_async, seeds), self._envs.reset_wait)
+        self._resetting[:] = False
+        return flatten_batch(self._space, observations)
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        self._count()
+        send = partial(self._envs.step_async, self._to_env_action(actions))
+        observations, rewards, terminated, truncated, _ = self._ask(send, self._envs.step_wait)
+        self._resetting = (terminated | truncated) & ~self._resetting
+        return flatten_batch(self._space, observations), rewards, terminated, truncated
+
+    def _count(self) -> None:
+        """Note where the coming call takes each environment: a process that dies can no longer tell."""
+        self._steps = np.where(self._resetting, 0, self._steps + 1)
+        self._episodes += self._resetting
+
+    def _ask(self, send: Any, wait: Any) -> Any:
+        try:
+            with self._deadline:
+                send()
+                answers = wait(timeout=self._settings.timeout)
+        except multiprocessing.TimeoutError as error:
+            silent = [i for i, pipe in enumerate(self._envs.parent_pipes) if not pipe.poll(0)]
+            where = self._where(silent or [*range(self.num_envs)])
+            failure = EnvironmentFailure(f"{where}: no answer within env.timeout={self._settings.timeout:g} seconds")
+            self._kill()
+            raise failure from error
+        except (EOFError, ConnectionError) as error:
+            failure = EnvironmentFailure(self._describe_dead_process())
+            self._kill()
+            raise failure from error
+        except BaseException:
+            self._kill()
+            raise
+        if FAILURE in answers[-1]:
+            self._kill()
+            raise EnvironmentFailure(next(message for message in answers[-1][FAILURE] if message is not None))
+        return answers
+
+    def _where(self, indices: list[int]) -> str:
+        i = indices[0]
+        step = f"step {self._steps[i]}" if self._steps[i] else "the reset"
+        more = f" and {len(indices) - 1} more" if len(indices) > 1 else ""
+        place = f"environment {i}{more} (seed {self._seeds[i]}) in {step} of episode {self._episodes[i]}"
+        return f"env.id={self._settings.id}: {place}"
+
+    def _describe_dead_process(self) -> str:
+        """Which process is dead, and of what."""
+        index, how = self._first_dead()
+        if index is None:
+            return f"env.id={self._settings.id}: a process of its environments {how}"
+        return f"{self._where([index])}: its process {how}"
+
+    def _first_dead(self) -> tuple[int | None, str]:
+        """The index of the first process that is dead, if one is, and how it died."""
+        for process in self._envs.processes:
+            process.join(0.2)
+        for index, process in enumerate(self._envs.processes):
+            if process.exitcode is not None:
+                code = process.exitcode
+                return index, f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return None, "does not answer any more"
+
+    def _kill(self) -> None:
+        """End all processes at once; none of them is asked."""
+        processes = getattr(self._envs, "processes", [])  # none if not even the example could be built
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.join()
+        for pipe in getattr(self._envs, "parent_pipes", []):
+            pipe.close()
+        self._envs.closed = True
+
+    def close(self) -> None:
+        if self._envs.closed:
+            return
+        try:
+            with self._deadline:
+                self._envs.close()
+        except (EnvironmentFailure, EOFError, ConnectionError) as error:
+            self._kill()
+            print(f"warning: env.id={self._settings.id}: its processes were killed, they did not close: {error}")
+        except BaseException:
+            self._kill()
+            raise
+
+
+class _Telling(gym.Wrapper):
+    """Tells faults in `info`: an exception would reach the other process with its traceback, or not at all."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        try:
+            return self.env.reset(seed=seed, options=options)
+        except EnvironmentFailure as error:
+            return self.observation_space.sample(), {FAILURE: str(error)}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        try:
+            return self.env.step(action)
+        except EnvironmentFailure as error:
+            return self.observation_space.sample(), 0.0, False, False, {FAILURE: str(error)}
+
+
+def _in_process(settings: EnvSettings, index: int, parent: int, reason: Path) -> gym.Env:
+    """The environment of a process, which leaves signals to its parent; in the parent, the example it asks for.
+
+    What cannot be built leaves its reason in a file.
+    """
+    if os.getpid() == parent:
+        return checked_environment(settings, index)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    try:
+        return _Telling(checked_environment(settings, index))
+    except BaseException as error:
+        told = (
+            str(error)
+            if isinstance(error, UserError)
+            else f"env.id={settings.id} could not be built: {one_line(error)}"
+        )
+        reason.write_text(told, encoding="utf-8")
+        os._exit(1)

@@ -1,0 +1,1 @@
+"""Figures, tables and one page of what has run so far."""

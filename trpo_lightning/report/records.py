@@ -1,0 +1,200 @@
+"""What a run left behind: its metrics as columns, its score, its cost and where it came from."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trpo_lightning.errors import UserError
+from trpo_lightning.experiment.declaration import Experiment
+from trpo_lightning.experiment.runner import CellResult
+from trpo_lightning.runs.config import recorded_settings
+from trpo_lightning.runs.metrics_file import read_rows
+from trpo_lightning.settings import RunSettings, changed_keys, covers
+from trpo_lightning.training.metrics import TEXT_METRICS
+
+EPISODES_IN_SCORE = 100
+PARTS_OF_COLLECT = ("time/simulator", "time/inference")
+"""Seconds that `time/collect` contains already."""
+FINISHED = "finished"
+UNFINISHED = "unfinished"
+"""State of a run that finished a smaller budget than is declared now: the next call of `experiment` continues it."""
+
+Columns = dict[str, np.ndarray]
+"""Metrics of a run by name, each `[iterations]`, NaN where there is no number."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run, declared or joined from elsewhere; a run without rows has NaN for all its numbers.
+
+    `score` is what the experiment's `score` asks for, `evaluation` the last deterministic evaluation. `notes` are what
+    a reader must know before believing the numbers.
+    """
+
+    env_id: str
+    variant: str
+    seed: int
+    state: str
+    run_dir: Path | None
+    levels: dict[str, Any] = field(default_factory=dict)
+    columns: Columns = field(default_factory=dict)
+    score: float = float("nan")
+    provenance: list[dict[str, Any]] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def finished(self) -> bool:
+        """Whether it counts in statistics."""
+        return self.state == FINISHED
+
+    @property
+    def name(self) -> str:
+        """Environment, variant and seed, in a line."""
+        return f"{self.env_id} {self.variant} seed {self.seed}"
+
+    @property
+    def evaluation(self) -> float:
+        """The last evaluation of the deterministic policy."""
+        return score_of(self.columns, "last_evaluation")
+
+    @property
+    def env_steps(self) -> int:
+        """Of the last row."""
+        steps = _finite(self.columns, "env_steps")
+        return int(steps[-1]) if len(steps) else 0
+
+    @property
+    def steps_per_second(self) -> float:
+        """Median over iterations."""
+        rates = _finite(self.columns, "time/steps_per_second")
+        return float(np.median(rates)) if len(rates) else float("nan")
+
+    @property
+    def wall_seconds(self) -> float:
+        """Sum of all measured seconds; what was cut off on resume is not in it."""
+        names = [n for n in self.columns if n.startswith("time/") and not n.endswith("per_second")]
+        found = [_finite(self.columns, name).sum() for name in names if name not in PARTS_OF_COLLECT]
+        return float(sum(found)) if found else float("nan")
+
+    def curve(self, metric: str, x: str = "env_steps") -> tuple[np.ndarray, np.ndarray]:
+        """`x` (env_steps or iteration) and the metric, at the iterations that have both."""
+        return _pairs(self.columns, metric, x)
+
+
+def score_definition(score: str, metric: str) -> str:
+    """A sentence that says what a score is."""
+    return {
+        "last_episodes": f"mean return of the last {EPISODES_IN_SCORE} training episodes (sampled actions, raw "
+        "rewards; whole iterations from the end until they hold so many)",
+        "last_iteration": f"{metric} of the last iteration that has it",
+        "lifetime": f"mean of {metric} over the env steps of the whole run (trapezoidal rule), beginning included",
+        "last_evaluation": "mean return of the last evaluation during training (deterministic policy)",
+        "best_evaluation": "MAXIMUM over training of the evaluations' means (deterministic policy): biased upwards",
+    }[score]
+
+
+def score_of(columns: Columns, score: str, metric: str = "episode/return_mean") -> float:
+    """A run's score from its columns; NaN where it has nothing to score."""
+    if score == "last_episodes":
+        return _last_episodes(columns)
+    if score == "last_iteration":
+        return float(values[-1]) if len(values := _finite(columns, metric)) else float("nan")
+    if score == "lifetime":
+        steps, values = _pairs(columns, metric)
+        if len(steps) < 2 or steps[-1] == steps[0]:
+            return float(values.mean()) if len(values) else float("nan")
+        area = np.sum(np.diff(steps) * (values[1:] + values[:-1]) / 2)
+        return float(area / (steps[-1] - steps[0]))
+    evaluations = _finite(columns, "evaluation/return_mean")
+    if len(evaluations) == 0:
+        return float("nan")
+    return float(evaluations[-1] if score == "last_evaluation" else evaluations.max())
+
+
+def read_record(result: CellResult, experiment: Experiment) -> Record:
+    """The record of a declared run. Raises `UserError` that names the file of what cannot be read."""
+    settings = result.cell.settings
+    columns = numeric_columns(read_rows(result.run_dir / "metrics.csv"), result.run_dir / "metrics.csv")
+    state, notes = _judge(result, settings)
+    return Record(
+        env_id=settings.env.id,
+        variant=settings.name,
+        seed=settings.seed,
+        state=state,
+        run_dir=result.run_dir,
+        levels=result.cell.levels,
+        columns=columns,
+        score=score_of(columns, experiment.score, experiment.metric),
+        provenance=read_provenance(result.run_dir / "provenance.json"),
+        notes=notes,
+    )
+
+
+def numeric_columns(rows: list[dict[str, str]], file: Path | str) -> Columns:
+    """Rows of text as columns of numbers; texts are left out. Raises `UserError` for what should be a number."""
+    names = [name for name in (rows[0] if rows else {}) if name not in TEXT_METRICS]
+    columns = {}
+    for name in names:
+        try:
+            columns[name] = np.array([float(row[name] or "nan") for row in rows])
+        except ValueError as error:
+            raise UserError(f"{file}: column {name}: {error}") from error
+    return columns
+
+
+def read_provenance(file: Path) -> list[dict[str, Any]]:
+    """An entry for each start of the run; empty if there is no file."""
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read: {error}") from error
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UserError(f"{file}: is not a list with an entry for each start of the run")
+    return entries
+
+
+def _judge(result: CellResult, settings: RunSettings) -> tuple[str, tuple[str, ...]]:
+    """The state of a run, and how it differs from what is declared now."""
+    if not (result.run_dir / "config.yaml").is_file():
+        return result.state, ()
+    before = recorded_settings(result.run_dir)
+    changed = changed_keys(before, settings)
+    notes = (f"ran with other settings than declared now: {', '.join(changed)}",) if changed else ()
+    if result.state != FINISHED or covers(before, settings):
+        return result.state, notes
+    if before.total_env_steps < settings.total_env_steps:
+        done, declared, unit = before.total_env_steps, settings.total_env_steps, "env steps"
+    else:
+        done, declared, unit = before.total_iterations, settings.total_iterations, "iterations"
+    wanted = "all" if declared is None else f"the {declared:,}"
+    return UNFINISHED, (*notes, f"finished {done:,} of {wanted} {unit} declared now")
+
+
+def _last_episodes(columns: Columns) -> float:
+    """Mean return over the last episodes, weighted by the iterations' counts."""
+    means, counts = (columns.get(f"episode/{name}", np.empty(0)) for name in ("return_mean", "count"))
+    ended = np.isfinite(means) & (counts > 0)
+    means, counts = means[ended][::-1], counts[ended][::-1]
+    if len(means) == 0:
+        return float("nan")
+    last = int(np.searchsorted(np.cumsum(counts), EPISODES_IN_SCORE)) + 1
+    return float(np.average(means[:last], weights=counts[:last]))
+
+
+def _finite(columns: Columns, name: str) -> np.ndarray:
+    values = columns.get(name, np.empty(0))
+    return values[np.isfinite(values)]
+
+
+def _pairs(columns: Columns, metric: str, x: str = "env_steps") -> tuple[np.ndarray, np.ndarray]:
+    places = columns.get(x, np.empty(0))
+    values = columns.get(metric, np.full(len(places), np.nan))
+    if len(places) != len(values):  # a curve from elsewhere that does not know its iterations
+        return np.empty(0), np.empty(0)
+    known = np.isfinite(values) & np.isfinite(places)
+    return places[known], values[known]

@@ -1,0 +1,111 @@
+"""What has run so far, as figures, tables and one self-contained page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from trpo_lightning.experiment.declaration import Experiment
+from trpo_lightning.experiment.runner import CellResult
+from trpo_lightning.report.external import external_records
+from trpo_lightning.report.figures import draw_curves, draw_sensitivity
+from trpo_lightning.report.heat_map import draw_heat_map, heat_maps
+from trpo_lightning.report.html import Report, write_page
+from trpo_lightning.report.provenance_summary import provenance_warnings
+from trpo_lightning.report.records import Record, read_record
+from trpo_lightning.report.references import chosen_references
+from trpo_lightning.report.style import panel_of, references_caption, sensitivities, styles
+from trpo_lightning.report.summary import curves, summarize
+from trpo_lightning.report.tables import print_table, write_markdown, write_runs, write_scores
+from trpo_lightning.report.verdicts import judge
+
+
+def write_report(experiment: Experiment, results: list[CellResult], root: Path, external: Sequence[str] = ()) -> None:
+    """Figures, tables and `report.html` of an experiment's runs, into its directory's `report/`; a table is printed.
+
+    Runs that are missing, failed or under way are shown as such everywhere. `external` are specifications of curves
+    from elsewhere (see `external_records`). Raises `UserError` for a file that cannot be read.
+    """
+    data = _gather(experiment, results, external)
+    folder = root / experiment.directory / "report"
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = [folder / f"{name}.png" for name in ("learning_curves", "sensitivity", "heat_map")]
+    drawn = [
+        draw_curves(experiment, data.curves, data.styles, data.references, figures[0]),
+        draw_sensitivity(experiment, data.sensitivities, figures[1]),
+        draw_heat_map(experiment, data.heat_maps, figures[2]),
+    ]
+    write_runs(data.records, folder / "runs.csv")
+    write_scores(data.summaries, folder / "scores.csv")
+    captions = references_caption(data.references, [record.env_id for record in data.records])
+    write_markdown(experiment, data.summaries, data.verdicts, data.warnings, captions, folder / "scores.md")
+    write_page(data, folder / "report.html")
+    for figure, is_there in zip(figures, drawn, strict=True):
+        if not is_there:  # of an earlier report
+            for suffix in (".png", ".pdf"):
+                figure.with_suffix(suffix).unlink(missing_ok=True)
+    print()
+    print_table(experiment, data.records, data.summaries, data.verdicts, data.warnings)
+    _print_places(root, experiment, [f for f, is_there in zip(figures, drawn, strict=True) if is_there])
+
+
+def _gather(experiment: Experiment, results: list[CellResult], external: Sequence[str]) -> Report:
+    """Everything that the outputs show."""
+    references = chosen_references(experiment)
+    records = sorted((read_record(result, experiment) for result in results), key=_order(results))
+    wanted = {result.cell.directory for result in results}
+    joined = [record for text in external for record in external_records(text, experiment, wanted)]
+    records += joined
+    default = "" if experiment.search else _compared(experiment.default_name(), records)
+    return Report(
+        experiment=experiment,
+        records=records,
+        summaries=(summaries := summarize(records, default)),
+        curves=curves(records, experiment.metric, experiment.x, panel_of(experiment, records)),
+        styles=styles(experiment, records, default),
+        sensitivities=sensitivities(experiment, summaries),
+        heat_maps=heat_maps(experiment, summaries),
+        verdicts=judge(experiment, records),
+        references=references,
+        warnings=_warnings(records),
+        default=default,
+    )
+
+
+def _compared(default: str, records: list[Record]) -> str:
+    """The default's name if another variant runs in one of its environments; else there is nothing to compare."""
+    env_ids = {record.env_id for record in records if record.variant == default}
+    others = any(record.env_id in env_ids and record.variant != default for record in records)
+    return default if others else ""
+
+
+def _order(results: list[CellResult]):
+    """Environments and variants as declared, then seeds."""
+    env_ids = list(dict.fromkeys(result.cell.settings.env.id for result in results))
+    variants = list(dict.fromkeys(result.cell.settings.name for result in results))
+    return lambda record: (env_ids.index(record.env_id), variants.index(record.variant), record.seed)
+
+
+def _warnings(records: list[Record]) -> list[str]:
+    """What a reader must know before believing the numbers."""
+    notes: dict[str, list[str]] = {}
+    for record in records:
+        for note in record.notes:
+            notes.setdefault(note, []).append(record.name)
+    found = [f"{names[0] if len(names) == 1 else f'{len(names)} runs'} {note}" for note, names in notes.items()]
+    if any(record.state == "failed" for record in records):
+        found.append(
+            "failed runs are in no statistic: if they failed because they learned badly, the scores are too good"
+        )
+    scoreless = [record.name for record in records if record.finished and record.score != record.score]
+    if scoreless:
+        found.append(f"finished without a score: {', '.join(scoreless)}")
+    return found + provenance_warnings(records)
+
+
+def _print_places(root: Path, experiment: Experiment, figures: list[Path]) -> None:
+    folder = root / experiment.directory
+    print()
+    for figure in figures:
+        print(f"figure  {figure}")
+    print(f"table   {folder / 'report' / 'scores.csv'}")
+    print(f"report  {folder / 'report' / 'report.html'}")
+    print(f"runs    {folder}/<environment>/<variant>/seed_<n>")

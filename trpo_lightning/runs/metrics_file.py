@@ -1,0 +1,94 @@
+"""`metrics.csv`: one row an iteration, whatever happens to other loggers."""
+
+import csv
+import io
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import Logger
+
+from trpo_lightning.errors import DiskError, UserError
+from trpo_lightning.storage.files import write_atomically, writing
+from trpo_lightning.training.metrics import METRICS
+
+
+class MetricsFile(Logger):
+    """Appends a row for each iteration, its columns those of `METRICS`, empty where there is no number.
+
+    `keep_iterations` cuts an existing file: rows after the barrier a run resumes from are dropped, to be written again.
+    """
+
+    accepts_text = True
+
+    def __init__(self, path: Path, keep_iterations: int = 0) -> None:
+        super().__init__()
+        self.path = path
+        rows = [row for row in read_rows(path) if int(row["iteration"]) <= keep_iterations]
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(METRICS), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(path, text.getvalue().encode())
+        with writing(path):
+            self._file = open(path, "a", encoding="utf-8", newline="")
+        self._writer = csv.DictWriter(self._file, list(METRICS), lineterminator="\n")
+
+    @property
+    def name(self) -> str:
+        """Of this logger."""
+        return "metrics_file"
+
+    @property
+    def version(self) -> int:
+        """Lightning asks for one."""
+        return 0
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Settings are in `config.yaml`."""
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Append a row and hand it to the operating system: a killed process loses nothing. Raises `DiskError`."""
+        if not self._is_there():
+            raise DiskError(f"{self.path}: is not the file of this run any more: was its folder removed, or moved?")
+        with writing(self.path):
+            self._writer.writerow({name: "" if value != value else value for name, value in metrics.items()})
+            self._file.flush()
+
+    def save(self) -> None:
+        """Have the rows on the disk: a barrier must not be there without them. Raises `DiskError`."""
+        with writing(self.path):
+            os.fsync(self._file.fileno())
+
+    def _is_there(self) -> bool:
+        """Whether the open file is still the one of its name: rows of a deleted file would be lost in silence."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno()))
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Close the file: whole rows are written already."""
+        with suppress(OSError):
+            self._file.close()
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The whole rows of a metrics file, as text; without a torn last line. Raises `UserError` if foreign."""
+    if not path.exists():
+        return []
+    with open(path, encoding="utf-8", errors="replace", newline="") as file:
+        reader = csv.DictReader(file)
+        if "iteration" not in (reader.fieldnames or []):
+            raise UserError(f"{path}: is not a metrics file of trpo_lightning: it has no column named iteration")
+        unknown = set(reader.fieldnames or []) - set(METRICS)
+        if unknown:
+            raise UserError(f"{path}: has columns that this version does not know: {', '.join(sorted(unknown))}")
+        rows = []
+        for row in reader:
+            if None in row or None in row.values() or not row["iteration"].isdigit():
+                break
+            rows.append({name: row.get(name, "") for name in METRICS})
+        return rows

@@ -1,0 +1,271 @@
+"""One run in one directory: files, W&B, signals, barriers and the way back from them."""
+
+import signal
+from collections.abc import Callable
+from contextlib import closing, nullcontext, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.loggers import Logger
+
+from trpo_lightning.errors import StuckError, UserError
+from trpo_lightning.environments.supervised.deadline import EnvironmentFailure, before_hard_exit
+from trpo_lightning.settings import BUDGET, RunSettings, depends_on_budget, get, is_over
+from trpo_lightning.stopping import StopRequest
+from trpo_lightning.runs.checkpoint import CheckpointCallback, checkpoint_files, read_checkpoint, restore
+from trpo_lightning.runs.config import write_config
+from trpo_lightning.runs.console import ConsoleCallback
+from trpo_lightning.training.evaluation import EvaluationCallback
+from trpo_lightning.storage.files import writing
+from trpo_lightning.runs.metrics_file import MetricsFile, read_rows
+from trpo_lightning.training.module import TRPO
+from trpo_lightning.training.third_party_messages import quiet_lightning
+from trpo_lightning.runs.lock import locked
+from trpo_lightning.runs.records import append_provenance, reached, read_status, recorded_run_id, write_status
+from trpo_lightning.tracking.wandb_logger import RunTracker, start_tracking
+from trpo_lightning.tracking.wandb_client import check_server, first_line, resolve_mode
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """How a run ended: `finished` or `interrupted` (by the signal `signal_number`, perhaps because W&B wanted it)."""
+
+    run_dir: Path
+    state: str
+    iteration: int
+    env_steps: int
+    signal_number: int = 0
+    stopped_by_sweep: bool = False
+
+
+def train_run(
+    settings: RunSettings,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+    check_settings: Callable[[RunSettings], None] | None = None,
+    stop: StopRequest | None = None,
+) -> RunOutcome:
+    """Train until `total_env_steps` or `total_iterations`, SIGTERM or Ctrl-C, and leave everything in `run_dir`.
+
+    `resume` continues from the newest good barrier, or from the beginning if there is none yet. Raises `UserError` if
+    the directory holds a run already (without `resume`), or if another process is at it; `StuckError` after
+    `rule.max_rejections` rejected updates in a row, with a file of the last one in `run_dir`. `check_settings` may
+    raise on the settings that W&B's config gives back. `stop` is a request that may have come already.
+    """
+    quiet_lightning()
+    with nullcontext(stop) if stop else StopRequest() as stop, locked(run_dir):
+        if not resume and (run_dir / "metrics.csv").exists():
+            raise UserError(
+                f"{run_dir} holds a run already: continue it with --resume {run_dir}, or choose another name="
+            )
+        if resume and reached(run_dir, settings):
+            status = read_status(run_dir)
+            _send_the_rest(settings, run_dir, status)
+            return RunOutcome(run_dir, "finished", status["iteration"], status["env_steps"])
+        rows = read_rows(run_dir / "metrics.csv")
+        state = _newest_checkpoint(run_dir, settings, rows) if resume else None
+        _check_budget(settings, state)
+        tracker, settings = start_tracking(
+            settings,
+            run_dir,
+            run_id=state["wandb_run_id"] if state else recorded_run_id(run_dir),
+            name=f"{settings.env.id} {settings.name} seed {settings.seed}",
+            job_type="train",
+            tags=[_git_tag()],
+            rows=rows,
+            keep_iterations=state["iteration"] if state else 0,
+            resume=resume,
+        )
+        outcome: RunOutcome | None = None
+        try:
+            if check_settings is not None:
+                check_settings(settings)
+            with before_hard_exit(partial(write_status, run_dir, "failed")):
+                outcome = _fit(settings, run_dir, state, tracker, quiet, stop)
+            if outcome.state == "interrupted" and tracker is not None and tracker.is_stopped():
+                outcome = replace(outcome, stopped_by_sweep=True)
+            return outcome
+        except BaseException as error:
+            with suppress(UserError):  # where the disk is full, `error` says so
+                write_status(run_dir, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+            raise
+        finally:
+            if tracker is not None:
+                interrupted = outcome is not None and outcome.state == "interrupted"
+                code = 128 + outcome.signal_number if interrupted and outcome else (0 if outcome else 1)
+                unwanted = outcome is not None and outcome.stopped_by_sweep
+                tracker.finish(code, preempting=code == 128 + signal.SIGTERM and not unwanted)
+
+
+def _send_the_rest(settings: RunSettings, run_dir: Path, status: dict[str, Any]) -> None:
+    """Of a finished run, what W&B lacks: the server was away at its end."""
+    run_id = status.get("wandb_run_id")
+    if run_id is None or resolve_mode(settings.tracking.wandb) != "online":
+        return
+    try:
+        check_server()
+    except Exception as error:
+        print(f"warning: W&B is out of reach ({first_line(error)}): what it lacks of {run_dir} waits")
+        return
+    tracker, _ = start_tracking(
+        settings,
+        run_dir,
+        run_id=run_id,
+        name=f"{settings.env.id} {settings.name} seed {settings.seed}",
+        job_type="train",
+        tags=[_git_tag()],
+        rows=read_rows(run_dir / "metrics.csv"),
+        keep_iterations=status["iteration"],
+        resume=True,
+    )
+    if tracker is not None:
+        tracker.log_policies({which: run_dir / "checkpoints" / f"{which}.pt" for which in ("best", "last")}, {})
+        tracker.finish(0)
+
+
+def _fit(
+    settings: RunSettings,
+    run_dir: Path,
+    state: dict[str, Any] | None,
+    tracker: RunTracker | None,
+    quiet: bool,
+    stop: StopRequest,
+) -> RunOutcome:
+    torch.set_num_threads(settings.threads or torch.get_num_threads())
+    module = TRPO(settings=settings)
+    module.rows_may_wait = True
+    if state is not None:
+        try:
+            restore(module, state)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise UserError(f"{run_dir}: its barrier does not fit this version: {error!r}") from error
+    run_id = tracker.run.id if tracker else None
+    write_status(run_dir, "running", module, wandb_run_id=run_id)  # first: `finished` is not true of a larger budget
+    write_config(settings, run_dir / "config.yaml")
+    append_provenance(run_dir, module, run_id, state)
+    checkpoints = run_dir / "checkpoints"
+    with writing(checkpoints):
+        checkpoints.mkdir(exist_ok=True)
+    callbacks = [
+        EvaluationCallback(checkpoints / "best.pt"),
+        CheckpointCallback(checkpoints, wandb_run_id=run_id),
+        _StopBetweenIterations(stop),
+    ]
+    if not quiet:
+        callbacks.append(ConsoleCallback(f"{settings.env.id} {settings.name} seed {settings.seed}"))
+    with closing(MetricsFile(run_dir / "metrics.csv", keep_iterations=module.iteration)) as metrics:
+        trainer = _trainer(settings, run_dir, [metrics, *([tracker] if tracker else [])], callbacks)
+        stuck = StuckError(module.leave_failed_update(run_dir)) if module.stuck else None
+        if not (stop.signal_number or stuck or is_over(settings, module.iteration, module.env_steps)):
+            stuck = _iterate(trainer, module, stop)
+    interrupted = stop.signal_number != 0 and not is_over(settings, module.iteration, module.env_steps)
+    module.trained_policy().save(checkpoints / "last.pt")
+    if stuck:
+        write_status(run_dir, "failed", module, wandb_run_id=run_id)
+        raise StuckError(
+            f"{run_dir}: {stuck}, or go on from the last barrier with train --resume {run_dir} rule.max_rejections=N"
+        ) from stuck
+    if tracker and not interrupted:
+        files = {"best": checkpoints / "best.pt", "last": checkpoints / "last.pt"}
+        tracker.log_policies(files, {"env_steps": module.env_steps, "evaluation/return_mean": module.best_evaluation})
+    outcome = RunOutcome(
+        run_dir,
+        "interrupted" if interrupted else "finished",
+        module.iteration,
+        module.env_steps,
+        stop.signal_number if interrupted else 0,
+    )
+    write_status(run_dir, outcome.state, module, wandb_run_id=run_id)
+    return outcome
+
+
+def _trainer(settings: RunSettings, run_dir: Path, loggers: list[Logger], callbacks: list[pl.Callback]) -> pl.Trainer:
+    try:
+        return pl.Trainer(
+            max_epochs=-1,
+            accelerator=settings.device,
+            devices=1,
+            logger=loggers,
+            callbacks=callbacks,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=str(run_dir),
+        )
+    except MisconfigurationException as error:
+        raise UserError(f"device={settings.device} is not to be had here: {error}") from error
+
+
+class _StopBetweenIterations(pl.Callback):
+    """Ends the run after the iteration in which it is asked to stop."""
+
+    def __init__(self, stop: StopRequest) -> None:
+        self.stop = stop
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the place of Lightning's handlers, which would leave in the middle of an iteration."""
+        self.stop.listen_again()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop between two iterations."""
+        if self.stop.signal_number:
+            trainer.should_stop = True
+
+
+def _iterate(trainer: pl.Trainer, module: TRPO, stop: StopRequest) -> StuckError | None:
+    """Train until the budget is used up or `stop` asks for the end, or until nothing is learned any more: the error."""
+    try:
+        trainer.fit(module)
+    except StuckError as stuck:
+        return stuck
+    except SystemExit as left:  # what Lightning makes of a second Ctrl-C, and of a SIGTERM that finds its own handler
+        if isinstance(left.__context__, KeyboardInterrupt):
+            raise left.__context__ from None
+        if not stop.signal_number:
+            raise
+    except EnvironmentFailure:  # a signal to all processes of a job ends those of the environments, too
+        if not stop.signal_number:
+            raise
+
+
+def _newest_checkpoint(run_dir: Path, settings: RunSettings, rows: list[dict[str, str]]) -> dict[str, Any] | None:
+    """The newest barrier that fits; says what is wrong with those that do not. None if there is no file at all."""
+    files, last = checkpoint_files(run_dir / "checkpoints"), None
+    for path in files:
+        try:
+            return read_checkpoint(path, settings, len(rows))
+        except UserError as error:
+            print(f"warning: {error}; trying the one before")
+            last = error
+    if files:
+        raise UserError(
+            f"{run_dir}: none of its {len(files)} barrier files can be read: start over in another directory ({last})"
+        )
+    print(f"{run_dir} has no barrier yet: starting from the beginning")
+    return None
+
+
+def _check_budget(settings: RunSettings, state: dict[str, Any] | None) -> None:
+    """Refuse another budget for what was computed under one that it depends on."""
+    if state is None or not depends_on_budget(settings):
+        return
+    for key in BUDGET:
+        before, after = state["settings"][key], get(settings, key)
+        if before != after:
+            raise UserError(
+                f"{key}={after}: rule.final_delta is approached over the {before} that the run began with: "
+                "start a new one with another name="
+            )
+
+
+def _git_tag() -> str:
+    from trpo_lightning.runs.provenance import git_state
+
+    return git_state().get("describe") or ""

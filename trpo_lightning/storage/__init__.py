@@ -1,0 +1,1 @@
+"""Files that a crash leaves whole: atomic writes, checksums, formats."""

@@ -1,0 +1,1 @@
+"""Weights & Biases, which never stops a run and loses nothing."""

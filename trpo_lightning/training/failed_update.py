@@ -1,0 +1,156 @@
+"""Failed updates: everything that a rejected update was computed from, in one file that `replay` reads."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trpo_lightning.environments.vector_environment import EnvironmentSpec
+from trpo_lightning.errors import DiskError, UserError
+from trpo_lightning.numerics.tabular import PolicyValues, TabularMDP
+from trpo_lightning.policies.policy import Policy
+from trpo_lightning.rollouts.rollout import AnyBatch, Batch, PopulationBatch, Rollout, TabularBatch, VineBatch
+from trpo_lightning.rules import build_rule
+from trpo_lightning.rules.rule import RuleResult, UpdateRule, apply_rule
+from trpo_lightning.settings import RunSettings, from_record
+from trpo_lightning.storage.checksummed_file import read, save
+from trpo_lightning.storage.files import plain
+from trpo_lightning.training.trained_policy import policy_state, rebuilt_policy
+
+CLASSES = {cls.__name__: cls for cls in (Batch, VineBatch, PopulationBatch, TabularBatch, TabularMDP, PolicyValues)}
+"""The batches, and what they are made of."""
+KINDS = ("failed_update", "capsule")
+"""How such files call themselves: `capsule` in those of 0.1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FailedUpdate:
+    """A rejected update: `policy`, `batch`, the rule's state and random numbers, and the result it had.
+
+    `iteration` counts from 1, as in `metrics.csv`. `collected` are arrays of the rollout that the batch was made of:
+    those with one number a slot, and all that hold a number that is not finite, in slots that are data.
+    """
+
+    settings: RunSettings
+    iteration: int
+    spec: EnvironmentSpec
+    policy: Policy
+    batch: AnyBatch
+    rule_state: dict[str, Any]
+    progress: float
+    generator_seed: int
+    threads: int
+    reason: str
+    metrics: dict[str, float]
+    collected: dict[str, Tensor]
+
+    def rule(self, settings: RunSettings) -> UpdateRule:
+        """The rule as it was, with settings of `settings`; another rule begins without a state."""
+        rule = build_rule(settings.rule)
+        rule.progress = self.progress
+        if settings.rule.name == self.settings.rule.name:
+            rule.load_state_dict(self.rule_state)
+        return rule
+
+    def generator(self) -> torch.Generator:
+        """The update's own random numbers, from the beginning."""
+        return torch.Generator().manual_seed(self.generator_seed)
+
+    def update(self, settings: RunSettings) -> RuleResult:
+        """The update again, or as it would have been with other settings of the rule."""
+        return apply_rule(self.rule(settings), self.policy, self.batch, self.generator())
+
+    def write(self, path: Path) -> None:
+        """Write it to a file that `read_failed_update` reads. Raises `DiskError`."""
+        state = {
+            "kind": "failed_update",
+            "iteration": self.iteration,
+            **policy_state(self.settings, self.spec, self.policy),
+            "batch": _packed(self.batch),
+            "rule": _packed(self.rule_state),
+            "progress": self.progress,
+            "generator_seed": self.generator_seed,
+            "threads": self.threads,
+            "reason": self.reason,
+            "metrics": self.metrics,
+            "collected": self.collected,
+        }
+        save(plain(state), path)
+
+
+def failed_update_path(run_dir: Path, iteration: int) -> Path:
+    """Where the failed update of an iteration is written."""
+    return run_dir / f"failed_update_{iteration:08d}.pt"
+
+
+def leave_failed_update(folder: Path, iteration: int, in_a_row: int, failed: FailedUpdate | None) -> str:
+    """Write the rejected update that stopped the run, unless an earlier process has; says what to do."""
+    path = failed_update_path(folder, iteration)
+    said = f"the last {in_a_row} updates were rejected"
+    if failed is not None:
+        said += f" ({failed.reason})"
+        try:
+            failed.write(path)
+        except DiskError as error:
+            return f"{said}, and the file for replay is lost: {error}"
+    return f"{said}: see why with python -m trpo_lightning replay {path}"
+
+
+def read_failed_update(path: Path) -> FailedUpdate:
+    """A failed update from its file. Raises `UserError` naming a file that is missing, damaged or something else."""
+    state = read(path)
+    if state.get("kind") not in KINDS:
+        raise UserError(f"{path}: is not a failed update: give a failed_update_<iteration>.pt of a run directory")
+    try:
+        settings = from_record(state["settings"])
+        policy, shape, actions = rebuilt_policy(state, settings)
+        spec = EnvironmentSpec(shape, actions, None, settings.env.backend)
+        apart = {"settings", "spec", "policy", "batch", "rule_state"}
+        kept = {item.name: state[item.name] for item in dataclasses.fields(FailedUpdate) if item.name not in apart}
+        return FailedUpdate(
+            settings=settings,
+            spec=spec,
+            policy=policy,
+            batch=_unpacked(state["batch"]),
+            rule_state=state["rule"],
+            **kept,
+        )
+    except UserError as error:
+        raise UserError(f"{path}: was written by another version: {error}") from error
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: was written by another version: it lacks or has other parts ({error})") from error
+
+
+def _packed(value: Any) -> Any:
+    """Data classes as dicts that name their class, tensors on the CPU."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        given = {item.name: getattr(value, item.name) for item in dataclasses.fields(value) if item.init}
+        assert type(value).__name__ in CLASSES, f"{type(value).__name__} is not in CLASSES"
+        return {"class": type(value).__name__, "fields": {name: _packed(part) for name, part in given.items()}}
+    if isinstance(value, dict):
+        return {key: _packed(part) for key, part in value.items()}
+    return value.detach().cpu() if isinstance(value, Tensor) else value
+
+
+def _unpacked(value: Any) -> Any:
+    if isinstance(value, dict) and "class" in value:
+        return CLASSES[value["class"]](**{name: _unpacked(part) for name, part in value["fields"].items()})
+    return value
+
+
+def collected_arrays(rollout: Rollout) -> dict[str, Tensor]:
+    """Arrays of a rollout; numbers in slots that are no data become 0."""
+    valid = getattr(rollout, "valid", None)
+    arrays = {name: value for name, value in vars(rollout).items() if isinstance(value, np.ndarray)}
+    kept = {}
+    for name, array in arrays.items():
+        if array.dtype.kind != "f":
+            continue
+        if valid is not None and array.shape[:2] == valid.shape:
+            array = np.where(valid.reshape(*valid.shape, *[1] * (array.ndim - 2)), array, 0.0)
+        if array.ndim <= 2 or not np.isfinite(array).all():
+            kept[name] = torch.from_numpy(np.ascontiguousarray(array))
+    return kept
