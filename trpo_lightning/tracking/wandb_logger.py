@@ -17,8 +17,8 @@ from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
 
-from trpo_lightning.errors import UserError, nearest
-from trpo_lightning.settings import SWEEP_CELL, RunSettings, from_dict, keys, to_dict
+from trpo_lightning.errors import UserError
+from trpo_lightning.settings import SWEEP_CELL, RunSettings, flat, to_dict, updated
 from trpo_lightning.tracking.wandb_client import (
     FINISH_TIMEOUT,
     check_key,
@@ -206,17 +206,17 @@ def read_back(config: Mapping[str, Any]) -> RunSettings:
     Keys that begin with an underscore are W&B's own. Raises `UserError` for any other unknown key.
     """
     own = {name: value for name, value in dict(config).items() if not name.startswith("_") and name != SWEEP_CELL}
-    values = {name: copy.deepcopy(value) for name, value in own.items()}
-    nested = {name: value for name, value in values.items() if "." not in name}
-    valid = list(keys())
-    for name in values:
-        inside = name.startswith("env.kwargs.") if "." in name else any(key.startswith(f"{name}.") for key in valid)
-        if name not in valid and not inside:
-            raise UserError(f"W&B's config: unknown key {name}{nearest(name, valid)}")
-        if "." in name:
-            *groups, leaf = name.split(".")
-            node = nested
+    values = flat({name: copy.deepcopy(value) for name, value in own.items() if "." not in name})
+    for name, value in own.items():
+        if name.startswith("env.kwargs."):
+            node = values.setdefault("env.kwargs", {})
+            *groups, leaf = name.removeprefix("env.kwargs.").split(".")
             for group in groups:
                 node = node.setdefault(group, {})
-            node[leaf] = values[name]
-    return from_dict(nested)
+            node[leaf] = copy.deepcopy(value)
+        elif "." in name:
+            values[name] = copy.deepcopy(value)
+    try:
+        return updated(RunSettings(), values)
+    except UserError as error:
+        raise UserError(f"W&B's config: {error}") from error
