@@ -4,13 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 # a thread for each of pytest's workers: two workers with two threads each on two cores wait for each other
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# the theme's advertisement of its successor is no warning of ours
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
 NAME ?= quickstart
 SCALE ?= full
 JOBS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install experiment sweep report benchmark test test-faults test-all lint format clean
+.PHONY: help install experiment sweep report benchmark docs docs-serve test test-faults test-all lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -38,6 +40,19 @@ report: $(VENV)/.installed  ## figures, tables and report.html from what has run
 benchmark: $(VENV)/.installed  ## speed, next to other libraries: ARGS='--sections ceiling --env Hopper-v5'
 	@$(BIN)/python -m trpo_lightning benchmark $(ARGS)
 
+docs: $(VENV)/.installed-docs  ## build the documentation into site/: open site/index.html
+	@$(MKDOCS) build --quiet --strict
+
+docs-serve: $(VENV)/.installed-docs  ## show the documentation on port 8000, and again whenever a page changes
+	@$(MKDOCS) serve
+
+# the site's own packages, and two of npm's that docs/generate/node.py names
+$(VENV)/.installed-docs: $(VENV)/.installed docs/generate/node.py
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]' 2>&1 \
+		| (grep -v '^WARNING: Location' || true)
+	@$(BIN)/python docs/generate/node.py
+	@touch $@
+
 test: $(VENV)/.installed lint  ## lint, types and the fast tests
 	@$(PYTEST) -m "not slow and not faults" -n 2 --dist loadgroup
 
@@ -54,6 +69,6 @@ lint: $(VENV)/.installed  ## ruff and pyright
 format: $(VENV)/.installed  ## format the code
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
 
-clean:  ## remove .venv, .venv-benchmark and caches; runs/ stays
-	@rm -rf $(VENV) .venv-benchmark .pytest_cache .ruff_cache .hypothesis *.egg-info build
+clean:  ## remove .venv, .venv-benchmark, site and caches; runs/ stays
+	@rm -rf $(VENV) .venv-benchmark .pytest_cache .ruff_cache .hypothesis *.egg-info build site
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

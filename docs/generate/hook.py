@@ -1,0 +1,40 @@
+"""MkDocs' side of it: adds the generated pages and files, and typesets formulas."""
+
+import logging
+import sys
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[2]
+for folder in (ROOT, ROOT / "docs"):  # MkDocs loads this file alone, from anywhere
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+from generate import formulas, node, offline  # noqa: E402
+
+LOGGER = logging.getLogger("mkdocs.hooks.generate")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add what is generated to the files of the folder."""
+    for path, source in node.assets().items():
+        files.append(File.generated(config, path, abs_src_path=str(source)))
+    return files
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Typeset the formulas of a page."""
+    try:
+        return formulas.typeset(html)
+    except ValueError as error:
+        raise PluginError(f"{page.file.src_uri}: {error}") from None
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Warn, which ends a strict build, of all that a page would fetch from another server."""
+    for line in offline.foreign_loads(Path(config.site_dir)):
+        LOGGER.warning("loads from another server: %s", line)
