@@ -1,4 +1,4 @@
-"""MkDocs' side of it: adds the generated pages and files, and typesets formulas."""
+"""MkDocs' side of it: adds the generated pages and files, typesets formulas, and looks that nothing is fetched."""
 
 import logging
 import sys
@@ -14,14 +14,22 @@ for folder in (ROOT, ROOT / "docs"):  # MkDocs loads this file alone, from anywh
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from generate import formulas, node, offline  # noqa: E402
+from generate import contents, formulas, offline  # noqa: E402
+
+from trpo_lightning.errors import UserError  # noqa: E402
 
 LOGGER = logging.getLogger("mkdocs.hooks.generate")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add what is generated to the files of the folder."""
-    for path, source in node.assets().items():
+    try:
+        pages = contents.pages()
+    except UserError as error:
+        raise PluginError(str(error).replace(f"{ROOT}/", "")) from None
+    for path, text in pages.items():
+        files.append(File.generated(config, path, content=text))
+    for path, source in contents.files().items():
         files.append(File.generated(config, path, abs_src_path=str(source)))
     return files
 

@@ -1,0 +1,15 @@
+"""All that is generated: pages and files of the site, by their paths."""
+
+from pathlib import Path
+
+from generate import node, reference, results
+
+
+def pages() -> dict[str, str]:
+    """Markdown of each generated page."""
+    return {**reference.pages(), **results.pages()}
+
+
+def files() -> dict[str, Path]:
+    """Where each file is that is copied as it is."""
+    return {**node.assets(), **results.files()}

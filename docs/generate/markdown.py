@@ -1,0 +1,32 @@
+"""Markdown that several pages need."""
+
+import re
+from collections.abc import Iterable
+
+
+def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table; cells may hold Markdown, and what would end a cell is escaped."""
+    lines = [tuple(headings)]
+    lines += [tuple(row) for row in rows]
+    written = [f"| {' | '.join(_cell(text) for text in line)} |" for line in lines]
+    return "\n".join([written[0], "|" + " --- |" * len(lines[0]), *written[1:]])
+
+
+def details(title: str, body: str, kind: str = "note") -> str:
+    """What a reader opens to see."""
+    inner = "\n".join(f"    {line}" if line else "" for line in body.splitlines())
+    return f'??? {kind} "{title}"\n\n{inner}'
+
+
+def escaped(text: str) -> str:
+    """Text in which nothing is markup: names with underscores, asterisks, products."""
+    return re.sub(r"([_*<>\[\]])", r"\\\1", text)
+
+
+def sections(*parts: str) -> str:
+    """The parts that are not empty, with an empty line between them and a line's end after."""
+    return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
