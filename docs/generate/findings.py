@@ -1,8 +1,8 @@
 """Findings: Markdown written by hand beside the results, whose numbers are all computed from them.
 
-`{{ score("Hopper-v5", "delta=0.02") }}` and its like are Jinja2, with the functions of `vocabulary`. A number that stands
-in the text itself is an error, so that none can outlive the files that it came from; names of environments, levels in
-`code`, years, and what is numbered (figure 4, Algorithm 1) are no numbers in this sense.
+`{{ score("Hopper-v5", "delta=0.02") }}` and its like are Jinja2, with the functions of `vocabulary`. A number that
+stands in the text itself is an error, so that none can outlive the files that it came from; names of environments,
+levels in `code`, years, and what is numbered (figure 4, Algorithm 1) are no numbers in this sense.
 """
 
 import re
@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, TemplateError
 
 from generate.folder import ResultsFolder
+from generate.markdown import unbroken
 from trpo_lightning.errors import UserError, nearest
 from trpo_lightning.report.tables import number
 
@@ -58,7 +59,7 @@ def vocabulary(folder: ResultsFolder, references: Callable[[str, str], Any]) -> 
         return folder.number("scores.csv", column, env=env, variant=variant)
 
     def interval(env: str, variant: str) -> str:
-        return f"[{shown(score(env, variant, 'ci_low'))}, {shown(score(env, variant, 'ci_high'))}]"
+        return unbroken(f"[{shown(score(env, variant, 'ci_low'))}, {shown(score(env, variant, 'ci_high'))}]")
 
     return {
         "score": score,

@@ -15,7 +15,6 @@ for folder in (ROOT, ROOT / "docs"):  # MkDocs loads this file alone, from anywh
         sys.path.insert(0, str(folder))
 
 from generate import contents, formulas, offline  # noqa: E402
-
 from trpo_lightning.errors import UserError  # noqa: E402
 
 LOGGER = logging.getLogger("mkdocs.hooks.generate")

@@ -23,6 +23,12 @@ def escaped(text: str) -> str:
     return re.sub(r"([_*<>\[\]])", r"\\\1", text)
 
 
+def unbroken(text: str) -> str:
+    """Intervals and deviations that stay on one line, as `[1, 2]` and `3 ± 4`."""
+    text = re.sub(r"\[[^\][]*\](?!\()", lambda match: match[0].replace(" ", "\u00a0"), text)
+    return text.replace(" ± ", "\u00a0±\u00a0")
+
+
 def sections(*parts: str) -> str:
     """The parts that are not empty, with an empty line between them and a line's end after."""
     return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"

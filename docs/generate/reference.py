@@ -66,8 +66,8 @@ def settings() -> str:
         parts += [f"## `{name}`" if name else "## The run", table(("key", "default", "values", "meaning"), rows)]
     return sections(
         "# Settings",
-        "Every key of a run. On the command line `key=value` sets one, in a file it stands in its group, and in Python "
-        "its last part is enough where it is unambiguous: `TRPO(delta=0.01)`. `null` in a file or on the command line is "
+        "Every key of a run. On the command line `key=value` sets one; in a file it stands in its group. In Python its "
+        "last part is enough where it is unambiguous: `TRPO(delta=0.01)`. `null` in a file or on the command line is "
         "`None` in Python. A value that is not allowed ends the command with one line that names the key.",
         NOTICE,
         *parts,
@@ -100,11 +100,12 @@ def files() -> str:
 
     return sections(
         "# Files of a run",
-        "In `runs/<experiment>/<scale>/<env>/<variant>/seed_<n>/`, for single runs in `runs/train/<env>/<name>/seed_<n>/`.",
+        "In `runs/<experiment>/<scale>/<env>/<variant>/seed_<n>/`, for single runs in "
+        "`runs/train/<env>/<name>/seed_<n>/`.",
         NOTICE,
         table(("file", "content"), [(f"`{name}`", meaning) for name, meaning in FILES.items()]),
-        "Disk use is bounded: two barriers and two policies (about 200 KB for networks of 64 and 64 units), and some 400 "
-        "bytes an iteration.",
+        "Disk use is bounded: two barriers and two policies (about 200 KB for networks of 64 and 64 units), and some "
+        "400 bytes an iteration.",
     )
 
 
@@ -174,14 +175,12 @@ def _shown(value: Any) -> str:
 
 
 def _allowed(hint: Any, limits: dict[str, Any]) -> str:
-    """`number, 0 < value <= 1`, or the choices."""
+    """`number, > 0, ≤ 1`, or the choices."""
     if limits["choices"]:
         return ", ".join(f"`{_shown(choice)}`" for choice in limits["choices"])
-    lower = f"{limits['minimum']:g} ≤ " if limits["minimum"] is not None else ""
-    lower = f"{limits['above']:g} < " if limits["above"] is not None else lower
-    upper = f" ≤ {limits['maximum']:g}" if limits["maximum"] is not None else ""
-    bounds = f", {lower}value{upper}" if lower or upper else ""
-    return _kind(hint) + bounds
+    signs = {"minimum": "≥", "above": ">", "maximum": "≤"}
+    bounds = [f"{sign} {limits[name]:g}" for name, sign in signs.items() if limits[name] is not None]
+    return ", ".join([_kind(hint), *bounds])
 
 
 NAMES = {int: "integer", float: "number", str: "text", bool: "`true`, `false`", type(None): "`null`"}

@@ -1,15 +1,18 @@
-"""The gallery of results, and a page for each experiment: its question, figures, findings, claims, scores and origin."""
+"""The gallery of results, and a page for each experiment: question, figures, findings, claims, scores and origin."""
 
 import functools
+import re
 from pathlib import Path
 from typing import Any
 
 from generate import findings
 from generate.folder import ResultsFolder
-from generate.markdown import details, escaped, sections, table
+from generate.markdown import details, escaped, sections, table, unbroken
 from trpo_lightning.errors import UserError, nearest
 from trpo_lightning.experiment.declaration import Experiment, load_experiment
 from trpo_lightning.report.references import Reference, read_references
+from trpo_lightning.report.verdicts import FAILS, HOLDS, UNDECIDED
+from trpo_lightning.settings import RunSettings, get, keys
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "experiments" / "results"
@@ -23,18 +26,30 @@ GROUPS = (
 )
 """Headings of the gallery, each with how the names of its experiments begin; the first that fits counts."""
 
+INTRODUCTION = """
+What has been run, each with its curves, its findings, and claims that were fixed before the runs. A claim that does not
+hold, or is not decided, stands here like one that holds. The numbers in tables and text are read from the files in
+`experiments/results/` when this site is built. Scores are interquartile means with bootstrap intervals
+([Agarwal et al. 2021](https://arxiv.org/abs/2108.13264)); published numbers stand beside them with their own
+definitions of a score, which differ by more than algorithms do.
+"""
+
 CAPTIONS = {
-    "learning_curves.png": "Returns while they learn: interquartile means over runs, bands are 95 % bootstrap intervals.",
-    "sensitivity.png": "Score against the level.",
-    "heat_map.png": "Score of each pair of levels.",
+    "learning_curves.png": "returns along training",
+    "sensitivity.png": "score against the level",
+    "heat_map.png": "score of each pair of levels",
 }
+"""For those who do not see the pictures, which say in themselves what they show."""
 
 
 def pages(results: Path = RESULTS) -> dict[str, str]:
     """The gallery and the experiments' pages, by their paths."""
-    folders = folders_of(results)
+    groups = _grouped(folders_of(results))
+    folders = [folder for chosen in groups.values() for folder in chosen]
+    order = "".join(f"  - {folder.name}.md\n" for folder in folders)
     return {
-        "results/index.md": gallery(folders),
+        "results/index.md": gallery(groups),
+        "results/.nav.yml": f"title: Results\nnav:\n  - index.md\n{order}",
         **{f"results/{folder.name}.md": page(folder) for folder in folders},
     }
 
@@ -55,23 +70,15 @@ def folders_of(results: Path) -> list[ResultsFolder]:
     return [ResultsFolder(file.parent) for file in sorted(results.glob("*/scores.csv"))]
 
 
-def gallery(folders: list[ResultsFolder]) -> str:
-    """A figure and title of each experiment."""
+def gallery(groups: dict[str, list[ResultsFolder]]) -> str:
+    """A figure and title of each experiment, under the heading of its group."""
     parts = []
-    left = list(folders)
-    for heading, beginnings in GROUPS:
-        chosen = [folder for folder in left if folder.name.startswith(beginnings)]
-        left = [folder for folder in left if folder not in chosen]
-        if chosen:
-            cards = "\n\n".join(_card(folder) for folder in chosen)
-            parts.append(f'## {heading}\n\n<div class="grid cards gallery" markdown>\n\n{cards}\n\n</div>')
+    for heading, folders in groups.items():
+        cards = "\n\n".join(_card(folder) for folder in folders)
+        parts.append(f'## {heading}\n\n<div class="grid cards gallery" markdown>\n\n{cards}\n\n</div>')
     return sections(
         "# Results",
-        "What has been run, each with its curves, findings, and claims that were fixed before the runs. A claim that does "
-        "not hold, or is not decided, stands here like one that holds. The numbers in tables and text are read from the "
-        "files in `experiments/results/` when this site is built. Scores are interquartile means with bootstrap intervals "
-        "([Agarwal et al. 2021](https://arxiv.org/abs/2108.13264)); published numbers stand beside them with their own "
-        "definitions of a score, which differ by more than algorithms do.",
+        INTRODUCTION,
         *parts,
     )
 
@@ -81,6 +88,7 @@ def page(folder: ResultsFolder) -> str:
     experiment = declared(folder)
     text = folder.path / FINDINGS
     found = findings.render(text, vocabulary(folder)) if text.exists() else ""
+    found = re.sub(r"^# .*\n", "", found)
     return sections(
         f"# {title(folder)}",
         f"> **Hypothesis, written before the runs.** {escaped(experiment.hypothesis)}" if experiment else "",
@@ -100,9 +108,12 @@ def page(folder: ResultsFolder) -> str:
 
 
 def title(folder: ResultsFolder) -> str:
-    """The experiment's, or what the folder's name says."""
-    experiment = declared(folder)
-    return experiment.title if experiment else folder.name.replace("_", " ").capitalize()
+    """The experiment's; for other runs the heading of the findings, or what the folder's name says."""
+    experiment, text = declared(folder), folder.path / FINDINGS
+    heading = re.match(r"# (.*)", text.read_text("utf-8")) if text.exists() else None
+    if experiment:
+        return experiment.title
+    return heading[1] if heading else folder.name.replace("_", " ").capitalize()
 
 
 @functools.cache
@@ -117,19 +128,16 @@ def vocabulary(folder: ResultsFolder) -> dict[str, Any]:
     """What findings can say: of their folder, of the experiment's settings, and of published scores."""
 
     def setting(key: str, env: str | None = None, variant: str | None = None) -> Any:
-        experiment = declared(folder)
-        cells = experiment.cells() if experiment else []
-        chosen = [
-            cell.settings
-            for cell in cells
-            if env in (None, cell.settings.env.id) and variant in (None, cell.settings.name)
-        ]
-        values = {str(value): value for value in (_setting(settings, key) for settings in chosen)}
+        values = {
+            str(value): value
+            for run in _declared_runs(folder)
+            if env in (None, run.env.id) and variant in (None, run.name)
+            for value in [_setting(run, key)]
+        }
         if len(values) != 1:
-            raise UserError(
-                f"{folder.name}: {key} has {len(values)} values in {env or 'all environments'}, "
-                f"{variant or 'all variants'}: {', '.join(values) or 'there are no such runs'}"
-            )
+            where = f"{env or 'all environments'}, {variant or 'all variants'}"
+            found = ", ".join(values) or "there are no such runs"
+            raise UserError(f"{folder.name}: {key} has {len(values)} values in {where}: {found}")
         return next(iter(values.values()))
 
     return findings.vocabulary(folder, published) | {"setting": setting}
@@ -153,35 +161,55 @@ def _references() -> dict[tuple[str, str], Reference]:
     return {(reference.key, reference.env): reference for reference in found}
 
 
-def _setting(settings: Any, key: str) -> Any:
-    from trpo_lightning.settings import get, keys
+@functools.cache
+def _declared_runs(folder: ResultsFolder) -> list[RunSettings]:
+    """One for each environment and variant: they differ in nothing but the seed."""
+    experiment = declared(folder)
+    settings = [cell.settings for cell in experiment.cells()] if experiment else []
+    return list({(run.env.id, run.name): run for run in settings}.values())
 
+
+def _setting(settings: RunSettings, key: str) -> Any:
     if key not in keys():
         raise UserError(f"there is no setting {key}{nearest(key, list(keys()))}")
     return get(settings, key)
+
+
+def _grouped(folders: list[ResultsFolder]) -> dict[str, list[ResultsFolder]]:
+    """By the headings of `GROUPS`, without empty ones."""
+    found: dict[str, list[ResultsFolder]] = {heading: [] for heading, _ in GROUPS}
+    for folder in folders:
+        found[next(heading for heading, names in GROUPS if folder.name.startswith(names))].append(folder)
+    return {heading: chosen for heading, chosen in found.items() if chosen}
 
 
 def _card(folder: ResultsFolder) -> str:
     figures = folder.figures()
     picture = f"[![]({folder.name}/{figures[0].name}){{ loading=lazy }}]({folder.name}.md)" if figures else ""
     name = f"[{title(folder)}]({folder.name}.md)"
-    decided = [claim.verdict for claim in folder.claims]
-    counts = [f"{decided.count(verdict)} {verdict}" for verdict in dict.fromkeys(decided)]
-    lines = [f"-   **{name}**", picture, f"Claims: {', '.join(counts)}" if counts else ""]
+    lines = [f"-   **{name}**", picture, _verdicts(folder)]
     return "\n\n    ".join(line for line in lines if line)
 
 
+def _verdicts(folder: ResultsFolder) -> str:
+    """How many claims hold, do not, and are not decided."""
+    verdicts = [claim.verdict for claim in folder.claims]
+    plural = {HOLDS: "hold", FAILS: "do not hold", UNDECIDED: UNDECIDED}
+    counts = {verdict: verdicts.count(verdict) for verdict in plural}
+    said = [f"{count} {verdict if count == 1 else plural[verdict]}" for verdict, count in counts.items() if count]
+    return f"Claims: {', '.join(said)}" if said else ""
+
+
 def _figure(folder: ResultsFolder, file: Path) -> str:
-    caption = CAPTIONS.get(file.name, file.stem.replace("_", " "))
     address = f"{folder.name}/{file.name}"
-    return f"<figure markdown>\n[![{caption}]({address})]({address})\n<figcaption>{caption}</figcaption>\n</figure>"
+    return f"[![{CAPTIONS.get(file.name, file.stem)}]({address})]({address})"
 
 
 def _claims(folder: ResultsFolder) -> str:
     if not folder.claims:
         return ""
     rows = [
-        (escaped(claim.says), f"**{claim.verdict}**", claim.measured, f"`{claim.criterion}`", claim.seeds)
+        (escaped(claim.says), f"**{claim.verdict}**", unbroken(claim.measured), f"`{claim.criterion}`", claim.seeds)
         for claim in folder.claims
     ]
     explanation = folder.section("Claims").rpartition("\n\n")[2]
@@ -198,7 +226,7 @@ def _scores(folder: ResultsFolder) -> str:
         rows = folder.rows("scores.csv")
         return sections("## Scores", details("All scores", table(rows[0], [row.values() for row in rows])))
     scores, _, explanation = written.partition("\n\n")
-    return sections("## Scores", scores, details("What this means", explanation))
+    return sections("## Scores", unbroken(scores), details("What this means", explanation))
 
 
 def _part(folder: ResultsFolder, heading: str) -> str:

@@ -11,11 +11,13 @@ FILES = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
 
 def pages(root: Path = ROOT) -> dict[str, str]:
     """Those that there are."""
-    return {page: seen_from_docs((root / file).read_text("utf-8")) for page, file in FILES.items() if (root / file).exists()}
+    return {
+        page: seen_from_docs((root / file).read_text("utf-8")) for page, file in FILES.items() if (root / file).exists()
+    }
 
 
 def seen_from_docs(text: str) -> str:
-    """With links to pages of `docs/`, or to each other, as they are from there; other files are named without a link."""
+    """With links as they are from `docs/`: to its pages and to each other; other files are named without a link."""
     pages = {file: page for page, file in FILES.items()}
 
     def link(match: re.Match[str]) -> str:
