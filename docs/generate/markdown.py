@@ -35,4 +35,4 @@ def sections(*parts: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
+    return re.sub(r"[ \n]+", " ", text.replace("|", "\\|")).strip(" ")

@@ -3,6 +3,7 @@
 import argparse
 import functools
 import inspect
+import re
 import typing
 from dataclasses import dataclass
 from typing import Any
@@ -59,10 +60,7 @@ def settings() -> str:
         groups.setdefault(key.name.rpartition(".")[0], []).append(key)
     parts = []
     for name, found in groups.items():
-        rows = [
-            (f'<code id="{key.name}">{key.name}</code>', _code(key.default), key.allowed, _meaning(key))
-            for key in found
-        ]
+        rows = [(_anchor(key.name), _code(key.default), key.allowed, _meaning(key)) for key in found]
         parts += [f"## `{name}`" if name else "## The run", table(("key", "default", "values", "meaning"), rows)]
     return sections(
         "# Settings",
@@ -157,6 +155,12 @@ def command_line() -> str:
 def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
     subparsers = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     return subparsers.choices
+
+
+def _anchor(name: str) -> str:
+    """A key that can be linked to, and that breaks between its words where the page is narrow."""
+    breakable = re.sub(r"([._])", r"\1<wbr>", name)
+    return f'<code id="{name}">{breakable}</code>'
 
 
 def _meaning(key: Key) -> str:
