@@ -42,7 +42,8 @@ class ResultsFolder:
 
     def rows(self, file: str) -> list[dict[str, str]]:
         """All rows of a CSV file. Raises `UserError` if there is no such file."""
-        return _rows(self._file(file))
+        with open(self._file(file), encoding="utf-8", newline="") as lines:
+            return list(csv.DictReader(lines))
 
     def column(self, file: str, column: str, **where: Any) -> list[float]:
         """A column's numbers in the rows where other columns have these values; cells without a number are left out.
@@ -123,12 +124,6 @@ class ResultsFolder:
         if name not in choices:
             hint = nearest(name, choices) or f": it has {', '.join(choices)}"
             raise UserError(f"{self.path / file}: there is no {what} {name}{hint}")
-
-
-@functools.cache
-def _rows(file: Path) -> list[dict[str, str]]:
-    with open(file, encoding="utf-8", newline="") as lines:
-        return list(csv.DictReader(lines))
 
 
 def _table(markdown: str) -> list[list[str]]:

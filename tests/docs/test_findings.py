@@ -139,12 +139,12 @@ def test_whole_numbers_large_and_small_ones_are_shown_as_in_reports():
 
 
 def test_the_files_of_this_repository_say_nothing_that_is_not_there():
-    from generate import benchmarks, results
+    from generate import benchmarks, declared, results
 
     folders = results.folders_of(results.RESULTS)
     assert len(folders) > 10
     for folder in folders:
-        text = findings.render(folder.path / results.FINDINGS, results.vocabulary(folder))
+        text = findings.render(folder.path / declared.FINDINGS, declared.vocabulary(folder))
         assert "{{" not in text and "nan" not in text.lower().split(), folder.name
     (page,) = benchmarks.pages().values()
     assert "| ceiling |" in page and Path(benchmarks.FOLDER / benchmarks.FIGURE).exists()

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from generate import results
+from generate import declared, results
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.experiment.experiment_file import experiment_names
@@ -54,7 +54,7 @@ def test_a_folder_without_a_known_beginning_comes_last(tmp_path):
 
 def test_settings_come_from_the_declaration_at_the_scale_that_was_run():
     folder = next(folder for folder in results.folders_of(results.RESULTS) if folder.name == "henderson2018_codebases")
-    setting = results.vocabulary(folder)["setting"]
+    setting = declared.vocabulary(folder)["setting"]
     assert setting("total_env_steps") == 500_000
     assert setting("env.num_envs", variant="rl_zoo") == 2
     assert setting("rule.delta", env="HalfCheetah-v5", variant="rl_zoo") == 0.04
@@ -67,9 +67,9 @@ def test_settings_come_from_the_declaration_at_the_scale_that_was_run():
 
 
 def test_published_scores_come_from_the_references():
-    assert results.published("engstrom2020", "Hopper").score == 2043
+    assert declared.published("engstrom2020", "Hopper").score == 2043
     with pytest.raises(UserError, match=r"no published score engstrom2020 of Hoper \(did you mean engstrom2020 Hopper"):
-        results.published("engstrom2020", "Hoper")
+        declared.published("engstrom2020", "Hoper")
 
 
 def test_findings_that_name_what_is_not_there_end_the_build_with_one_line(tmp_path, monkeypatch):
