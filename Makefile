@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # a thread for each of pytest's workers: two workers with two threads each on two cores wait for each other
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
-# the theme's advertisement of its successor is no warning of ours
+# the theme's advertisement of its successor is no warning of ours; --quiet would also keep warnings from --strict
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
 NAME ?= quickstart
 SCALE ?= full
@@ -41,7 +41,7 @@ benchmark: $(VENV)/.installed  ## speed, next to other libraries: ARGS='--sectio
 	@$(BIN)/python -m trpo_lightning benchmark $(ARGS)
 
 docs: $(VENV)/.installed-docs  ## build the documentation into site/: open site/index.html
-	@$(MKDOCS) build --quiet --strict
+	@$(MKDOCS) build --strict 2>$(VENV)/docs.log || { cat $(VENV)/docs.log; exit 1; }
 
 docs-serve: $(VENV)/.installed-docs  ## show the documentation on port 8000, and again whenever a page changes
 	@$(MKDOCS) serve

@@ -10,14 +10,21 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
-for folder in (ROOT, ROOT / "docs"):  # MkDocs loads this file alone, from anywhere
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+FOLDERS = [str(ROOT), str(ROOT / "docs")]
+"""Of the modules that this file needs, and that code blocks of pages import."""
+
+sys.path[:0] = FOLDERS
 
 from generate import contents, formulas, offline  # noqa: E402
 from trpo_lightning.errors import UserError  # noqa: E402
 
 LOGGER = logging.getLogger("mkdocs.hooks.generate")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Let code blocks import from `docs/`, too: MkDocs forgets the path of a hook when it has loaded it."""
+    sys.path[:0] = [folder for folder in FOLDERS if folder not in sys.path]
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
