@@ -30,12 +30,12 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add what is generated to the files of the folder."""
     try:
-        pages = contents.pages()
-    except UserError as error:
+        pages, copied = contents.pages(), contents.files()
+    except (UserError, FileNotFoundError) as error:
         raise PluginError(str(error).replace(f"{ROOT}/", "")) from None
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
-    for path, source in contents.files().items():
+    for path, source in copied.items():
         files.append(File.generated(config, path, abs_src_path=str(source)))
     return files
 

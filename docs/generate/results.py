@@ -85,7 +85,7 @@ def page(folder: ResultsFolder) -> str:
     found = re.sub(r"^# .*\n", "", found)
     return sections(
         f"# {title(folder)}",
-        f"> **Hypothesis, written before the runs.** {escaped(experiment.hypothesis)}" if experiment else "",
+        f"> **Hypothesis.** {escaped(experiment.hypothesis)}" if experiment else "",
         *(_figure(folder, file) for file in folder.figures()),
         f"## Findings\n\n{found}" if found else "",
         _claims(folder),

@@ -15,12 +15,19 @@ PAGES = sorted((ROOT / "docs").rglob("*.md"))
 def test_keys_files_and_make_targets_exist(page):
     text = page.read_text(encoding="utf-8")
     for key in re.findall(r"[ `]((?:env|rollout|rule|policy|value|checkpoint|tracking|normalize)\.[a-z_]+)=", text):
-        assert key in keys() or key.startswith("env.kwargs"), key
-    for path in re.findall(r"`((?:trpo_lightning|experiments|tests|examples)/[\w/.]+)`", text):
+        shown_as_wrong = f"unknown key {key}" in text
+        assert key in keys() or key.startswith("env.kwargs") or shown_as_wrong, key
+    for path in re.findall(r"`((?:trpo_lightning|tests|examples)/[\w/.]+)`", text):
         assert (ROOT / path).exists(), path
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     for target in re.findall(r"`make ([a-z-]+)|\$ make ([a-z-]+)", text):
         assert "".join(target) in targets, target
+
+
+def test_the_strict_build_hears_warnings():
+    """MkDocs' --quiet drops them before --strict counts them: broken links and failing code would pass."""
+    (command,) = re.findall(r"^.*MKDOCS\) build.*$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert "--strict" in command and not re.search(r"--quiet| -q\b", command)
 
 
 def test_links_of_root_files_are_those_of_their_pages():

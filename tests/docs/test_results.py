@@ -24,7 +24,7 @@ def test_each_folder_of_results_has_a_page_a_card_and_findings(pages):
 
 def test_a_page_holds_hypothesis_verdicts_scores_and_origin(pages):
     page = pages["results/trpo2015_hopper.md"]
-    assert "**Hypothesis, written before the runs.** Single path and vine learn to hop" in page
+    assert "**Hypothesis.** Single path and vine learn to hop" in page
     assert "| CEM falls behind single path. | **does not hold** | 338.4 [285.8,\u00a0387.1] |" in page
     assert "| Hopper-v5 | vine | 3/3 |" in page and "gymnasium's Hopper-v5 instead of the paper's model" in page
     assert "$ make experiment NAME=trpo2015_hopper SCALE=fit" in page and 'title: "TRPO 2015' in page

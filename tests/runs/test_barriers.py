@@ -42,9 +42,7 @@ def settings(*overrides: str):
 
 def train(run_dir: Path, *overrides: str, resume: bool = False, iterations: int = 8):
     steps = iterations * ITERATION - 120
-    return train_run(
-        settings(f"total_env_steps={steps}", *overrides), run_dir, resume=resume, quiet=True
-    )
+    return train_run(settings(f"total_env_steps={steps}", *overrides), run_dir, resume=resume, quiet=True)
 
 
 def resume_in_a_new_process(run_dir: Path, steps: int) -> subprocess.CompletedProcess:
@@ -370,9 +368,7 @@ def test_a_policy_that_is_not_there_is_named(tmp_path, which):
 def test_an_environment_without_an_end_gets_a_warning(tmp_path, capsys):
     overrides = ["env.id=odd_environments:endless", "env.max_episode_steps=null", "evaluation.every=0"]
     base = [a for a in BASE if not a.startswith("env.max_episode_steps")]
-    train_run(
-        load_settings([*base, *overrides, "total_env_steps=500"]), tmp_path, quiet=True
-    )
+    train_run(load_settings([*base, *overrides, "total_env_steps=500"]), tmp_path, quiet=True)
     assert "no time limit" in capsys.readouterr().out
 
 
