@@ -79,6 +79,6 @@ def _declared_runs(folder: ResultsFolder) -> list[RunSettings]:
 
 
 def _setting(settings: RunSettings, key: str) -> Any:
-    if key not in keys():
-        raise UserError(f"there is no setting {key}{nearest(key, list(keys()))}")
+    if key not in keys(settings):
+        raise UserError(f"there is no setting {key}{nearest(key, list(keys(settings)))}")
     return get(settings, key)

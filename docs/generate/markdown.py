@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 
+NOTICE = "*Made from the code when this site was built.*"
+
 
 def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """A table; cells may hold Markdown, and what would end a cell is escaped."""

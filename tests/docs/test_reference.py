@@ -2,11 +2,11 @@
 
 import re
 
-from generate import reference
+from generate import reference, settings_page
 
 from trpo_lightning import errors
 from trpo_lightning.runs.files import FILES
-from trpo_lightning.settings import keys
+from trpo_lightning.settings import all_keys
 from trpo_lightning.training.metrics import METRICS
 
 
@@ -14,23 +14,33 @@ def rows(page: str) -> list[list[str]]:
     return [re.split(r"(?<!\\) \| ", line.strip("| ")) for line in page.splitlines() if line.startswith("| ")]
 
 
-def test_every_key_stands_there_once_with_default_values_and_meaning():
-    found = [row for row in rows(reference.settings()) if "<code id=" in row[0]]
-    names = [re.search(r'id="([^"]+)"', row[0])[1] for row in found]
-    assert names == list(keys())
+def test_every_key_of_every_method_stands_there_with_default_values_and_meaning():
+    found = [row for row in rows(settings_page.page()) if row[0].startswith(("<code id=", "`"))]
+    linked = [match[1] for row in found if (match := re.search(r'id="([^"]+)"', row[0]))]
+    assert sorted(linked) == sorted(all_keys())
     assert all(len(row) == 4 and all(row) for row in found)
 
 
 def test_a_key_has_its_range_choices_and_source():
-    by_name = {key.name: key for key in reference.declared_keys()}
-    assert by_name["rule.delta"].default == "0.02"
-    assert by_name["rule.delta"].allowed == "number, > 0"
+    by_name = {key.name: key for key in settings_page.declared_keys()}
     assert by_name["env.max_episode_steps"].allowed == "integer or `null`, ≥ 1"
     assert by_name["env.backend"].allowed == "`auto`, `gymnasium`, `envpool`"
+    assert by_name["rule.name"].allowed.endswith("`algorithm_1`, `module:Class`")
     assert by_name["gamma"].allowed == "number, ≥ 0, ≤ 1"
     assert by_name["policy.hidden_sizes"].allowed.startswith("list of integers")
-    page = reference.settings()
+    page = settings_page.page()
     assert all(key.source in page and key.meaning.replace("|", "\\|") in page for key in by_name.values())
+
+
+def test_a_key_says_with_which_methods_it_counts():
+    delta = [key for key in settings_page.declared_keys() if key.name == "rule.delta"]
+    assert [(key.default, key.allowed, key.counts_with) for key in delta] == [
+        ("0.02", "number, > 0", "`rule.name=trust_region`")
+    ]
+    by_name = {key.name: key for key in settings_page.declared_keys()}
+    assert by_name["rule.population"].counts_with == "`rule.name=cem` or `rule.name=cma_es`"
+    assert by_name["rule.max_rejections"].counts_with == ""
+    assert by_name["rule.standardize_advantages"].counts_with.endswith("; `rollout.scheme=single_path`")
 
 
 def test_every_metric_stands_there_in_the_words_of_the_code():

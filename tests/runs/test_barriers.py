@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from trpo_lightning import UserError, load
-from trpo_lightning.runs.config import load_settings, write_config
 from trpo_lightning.runs import checkpoint
-from trpo_lightning.training.metrics import METRICS
+from trpo_lightning.runs.config import load_settings
 from trpo_lightning.runs.metrics_file import read_rows
 from trpo_lightning.runs.run import train_run
+from trpo_lightning.training.metrics import METRICS
 
 BASE = [
     "env.id=Hopper-v5",

@@ -6,7 +6,7 @@ import imageio.v3 as iio
 import pytest
 
 from trpo_lightning.__main__ import main
-from trpo_lightning.runs.config import load_settings, write_config
+from trpo_lightning.runs.config import load_settings
 from trpo_lightning.runs.run import train_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # imageio's pipes to ffmpeg

@@ -10,10 +10,10 @@ import torch
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.settings import BUDGET, RunSettings, changed_keys, from_record, to_dict
+from trpo_lightning.storage.checksummed_file import read, save
 from trpo_lightning.storage.files import plain, writing
 from trpo_lightning.storage.migrations import FORMAT
 from trpo_lightning.training.module import TRPO
-from trpo_lightning.storage.checksummed_file import read, save
 
 REQUIRED = {
     *("iteration", "env_steps", "rejected", "best_evaluation", "settings", "policy", "value_function"),

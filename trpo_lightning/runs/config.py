@@ -20,7 +20,6 @@ from trpo_lightning.settings import (
     completed,
     conform,
     does_not_count,
-    find_method,
     is_own,
     keys,
     to_dict,

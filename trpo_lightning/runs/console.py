@@ -4,9 +4,9 @@ import pytorch_lightning as pl
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from trpo_lightning.runs.update_line import HEADER, update_line
 from trpo_lightning.settings import PathSettings, RolloutSettings
 from trpo_lightning.training.module import TRPO
-from trpo_lightning.runs.update_line import HEADER, update_line
 
 
 class ConsoleCallback(pl.Callback):

@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from trpo_lightning.runs.provenance import provenance
 from trpo_lightning.settings import RunSettings, is_over
 from trpo_lightning.storage.files import read_json, write_atomically
 from trpo_lightning.training.module import TRPO
-from trpo_lightning.runs.provenance import provenance
 
 
 def append_provenance(run_dir: Path, module: TRPO, run_id: str | None, state: dict[str, Any] | None) -> None:

@@ -13,22 +13,22 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers import Logger
 
-from trpo_lightning.errors import StuckError, UserError
 from trpo_lightning.environments.supervised.deadline import EnvironmentFailure, before_hard_exit
-from trpo_lightning.settings import BUDGET, RunSettings, depends_on_budget, get, is_over
-from trpo_lightning.stopping import StopRequest
+from trpo_lightning.errors import StuckError, UserError
 from trpo_lightning.runs.checkpoint import CheckpointCallback, checkpoint_files, read_checkpoint, restore
 from trpo_lightning.runs.config import write_config
 from trpo_lightning.runs.console import ConsoleCallback
-from trpo_lightning.training.evaluation import EvaluationCallback
-from trpo_lightning.storage.files import writing
+from trpo_lightning.runs.lock import locked
 from trpo_lightning.runs.metrics_file import MetricsFile, read_rows
+from trpo_lightning.runs.records import append_provenance, reached, read_status, recorded_run_id, write_status
+from trpo_lightning.settings import BUDGET, RunSettings, depends_on_budget, get, is_over
+from trpo_lightning.stopping import StopRequest
+from trpo_lightning.storage.files import writing
+from trpo_lightning.tracking.wandb_client import check_server, first_line, resolve_mode
+from trpo_lightning.tracking.wandb_logger import RunTracker, start_tracking
+from trpo_lightning.training.evaluation import EvaluationCallback
 from trpo_lightning.training.module import TRPO
 from trpo_lightning.training.third_party_messages import quiet_lightning
-from trpo_lightning.runs.lock import locked
-from trpo_lightning.runs.records import append_provenance, reached, read_status, recorded_run_id, write_status
-from trpo_lightning.tracking.wandb_logger import RunTracker, start_tracking
-from trpo_lightning.tracking.wandb_client import check_server, first_line, resolve_mode
 
 
 @dataclass(frozen=True)
