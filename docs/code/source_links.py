@@ -104,7 +104,9 @@ def on_page_markdown(markdown: str, page: Page, files: Files, **_: Any) -> str:
         assert target is not None, path
         address = get_relative_url(target.url, page.url)
         label = re.sub("`(.+?)`", r"<code>\1</code>", html.escape(match["label"]))
-        return f'<a class="source-link" href="{address}#__codelineno-0-{number}" title="{path}, line {number}">{label}</a>'
+        return (
+            f'<a class="source-link" href="{address}#__codelineno-0-{number}" title="{path}, line {number}">{label}</a>'
+        )
 
     return LINK.sub(replace, markdown)
 

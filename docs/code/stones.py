@@ -1,49 +1,68 @@
-"""The tutorial's example: five stepping stones across a river, and a policy with one parameter per stone and action."""
+"""The tutorial's example: five stepping stones across a river, and a policy that sees how far it has come."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from trpo_lightning.numerics.tabular import TabularMDP
+from trpo_lightning.numerics.tabular import TabularMDP, evaluate_policy
 
 STONES, ACTIONS, GAMMA = 5, ("shuffle", "step", "leap"), 0.95
-STRIDE = (1, 1, 2)
-"""Stones that a successful move gets ahead; from the last stone on, that is the far bank."""
-SUCCESS = (0.3, 0.8, 0.8)
-FALL = (0.0, 0.05, 0.15)
-"""Into the water; a move that neither succeeds nor falls ends where it began."""
-MOSSY, SLIP = 3, 0.4
-"""The stone covered with moss, on which this share of each action's success is a fall instead."""
-COST = 0.05
-"""Of every move. The far bank pays 1; the water costs 1 and ends the episode, as the bank does."""
+STRIDE = (1, 1, 2)  # stones ahead; beyond the last one lies the far bank
+SUCCESS = (0.4, 0.9, 0.8)  # probability of getting there
+FALL = (0.0, 0.05, 0.15)  # probability of the water; else one stays
+MOSSY, SLIP = 3, 0.8  # on this stone, the share of successes that slip
+COST = 0.02  # of a move; the far bank pays 1, the water costs 1
 
 
 def crossing(gamma: float = GAMMA) -> TabularMDP:
-    """The MDP: `transitions` [S, A, S], `rewards` [S, A], `initial` [S]."""
-    transitions = torch.zeros(STONES, len(ACTIONS), STONES, dtype=torch.float64)
-    rewards = torch.full((STONES, len(ACTIONS)), -COST, dtype=torch.float64)
+    """The MDP; whoever reaches the far bank or the water has ended."""
+    shape = STONES, len(ACTIONS), STONES
+    transitions = torch.zeros(shape, dtype=torch.float64)
+    rewards = torch.full(shape[:2], -COST, dtype=torch.float64)
     for stone in range(STONES):
-        for action, (stride, success, fall) in enumerate(zip(STRIDE, SUCCESS, FALL, strict=True)):
-            slip = SLIP * success if stone == MOSSY else 0.0
+        for action, stride in enumerate(STRIDE):
+            success, fall = SUCCESS[action], FALL[action]
             transitions[stone, action, stone] += 1.0 - success - fall
-            rewards[stone, action] -= fall + slip
+            if stone == MOSSY:
+                success, fall = success * (1.0 - SLIP), fall + success * SLIP
+            rewards[stone, action] -= fall
             if stone + stride < STONES:
-                transitions[stone, action, stone + stride] += success - slip
+                transitions[stone, action, stone + stride] += success
             else:
-                rewards[stone, action] += success - slip
+                rewards[stone, action] += success
     initial = torch.zeros(STONES, dtype=torch.float64)
     initial[0] = 1.0
     return TabularMDP(transitions, rewards, initial, gamma)
 
 
+POSITION = torch.linspace(-1.0, 1.0, STONES, dtype=torch.float64)
+FEATURES = torch.stack([torch.ones_like(POSITION), POSITION], dim=1)  # [S, 2]
+
+
+def logits(theta: Tensor) -> Tensor:
+    """[S, A]: a constant and a slope for each action; theta is [6]."""
+    return FEATURES @ theta.view(2, len(ACTIONS))
+
+
 def policy(theta: Tensor) -> Tensor:
-    """Probabilities pi_theta(a | s) `[S, A]`: a softmax on each stone; theta `[P]`, P = S A."""
-    return torch.softmax(theta.view(STONES, len(ACTIONS)), dim=-1)
+    """The probabilities pi_theta(a | s), [S, A]."""
+    return torch.softmax(logits(theta), dim=-1)
 
 
 mdp = crossing()
-theta_old = torch.randn(STONES * len(ACTIONS), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+theta_old = torch.randn(6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def best_policy(mdp: TabularMDP) -> Tensor:
+    """The best policy of all, deterministic `[S, A]`, by policy iteration: take the largest Q, evaluate, repeat."""
+    best = torch.full_like(mdp.rewards, 1.0 / mdp.rewards.shape[1])
+    while True:
+        q_values = evaluate_policy(mdp, best).q_values
+        greedy = torch.nn.functional.one_hot(q_values.argmax(-1), best.shape[1]).to(best)
+        if torch.equal(greedy, best):
+            return best
+        best = greedy
 
 
 @dataclass(frozen=True)

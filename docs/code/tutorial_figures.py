@@ -75,10 +75,11 @@ def _html(figure: Figure, caption: str) -> str:
     svg = stream.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]+"', "<g", svg).replace(INK, "currentColor")  # ids repeat from figure to figure
-    svg = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px; font-family: inherit", svg)
+    svg = re.sub(r'font-family: [^;"]+', "font-family: inherit", svg)
     svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"|height="[\d.]+pt"|width="[\d.]+pt"', "", svg)
     svg = svg.replace("<svg ", f'<svg width="100%" role="img" aria-label="{html.escape(caption)}" ', 1)
-    return f'<figure style="max-width: 40rem">{svg}<figcaption>{html.escape(caption)}</figcaption></figure>'
+    text = f'<figcaption style="max-width: 36rem">{html.escape(caption)}</figcaption>'
+    return f'<figure style="width: 100%; max-width: 40rem">{svg}{text}</figure>'
 
 
 def river(policies: Mapping[str, ArrayLike], actions: Sequence[str], mossy: int) -> str:
@@ -151,8 +152,8 @@ def tangent(length: ArrayLike, returns: ArrayLike, surrogates: ArrayLike, best: 
 def error_against_kl(kl: ArrayLike, gain: ArrayLike, error: ArrayLike, fit: ArrayLike, slope: float) -> str:
     """What L promises, and what it is wrong by, against the KL on logarithmic axes, with the fitted line."""
     figure, (ax,) = _figure(height=3.9)
-    ax.plot(kl, gain, color=BLUE, label="promised gain L − J(old)")
-    ax.plot(kl, error, "o", color=ORANGE, markersize=4, label="error |J − L|")
+    ax.plot(kl, gain, color=BLUE, label="promised gain L - J(old)")
+    ax.plot(kl, error, "o", color=ORANGE, markersize=4, label="error |J - L|")
     ax.plot(kl, fit, color=ORANGE, linewidth=1.0, label=f"fitted line, slope {slope:.2f}")
     _logarithmic(ax, "xy")
     _label(ax, "mean KL(old ‖ new)", "return")
@@ -179,7 +180,7 @@ def bound(penalties: Mapping[str, ArrayLike], errors: Mapping[str, ArrayLike]) -
     ends = np.array([min(np.min(x) for x in penalties.values()), max(np.max(x) for x in penalties.values())])
     ax.plot(ends, ends, color=INK, linewidth=1.0, label="error = C · max KL")
     _logarithmic(ax, "xy")
-    _label(ax, "C · max KL(old ‖ new)", "error |J − L|", loc="upper left")
+    _label(ax, "C · max KL(old ‖ new)", "error |J - L|", loc="upper left")
     return _html(figure, "No policy's error reaches what the theorem allows; most stay far below.")
 
 
