@@ -17,11 +17,6 @@ WIDTH = 80
 """Columns of code that a page shows without scrolling."""
 
 
-@pytest.fixture(autouse=True)
-def _modules_of_the_pages(monkeypatch):
-    monkeypatch.syspath_prepend(str(DOCS / "code"))
-
-
 @cache
 def run(name):
     """The names that a page's blocks leave behind, run in order, and in `printed` what each block printed."""
@@ -120,6 +115,9 @@ def test_the_true_return_turns_while_the_surrogate_rises():
     assert 0.0 < lengths[page["best"]] < lengths[-1]
     assert float(returns[-1]) < float(page["old"].eta) - 0.05
     assert float(surrogates[-1]) > float(returns.max()) + 0.5
+    old, far = page["old"], page["far"]
+    assert bool((far.policy[1:3, 2] > 2.0 * old.policy[1:3, 2]).all())  # leaps, from stone 2 and from stone 1
+    assert float(page["shares"][2]) < 0.2 * float(page["d"][2])
 
 
 def test_the_error_is_in_proportion_to_the_kl_and_the_gain_to_its_root():
@@ -168,6 +166,14 @@ def test_products_solver_and_step_are_the_dense_ones():
         assert errors[-1] < 1e-10
 
 
+def test_damping_evens_the_eigenvalues_out_and_shortens_the_step():
+    spreads, shares, cosines = zip(*run("step")["damped"].values(), strict=True)
+    assert spreads[0] > spreads[1] > spreads[2]
+    assert shares[0] == pytest.approx(1.0)
+    assert shares[0] > shares[1] > shares[2]
+    assert cosines[0] < cosines[1] < cosines[2]
+
+
 def test_the_line_search_takes_the_first_candidate_inside():
     page = run("step")
     accepted, large = page["accepted"], page["large"]
@@ -209,6 +215,16 @@ def test_the_gradient_without_discounted_states_is_the_gradient_of_nothing():
     assert cosines == sorted(cosines)
 
 
-def test_trpo_learns_from_samples_at_radii_two_orders_apart():
-    learned = run("estimators")["learned"]
-    assert all(curve[-1] > curve[0] + 0.2 for curves in learned.values() for curve in curves)
+def test_the_best_lambda_falls_as_the_values_get_better():
+    first, second, third = run("estimators")["best_lambdas"]
+    assert first > second > third
+
+
+def test_trpo_gets_stuck_at_no_radius_and_beats_the_vanilla_method_from_the_same_batches():
+    small, large = run("estimators")["learned"].values()
+    assert all(curve[-1] > curve[0] + 0.2 for curve in (*small, *large))
+    vanilla = run("policy-gradient")["curves"].values()
+    mean = [sum(curve[-1] for curve in curves) / len(curves) for curves in (large, *vanilla)]
+    assert mean[0] == max(mean)
+    reachable = run("step")["learned"][0.1][-1]
+    assert min(max(curve) for curve in large) > reachable - 0.02

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 INK = "#010203"
@@ -120,8 +120,10 @@ def learning_curves(curves: Mapping[str, ArrayLike], optimum: float, caption: st
     for (name, runs), colour in zip(curves.items(), (BLUE, GREEN, ORANGE, PURPLE), strict=False):
         for i, run in enumerate(np.atleast_2d(runs)):
             ax.plot(run, color=colour, alpha=0.8, linewidth=1.5, label=name if i == 0 else None)
-    ax.axhline(optimum, color=GREY, linestyle="--", linewidth=1.5, label="best possible")
-    _label(ax, "updates", "expected return J(θ)")
+    ax.axhline(optimum, color=GREY, linestyle="--", linewidth=1.5, label="best policy of all")
+    _label(ax, "updates", "expected return J(θ)", legend=False)
+    with matplotlib.rc_context(STYLE):
+        figure.legend(loc="outside upper center", ncols=4)
     return _html(figure, caption)
 
 
@@ -190,6 +192,7 @@ def solver_errors(errors: Mapping[str, ArrayLike]) -> str:
     for (name, values), colour in zip(errors.items(), (BLUE, ORANGE), strict=True):
         ax.plot(np.arange(len(np.asarray(values))), values, "o-", color=colour, markersize=4, label=name)
     _logarithmic(ax, "y")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     _label(ax, "iterations of conjugate gradients", "relative error of the step")
     return _html(figure, "Each iteration costs one Fisher-vector product; a few are enough.")
 
