@@ -26,9 +26,8 @@ hide:
 
 <style>
 .highlight code {{ position: relative; }}
-.highlight code a:target::before {{
-  background: var(--md-accent-fg-color); content: ""; height: 1.4em; opacity: 0.2;
-  left: 0; position: absolute; right: 0;
+.highlight code a[id]:target {{
+  background: var(--md-accent-fg-color); height: 1.4em; left: 0; opacity: 0.2; right: 0; visibility: visible;
 }}
 </style>
 

@@ -85,6 +85,7 @@ def test_reweighted_trajectories_are_unbiased_and_spread_exponentially():
     page = run("importance-sampling")
     assert page["reweighting_error"] < 4.0
     assert page["worth"] < 0.1 * len(page["w"])
+    assert page["heaviest"] > 0.3
     moments = page["second_moments"]
     assert moments[0] > 1.0
     assert all(later > earlier for earlier, later in pairwise(moments))
@@ -159,6 +160,7 @@ def test_products_solver_and_step_are_the_dense_ones():
     page = run("step")
     assert page["product_error"] < 1e-12
     assert page["cg_error"] < 1e-10
+    assert page["solution"].iterations == 4  # "here there are four"
     assert page["own_error"] < 1e-10
     assert page["step_error"] < 1e-10
     for errors in page["errors"].values():
