@@ -181,7 +181,8 @@ def test_the_line_search_takes_the_first_candidate_inside():
     accepted, large = page["accepted"], page["large"]
     assert accepted > 0
     assert page["kls"][accepted] <= large < page["kls"][accepted - 1]
-    assert page["step"].metrics["line_search/backtracks"] == accepted
+    assert page["promised_kl"] < 0.5 * page["kls"][accepted]  # where the pairs part
+    assert page["promised_rise"] < 0.5 * page["gains"][accepted]
 
 
 def test_a_larger_radius_learns_faster_with_exact_expectations():
