@@ -11,7 +11,16 @@ const control = (name) => document.getElementById(name);
 /** What the controls say. */
 function chosen(data, hidden) {
   const checked = (name) => control(name)?.checked ?? false;
-  return { y: control("y").value, x: control("x").value, smoothing: Number(control("smoothing").value), raw: checked("raw"), multiples: checked("multiples"), log: checked("log"), published: control("published")?.checked ?? true, hidden };
+  return {
+    y: control("y").value,
+    x: control("x").value,
+    smoothing: Number(control("smoothing").value),
+    raw: checked("raw"),
+    multiples: checked("multiples"),
+    log: checked("log"),
+    published: control("published")?.checked ?? true,
+    hidden,
+  };
 }
 
 /** A box for each series that shows and hides it everywhere, one for published scores, and two for all and none. */
@@ -19,7 +28,10 @@ function buildLegend(data, found) {
   const legend = control("legend");
   const box = (id, text, line) => {
     const label = document.createElement("label");
-    label.innerHTML = `<input type="checkbox" checked><svg width="28" height="10" aria-hidden="true"><line x1="1" y1="5" x2="27" y2="5" stroke-width="${line.width}" stroke-dasharray="${DASHES[line.dash]}"/></svg>`;
+    const stroke = `stroke-width="${line.width}" stroke-dasharray="${DASHES[line.dash]}"`;
+    label.innerHTML =
+      '<input type="checkbox" checked><svg width="28" height="10" aria-hidden="true">' +
+      `<line x1="1" y1="5" x2="27" y2="5" ${stroke}/></svg>`;
     label.querySelector("line").dataset.color = line.color;
     Object.assign(label.firstChild, id);
     label.append(text);
@@ -27,10 +39,20 @@ function buildLegend(data, found) {
   };
   data.series.forEach((series, i) => {
     const counts = new Set(found.filter((curve) => curve.series === i).map(seeds));
-    box({ value: i, className: "series" }, counts.size === 1 ? `${series.label}, ${[...counts][0]}` : series.label, series);
+    box(
+      { value: i, className: "series" },
+      counts.size === 1 ? `${series.label}, ${[...counts][0]}` : series.label,
+      series,
+    );
   });
-  if (data.references.length) box({ id: "published" }, "published scores", { color: "#888888", dash: "dash", width: 1.5 });
-  for (const [text, state] of data.series.length > 2 ? [["all", true], ["none", false]] : []) {
+  if (data.references.length)
+    box({ id: "published" }, "published scores", { color: "#888888", dash: "dash", width: 1.5 });
+  for (const [text, state] of data.series.length > 2
+    ? [
+        ["all", true],
+        ["none", false],
+      ]
+    : []) {
     const button = Object.assign(document.createElement("button"), { type: "button", textContent: text });
     button.addEventListener("click", () => {
       legend.querySelectorAll(".series").forEach((input) => (input.checked = state));
@@ -52,7 +74,8 @@ async function start() {
   const data = JSON.parse(text);
   document.documentElement.classList.add("alive");
   if (!control("controls")) return;
-  const hidden = () => new Set([...document.querySelectorAll("#legend .series:not(:checked)")].map((input) => Number(input.value)));
+  const hidden = () =>
+    new Set([...document.querySelectorAll("#legend .series:not(:checked)")].map((input) => Number(input.value)));
   const found = curves(data, chosen(data, new Set()));
   buildLegend(data, found);
   control("raw").checked = true;
@@ -77,7 +100,10 @@ async function start() {
   control("where")?.addEventListener("change", () => drawDiagnosis(data, chosen(data, hidden())));
   DARK.addEventListener("change", drawAll);
   let width = innerWidth;
-  addEventListener("resize", later(150, () => innerWidth !== width && ((width = innerWidth), drawAll())));
+  addEventListener(
+    "resize",
+    later(150, () => innerWidth !== width && ((width = innerWidth), drawAll())),
+  );
   drawAll();
   document.documentElement.dataset.drawn = "";
 }

@@ -17,16 +17,32 @@ const themed = (name) => getComputedStyle(document.documentElement).getPropertyV
 /** A colour legible on the page: on a dark one lighter, in OKLab, which keeps the hue and the order of lightness. */
 function shown(color) {
   if (!DARK.matches) return color;
-  const [r, g, b] = channels(color).map((c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
+  if (color === "#000000") return themed("ink"); // or it would be the grey of what stands behind
+  const [r, g, b] = channels(color).map((c) =>
+    c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4,
+  );
   const l = Math.cbrt(0.4122214708 * r + 0.5363325363 * g + 0.0514459929 * b);
   const m = Math.cbrt(0.2119034982 * r + 0.6806995451 * g + 0.1073969566 * b);
   const s = Math.cbrt(0.0883024619 * r + 0.2817188376 * g + 0.6299787005 * b);
   const lightness = 0.2104542553 * l + 0.793617785 * m - 0.0040720468 * s;
   const more = LIFT + (1 - LIFT) * lightness - lightness; // the same on l, m and s changes lightness alone
   const [x, y, z] = [l, m, s].map((c) => (c + more) ** 3);
-  const mixed = [4.0767416621 * x - 3.3077115913 * y + 0.2309699292 * z, -1.2684380046 * x + 2.6097574011 * y - 0.3413193965 * z, -0.0041960863 * x - 0.7034186147 * y + 1.707614701 * z];
+  const mixed = [
+    4.0767416621 * x - 3.3077115913 * y + 0.2309699292 * z,
+    -1.2684380046 * x + 2.6097574011 * y - 0.3413193965 * z,
+    -0.0041960863 * x - 0.7034186147 * y + 1.707614701 * z,
+  ];
   const display = (c) => (c <= 0.0031308 ? 12.92 * Math.max(c, 0) : 1.055 * Math.min(c, 1) ** (1 / 2.4) - 0.055);
-  return "#" + mixed.map((c) => Math.round(display(c) * 255).toString(16).padStart(2, "0")).join("");
+  return (
+    "#" +
+    mixed
+      .map((c) =>
+        Math.round(display(c) * 255)
+          .toString(16)
+          .padStart(2, "0"),
+      )
+      .join("")
+  );
 }
 
 const channels = (color) => [1, 3, 5].map((i) => parseInt(color.slice(i, i + 2), 16));
@@ -53,7 +69,11 @@ function widthOf(name) {
  * Panels side by side, as many in a row as fit: `layout` for plotly, `axes(i)` for the traces of panel i.
  * `group(i)`: panels of a group share their y axis.
  */
-function panels(name, titles, { least = 330, tall = 250, left = 58, lines = 1, x = "", y = "", group = null, most = 5, size = 13 }) {
+function panels(
+  name,
+  titles,
+  { least = 330, tall = 250, left = 58, lines = 1, x = "", y = "", group = null, most = 5, size = 13 },
+) {
   const width = widthOf(name);
   const columns = Math.max(1, Math.min(most, titles.length, Math.floor(width / least)));
   const rows = Math.ceil(titles.length / columns);
@@ -63,18 +83,41 @@ function panels(name, titles, { least = 330, tall = 250, left = 58, lines = 1, x
   const inner = Math.max(width - left - right, 120);
   const one = (inner - (columns - 1) * gapX) / columns;
   const high = rows * tall + (rows - 1) * gapY;
-  const layout = { ...frame(width, high + top + bottom), margin: { l: left, r: right, t: top, b: bottom }, annotations: [] };
+  const layout = {
+    ...frame(width, high + top + bottom),
+    margin: { l: left, r: right, t: top, b: bottom },
+    annotations: [],
+  };
   const first = {};
   titles.forEach((title, i) => {
     const [row, column, n] = [Math.floor(i / columns), i % columns, i ? i + 1 : ""];
     const [from, end] = [(column * (one + gapX)) / inner, (column * (one + gapX) + one) / inner];
     const upper = 1 - (row * (tall + gapY)) / high;
     const isLast = i + columns >= titles.length;
-    layout[`xaxis${n}`] = { ...axis(), domain: [from, end], anchor: `y${n}`, title: label(isLast ? x : ""), nticks: one < 260 ? 4 : 7 };
-    layout[`yaxis${n}`] = { ...axis(), domain: [upper - tall / high, upper], anchor: `x${n}`, title: label(column ? "" : y) };
+    layout[`xaxis${n}`] = {
+      ...axis(),
+      domain: [from, end],
+      anchor: `y${n}`,
+      title: label(isLast ? x : ""),
+      nticks: one < 260 ? 4 : 7,
+    };
+    layout[`yaxis${n}`] = {
+      ...axis(),
+      domain: [upper - tall / high, upper],
+      anchor: `x${n}`,
+      title: label(column ? "" : y),
+    };
     if (group && first[group(i)] !== undefined) layout[`yaxis${n}`].matches = `y${first[group(i)]}`;
     else if (group) first[group(i)] = n;
-    const place = { x: from, y: upper, xref: "paper", yref: "paper", xanchor: "left", yanchor: "bottom", align: "left" };
+    const place = {
+      x: from,
+      y: upper,
+      xref: "paper",
+      yref: "paper",
+      xanchor: "left",
+      yanchor: "bottom",
+      align: "left",
+    };
     layout.annotations.push({ ...place, text: title, showarrow: false, font: { size, color: themed("ink") } });
   });
   return { layout, axes: (i) => ({ xaxis: `x${i ? i + 1 : ""}`, yaxis: `y${i ? i + 1 : ""}` }) };
@@ -97,7 +140,13 @@ function frame(width, height) {
 
 function axis() {
   const line = themed("line");
-  return { gridcolor: themed("faint"), zerolinecolor: line, linecolor: line, automargin: false, tickfont: { color: themed("soft") } };
+  return {
+    gridcolor: themed("faint"),
+    zerolinecolor: line,
+    linecolor: line,
+    automargin: false,
+    tickfont: { color: themed("soft") },
+  };
 }
 
 const label = (text) => ({ text: safe(text), font: { size: 12, color: themed("soft") }, standoff: 6 });
