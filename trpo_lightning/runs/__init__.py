@@ -1,0 +1,1 @@
+"""One run in one directory: files, resumable checkpoints, signals, evaluation, replay."""
