@@ -15,7 +15,7 @@ from trpo_lightning.experiment import run_experiment
 # %% [markdown]
 # ## A run in this process
 #
-# Another `fit` with a larger `max_epochs` goes on where the first one ended.
+# Another `fit` goes on where the first one ended.
 
 # %%
 module = TRPO("Pendulum-v1", num_envs=8, steps_per_iteration=1600, total_env_steps=20_000)

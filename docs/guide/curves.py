@@ -99,7 +99,7 @@ def _svg(drawing, salt: str) -> str:
         drawing.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     found = text.getvalue()
     found = found[found.index("<svg") :]
-    return found.replace("<svg ", '<svg style="width:100%;height:auto" ', 1)
+    return found.replace("<svg ", f'<svg role="img" aria-label="curves: {salt}" style="width:100%;height:auto" ', 1)
 
 
 def record(name: str) -> None:
