@@ -38,7 +38,7 @@ COLUMNS = {
     "update/rejected": "rejected updates",
 }
 """Metrics that are kept of a record, with what figures call them."""
-COLORS = ("#3B8BC4", "#D55E00", "#009E73")
+HEALTHY, SICK = "#3B8BC4", "#D55E00"
 GREY = "#888888"
 """Of axes and texts: legible on white and on black."""
 
@@ -61,7 +61,7 @@ def figure(
     """One panel for each metric over env steps, with a line for each run, as SVG to put into a page.
 
     Args:
-        names: of `RUNS`, the first in the colour that is the healthy run's everywhere.
+        names: of `RUNS`; the healthy one has a colour of its own.
         metrics: of `COLUMNS`; `a|b` draws b dashed in a's panel.
         log: metrics with a logarithmic axis.
         marks: for a metric, a value that gets a dotted line.
@@ -72,7 +72,8 @@ def figure(
     drawing = Figure(figsize=(3.1 * len(metrics), 2.5), layout="constrained")
     for axes, metric in zip(drawing.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
         solid, _, dashed = metric.partition("|")
-        for color, (name, run) in zip(COLORS, runs.items(), strict=False):
+        for name, run in runs.items():
+            color = HEALTHY if name == "healthy" else SICK
             steps = [value / 1000 for value in run["env_steps"]]
             axes.plot(steps, run[solid], color=color, linewidth=1.4, label=name.replace("_", " "))
             if dashed:
@@ -87,19 +88,20 @@ def figure(
         axes.spines[:].set_color(GREY)
     if len(names) > 1:
         drawing.axes[0].legend(fontsize=8, labelcolor=GREY, framealpha=0)
-    return _svg(drawing, "-".join([*names, *metrics]))
+    return _svg(drawing, " ".join([*names, *metrics]), width=min(100, 34 * len(metrics)))
 
 
-def _svg(drawing, salt: str) -> str:
-    """The drawing as an `<svg>` element as wide as the page: the same bytes each time, and text as text."""
+def _svg(drawing, label: str, width: int) -> str:
+    """The drawing as an `<svg>` element, `width` % of the page: the same bytes each time, and text as text."""
     from matplotlib import rc_context
 
     text = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": "sans-serif"}):
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": label, "font.family": "sans-serif"}):
         drawing.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     found = text.getvalue()
     found = found[found.index("<svg") :]
-    return found.replace("<svg ", f'<svg role="img" aria-label="curves: {salt}" style="width:100%;height:auto" ', 1)
+    style = f"width:{width}%;height:auto"
+    return found.replace("<svg ", f'<svg role="img" aria-label="curves: {label}" style="{style}" ', 1)
 
 
 def record(name: str) -> None:
