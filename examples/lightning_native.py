@@ -1,4 +1,4 @@
-"""TRPO in a Trainer of one's own: Lightning's CSV logger, its ModelCheckpoint and its EarlyStopping.
+"""TRPO in a Trainer of one's own, with Lightning's logger and callbacks.
 
 python examples/lightning_native.py
 """
@@ -16,19 +16,20 @@ FOLDER = Path("runs/lightning_native")
 
 
 def train() -> TRPO:
-    """Balance a pole: at most 40 epochs, an epoch being one iteration, or until the mean return reaches 400."""
+    """Balance a pole, for 40 iterations at most or until the mean return is 400."""
     module = TRPO("InvertedPendulum-v5", num_envs=16, steps_per_iteration=1024, delta=0.05)
-    best = ModelCheckpoint(FOLDER / "checkpoints", filename="best", monitor="episode/return_mean", mode="max")
-    solved = EarlyStopping("episode/return_mean", mode="max", stopping_threshold=400.0, patience=40)
+    metric = {"monitor": "episode/return_mean", "mode": "max"}
+    best = ModelCheckpoint(FOLDER / "checkpoints", filename="best", **metric)
+    solved = EarlyStopping(**metric, stopping_threshold=400.0, patience=40)
     trainer = pl.Trainer(
-        max_epochs=40,
+        max_epochs=40,  # an epoch is an iteration
         logger=CSVLogger(FOLDER, name="logs"),
         callbacks=[best, solved],
         enable_progress_bar=False,
         enable_model_summary=False,
     )
     trainer.fit(module)
-    print(f"{module.iteration} iterations, {module.env_steps:,} env steps, mean return {best.best_model_score:.0f}")
+    print(f"{module.iteration} iterations, mean return {best.best_model_score:.0f}")
     return module
 
 
@@ -45,4 +46,4 @@ def play(file: Path) -> float:
 
 if __name__ == "__main__":
     train().trained_policy().save(FOLDER / "policy.pt")
-    print(f"one episode of the policy at the end, without noise: {play(FOLDER / 'policy.pt'):.0f}")
+    print(f"one episode without noise: {play(FOLDER / 'policy.pt'):.0f}")

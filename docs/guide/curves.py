@@ -63,36 +63,43 @@ def figure(
     Args:
         names: of `RUNS`; the healthy one has a colour of its own.
         metrics: of `COLUMNS`; `a|b` draws b dashed in a's panel.
-        log: metrics with a logarithmic axis.
+        log: those of `metrics` with a logarithmic axis.
         marks: for a metric, a value that gets a dotted line.
     """
+    runs = {name: read(name) for name in names}
+    panels = [_panel(runs, metric, metric in log, marks or {}, legend=metric == metrics[0]) for metric in metrics]
+    return f'<div style="display:flex;flex-wrap:wrap;gap:0.4rem">{"".join(panels)}</div>'
+
+
+def _panel(
+    runs: dict[str, dict[str, list[float]]], metric: str, log: bool, marks: dict[str, float], legend: bool
+) -> str:
     from matplotlib.figure import Figure
 
-    runs = {name: read(name) for name in names}
-    drawing = Figure(figsize=(3.1 * len(metrics), 2.5), layout="constrained")
-    for axes, metric in zip(drawing.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
-        solid, _, dashed = metric.partition("|")
-        for name, run in runs.items():
-            color = HEALTHY if name == "healthy" else SICK
-            steps = [value / 1000 for value in run["env_steps"]]
-            axes.plot(steps, run[solid], color=color, linewidth=1.4, label=name.replace("_", " "))
-            if dashed:
-                axes.plot(steps, run[dashed], color=color, linewidth=1.1, linestyle="--")
-        if solid in (marks or {}):
-            axes.axhline((marks or {})[solid], color=GREY, linewidth=1, linestyle=":")
-        axes.set_title(COLUMNS[solid], fontsize=10, color=GREY)
-        axes.set_xlabel("thousand env steps", fontsize=8, color=GREY)
-        axes.set_yscale("log" if solid in log else "linear")
-        axes.tick_params(labelsize=8, colors=GREY, which="both")
-        axes.patch.set_alpha(0)
-        axes.spines[:].set_color(GREY)
-    if len(names) > 1:
-        drawing.axes[0].legend(fontsize=8, labelcolor=GREY, framealpha=0)
-    return _svg(drawing, " ".join([*names, *metrics]), width=min(100, 34 * len(metrics)))
+    drawing = Figure(figsize=(3.1, 2.5), layout="constrained")
+    axes = drawing.subplots()
+    solid, _, dashed = metric.partition("|")
+    for name, run in runs.items():
+        color = HEALTHY if name == "healthy" else SICK
+        steps = [value / 1000 for value in run["env_steps"]]
+        axes.plot(steps, run[solid], color=color, linewidth=1.4, label=name.replace("_", " "))
+        if dashed:
+            axes.plot(steps, run[dashed], color=color, linewidth=1.1, linestyle="--")
+    if solid in marks:
+        axes.axhline(marks[solid], color=GREY, linewidth=1, linestyle=":")
+    axes.set_title(COLUMNS[solid], fontsize=10, color=GREY)
+    axes.set_xlabel("thousand env steps", fontsize=8, color=GREY)
+    axes.set_yscale("log" if log else "linear")
+    axes.tick_params(labelsize=8, colors=GREY, which="both")
+    axes.patch.set_alpha(0)
+    axes.spines[:].set_color(GREY)
+    if legend and len(runs) > 1:
+        axes.legend(fontsize=8, labelcolor=GREY, framealpha=0)
+    return _svg(drawing, f"{COLUMNS[solid]} of {', '.join(runs)}".replace("_", " "))
 
 
-def _svg(drawing, label: str, width: int) -> str:
-    """The drawing as an `<svg>` element, `width` % of the page: the same bytes each time, and text as text."""
+def _svg(drawing, label: str) -> str:
+    """The drawing as an `<svg>` element beside others: the same bytes each time, and text as text."""
     from matplotlib import rc_context
 
     text = io.StringIO()
@@ -100,8 +107,8 @@ def _svg(drawing, label: str, width: int) -> str:
         drawing.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     found = text.getvalue()
     found = found[found.index("<svg") :]
-    style = f"width:{width}%;height:auto"
-    return found.replace("<svg ", f'<svg role="img" aria-label="curves: {label}" style="{style}" ', 1)
+    style = "flex:1 1 12rem;max-width:24rem;height:auto"
+    return found.replace("<svg ", f'<svg role="img" aria-label="{label}" style="{style}" ', 1)
 
 
 def record(name: str) -> None:
