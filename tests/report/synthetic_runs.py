@@ -1,7 +1,10 @@
 """Declared experiments and run directories with made-up curves."""
 
+import base64
 import csv
+import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +51,10 @@ def row(iteration: int, mean: float | str = "", count: float = 0, **more: Any) -
 def learning(seed: int = 0, level: float = 100.0, iterations: int = 10) -> list[dict[str, Any]]:
     noise = np.random.default_rng(seed).normal(size=iterations)
     means = level * (1 - np.exp(-np.arange(1, iterations + 1) / 4)) + noise
-    return [row(i + 1, float(mean), 30, **{"time/collect": 2.0}) for i, mean in enumerate(means)]
+    return [
+        row(i + 1, float(mean), 30, **{"time/collect": 2.0, "time/steps_per_second": 50.0})
+        for i, mean in enumerate(means)
+    ]
 
 
 def write_run(run_dir: Path, rows: list[dict[str, Any]] | None) -> None:
@@ -79,3 +85,10 @@ def finished(root: Path, declared: Experiment, levels: dict[str, float] | None =
         result(root, cell, learning(i, (levels or {}).get(cell.settings.name, 100.0)))
         for i, cell in enumerate(declared.cells())
     ]
+
+
+def read_data(page: Path) -> dict[str, Any]:
+    """What the figures of a page are drawn from."""
+    found = re.search(r'<script type="text/plain" id="data">([^<]*)</script>', page.read_text(encoding="utf-8"))
+    assert found
+    return json.loads(gzip.decompress(base64.b64decode(found.group(1))))

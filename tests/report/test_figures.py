@@ -2,10 +2,13 @@ import numpy as np
 import pytest
 from synthetic_runs import experiment, finished, learning, result
 
-from trpo_lightning.report.figures import _apart, draw_curves, draw_sensitivity
+from trpo_lightning.report.figures.canvas import Page
+from trpo_lightning.report.figures.curves import _apart, draw_curves
+from trpo_lightning.report.figures.scores import draw_intervals, draw_sensitivity
 from trpo_lightning.report.records import read_record
 from trpo_lightning.report.references import Reference
 from trpo_lightning.report.style import (
+    MOST_IN_A_PANEL,
     axis_scale,
     curves_caption,
     numeric_axis,
@@ -72,9 +75,44 @@ def test_figures_are_written(tmp_path, facts):
     default = declared.default_name()
     assert draw_curves(declared, found, styles(declared, records, default), REFERENCES, path)
     assert path.read_bytes().startswith(b"\x89PNG") and path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
-    groups = sensitivities(declared, summarize(records, default))
+    summaries = summarize(records, default)
+    groups = sensitivities(declared, summaries)
     assert draw_sensitivity(declared, groups, tmp_path / "sensitivity.png") == ("axes" in facts)
     assert (tmp_path / "sensitivity.pdf").exists() == ("axes" in facts)
+    many = len(facts.get("variants", {})) > MOST_IN_A_PANEL
+    drawn_styles = styles(declared, records, default)
+    assert draw_intervals(declared, summaries, drawn_styles, tmp_path / "score_intervals.png") == many
+    assert (tmp_path / "score_intervals.pdf").exists() == many
+
+
+def panels_of(declared, found, records, monkeypatch, folder):
+    """Titles and limits of the panels as they were drawn."""
+    axes = []
+    monkeypatch.setattr(Page, "__exit__", lambda page, *_: axes.extend(page.axes))
+    draw_curves(declared, found, styles(declared, records, ""), REFERENCES, folder / "figure.png")
+    return [(axis.get_title(), axis.get_ylim(), len(axis.lines)) for axis in axes]
+
+
+def test_more_variants_than_a_panel_can_show_are_small_multiples_on_the_same_axes(tmp_path, monkeypatch):
+    variants = {f"v{i}": {"rule.delta": 0.01 + i / 1000} for i in range(MOST_IN_A_PANEL + 1)}
+    declared, records, found = drawn(tmp_path, variants=variants, environments=["Hopper-v5", "Ant-v5"], seeds=[0])
+    panels = panels_of(declared, found, records, monkeypatch, tmp_path)
+    assert [title for title, _, _ in panels[:2]] == ["Hopper-v5\nv0, 1 seed", "Hopper-v5\nv1, 1 seed"]
+    assert len(panels) == 14 and len({limits for title, limits, _ in panels if "Hopper" in title}) == 1
+    assert {lines for title, _, lines in panels if "Ant" in title} == {7}  # its own, and six behind it
+    few = {name: variants[name] for name in list(variants)[:-1]}
+    declared, records, found = drawn(tmp_path / "few", variants=few, seeds=[0])
+    assert [title for title, _, _ in panels_of(declared, found, records, monkeypatch, tmp_path)] == ["Hopper-v5"]
+
+
+def test_more_lines_of_scores_than_a_panel_can_show_are_small_multiples(tmp_path, monkeypatch):
+    axes = {**DELTA, "policy.activation": ["tanh", "relu"], "rule.kl_direction": ["old_new", "new_old"]}
+    declared, records, _ = drawn(tmp_path, axes={**axes, "normalize.observations": [True, False]}, seeds=[0])
+    groups = sensitivities(declared, summarize(records, ""))
+    shown = []
+    monkeypatch.setattr(Page, "__exit__", lambda page, *_: shown.extend(page.axes))
+    assert len(groups) == 8 and draw_sensitivity(declared, groups, tmp_path / "sensitivity.png")
+    assert len(shown) == 8 and all(len(axis.lines) >= 8 for axis in shown)
 
 
 def test_nothing_to_draw(tmp_path):

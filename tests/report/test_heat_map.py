@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from synthetic_runs import experiment, finished, learning, result
+from synthetic_runs import experiment, finished, learning, read_data, result
 
-from trpo_lightning.report.heat_map import draw_heat_map, heat_map_html, heat_maps
+from trpo_lightning.report.figures.heat_map import draw_heat_map
+from trpo_lightning.report.heat_map import heat_maps
 from trpo_lightning.report.records import read_record
 from trpo_lightning.report.style import heat_axes, panel_of, styles
 from trpo_lightning.report.summary import curves, summarize
@@ -31,8 +32,6 @@ def test_rows_are_the_first_axis_and_columns_the_second_in_rising_order(tmp_path
     assert heat.scores[1, 1] == by_name["gamma=0.99,gae_lambda=1"]
     assert heat.scores[0, 0] == by_name["gamma=0.9,gae_lambda=0.5"]
     assert draw_heat_map(declared, found, tmp_path / "new" / "map.png") and (tmp_path / "new" / "map.pdf").is_file()
-    page = heat_map_html(found)
-    assert 'id="heat-map"' in page and "heatmap" in page and "null" in page
 
 
 @pytest.mark.parametrize(
@@ -52,7 +51,7 @@ def test_which_axes_span_a_heat_map(tmp_path, facts, expected):
     assert heat_axes(declared) == expected
     if expected is None:
         assert not heat_maps(declared, []) and not draw_heat_map(declared, [], tmp_path / "map.png")
-        assert heat_map_html([]) == "" and not (tmp_path / "map.png").exists()
+        assert not (tmp_path / "map.png").exists()
 
 
 def test_curves_have_a_panel_for_each_level_of_the_first_axis_and_a_colour_for_each_of_the_second(tmp_path):
@@ -83,7 +82,9 @@ def test_the_report_has_the_heat_map_as_long_as_it_is_true(tmp_path, capsys):
     folder = tmp_path / "made_up/full/report"
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert f"figure  {folder / 'heat_map.png'}" in capsys.readouterr().out
-    assert "<h2>Heat map</h2>" in page and '"iteration"' in page and "gae_lambda=0.5, 1 seed" in page
+    assert "<h2>Heat map</h2>" in page and '<option value="iteration" selected>' in page
+    (heat,) = read_data(folder / "report.html")["heatMaps"]
+    assert heat["keys"] == ["gamma", "gae_lambda"] and heat["rows"] == ["0.9", "0.99"] and heat["default"] == [1, 0]
     assert not (folder / "sensitivity.png").exists()
     nothing = [result(tmp_path, done.cell, learning()[:0]) for done in results]
     write_report(declared, nothing, tmp_path)

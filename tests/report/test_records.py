@@ -7,7 +7,14 @@ from synthetic_runs import ORIGIN, experiment, learning, result, row
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.experiment.experiment_file import SCORES
-from trpo_lightning.report.records import numeric_columns, read_record, score_definition, score_of
+from trpo_lightning.report.records import (
+    iteration_seconds,
+    kept,
+    numeric_columns,
+    read_record,
+    score_definition,
+    score_of,
+)
 
 
 def columns(rows):
@@ -52,7 +59,8 @@ def test_a_record(tmp_path):
     steps, returns = found.curve("episode/return_mean")
     assert steps.tolist() == [200, 400] and returns.tolist() == [5.0, 6.0]
     assert (found.score, found.evaluation, found.steps_per_second, found.env_steps) == (5.5, 7.5, 2500.0, 400)
-    assert found.wall_seconds == 7.0 and found.provenance == [ORIGIN] and found.notes == () and found.finished
+    assert found.wall_seconds == pytest.approx(100 / 1000 + 100 / 2000 + 100 / 3000 + 100 / 4000)
+    assert found.provenance == [ORIGIN] and found.notes == () and found.finished
 
 
 def test_a_missing_run_is_a_record_without_rows(tmp_path):
@@ -131,3 +139,38 @@ def test_texts_are_no_columns(tmp_path):
     found = read(tmp_path, [row(1, 1.0, 1, **{"update/rejection_reason": "not finite"})])
     assert "update/rejection_reason" not in found.columns
     assert all(isinstance(values, np.ndarray) and values.dtype == np.float64 for values in found.columns.values())
+
+
+def test_seconds_are_those_of_the_rate_and_else_of_the_parts_without_counting_twice():
+    times = {"time/collect": 3.0, "time/simulator": 2.0, "time/cg": 0.5, "time/own": 1.0}
+    rows = [{"env_steps": 100, "time/steps_per_second": 20.0, **times}, {"env_steps": 200, **times}]
+    rows = [{"time/steps_per_second": "", **r} for r in rows]
+    assert iteration_seconds(columns(rows)).tolist() == [5.0, 3.5]  # overhead would hold a part of a rule's own
+    assert np.isnan(iteration_seconds(columns([{"env_steps": 100}]))).all()
+
+
+@pytest.mark.parametrize(
+    ("final", "best", "share"),
+    [(200, 400, 0.5), (400, 400, 1), (-400, -200, 0.5), (-200, -200, 1), (-100, 400, -0.25), (-5, 0, 0), (0, 0, 1)],
+)
+def test_what_a_run_kept_of_its_best_is_one_at_best_and_less_is_worse(final, best, share):
+    assert kept(final, best) == share and not math.copysign(1, kept(-5, 0)) < 0
+
+
+def test_a_collapse_is_seen_in_the_record(tmp_path):
+    rows = [{**row(i), "evaluation/return_mean": value} for i, value in enumerate([10.0, 400.0, "", 100.0])]
+    assert read(tmp_path, rows).final_over_best == 0.25
+    assert math.isnan(read(tmp_path, [row(1, 1.0, 1)]).final_over_best)
+
+
+def test_metrics_of_others_are_columns_and_their_texts_are_not():
+    rows = [{"env_steps": 1, "mine/number": 2.5, "mine/text": "a"}]
+    assert set(columns(rows)) == {"env_steps", "mine/number"} and columns(rows)["mine/number"].tolist() == [2.5]
+    with pytest.raises(UserError, match="column policy/entropy"):
+        columns([{"env_steps": 1, "policy/entropy": "a"}])
+
+
+def test_reasons_of_rejections_are_counted(tmp_path):
+    reasons = ["", "not finite", "not finite", "no step"]
+    found = read(tmp_path, [row(i, **{"update/rejection_reason": reason}) for i, reason in enumerate(reasons)])
+    assert found.reasons == {"not finite": 2, "no step": 1}

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from trpo_lightning.benchmark.results import Result
-from trpo_lightning.report.figures import DPI, SETTINGS
+from trpo_lightning.report.figures.canvas import DPI, SETTINGS
 from trpo_lightning.report.style import OKABE_ITO
 
 PANELS = (

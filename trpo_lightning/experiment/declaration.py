@@ -110,11 +110,21 @@ class Experiment:
         own = {key: value for key, value in own.items() if key not in extra}
         settings = self._resolved(tuple(values.get("bases", ())), shared, own, extra)
         levels = {key: get(settings, key) for key in axes if key in values}
-        name = ",".join([*([variant] if variant else []), *(f"{_leaf(k, axes)}={_text(v)}" for k, v in levels.items())])
         tracking = replace(settings.tracking, group=settings.tracking.group or self.name)
-        settings = replace(settings, name=name or "default", tracking=tracking)
+        settings = replace(settings, name=_name(variant, levels, axes), tracking=tracking)
         levels = {**({"variant": variant} if variant else {}), **levels}
         return Cell(settings, levels, self.directory / directory_of(settings))
+
+    def directories(self) -> list[Path]:
+        """Where all runs go, as `cells` has it, without their settings: a list of many experiments needs no more."""
+        axes = [*self.axes, *self.search.get("ranges", {})]
+        found = []
+        for (variant, own), point in itertools.product((self.variants or {"": {}}).items(), self._points({})):
+            name, bases = _safe(_name(variant, point, axes)), tuple(own.get("bases", ()))
+            for env_id in self._environments(own, {}):
+                env_id = point.get("env.id") or env_id or self.overrides.get("env.id") or self._base(bases).env.id
+                found += [self.directory / _safe(env_id) / name / f"seed_{s}" for s in own.get("seeds", self.seeds)]
+        return found
 
     def _with_seed(self, cell: Cell, seed: Any) -> Cell:
         if cell.settings.seed == seed:
@@ -243,6 +253,12 @@ def _draw(generator: random.Random, limits: dict[str, Any]) -> int | float:
     else:
         value = generator.uniform(low, high)
     return min(max(float(f"{value:.4g}"), low), high)  # four digits: the number is part of a run's name
+
+
+def _name(variant: str, levels: dict[str, Any], axes: list[str]) -> str:
+    """Of a run: its variant and its levels."""
+    parts = [*([variant] if variant else []), *(f"{_leaf(k, axes)}={_text(v)}" for k, v in levels.items())]
+    return ",".join(parts) or "default"
 
 
 def _leaf(key: str, axes: list[str]) -> str:

@@ -68,7 +68,11 @@ def read_experiment_file(file: Path, scale: str) -> tuple[dict[str, Any], list[s
 
     Raises `UserError` for a file that does not fit, or has no such scale.
     """
-    read: Any = OmegaConf.to_container(read_yaml(file))
+    return values_at(file, OmegaConf.to_container(read_yaml(file)), scale)
+
+
+def values_at(file: Path, read: Any, scale: str) -> tuple[dict[str, Any], list[str]]:
+    """The same of a file's content that is read already, which stays as it is."""
     _refuse_unknown(read, file)
     values = {str(key): value for key, value in read.items() if value is not None}
     _check(values, file)

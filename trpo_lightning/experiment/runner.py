@@ -170,7 +170,7 @@ class _Pool:
 
 def results_so_far(cells: list[Cell], root: Path) -> list[CellResult]:
     """How the runs stand, without starting any."""
-    return [CellResult(cell, root / cell.directory, _standing(root / cell.directory)) for cell in cells]
+    return [CellResult(cell, root / cell.directory, standing(root / cell.directory)) for cell in cells]
 
 
 def run_state(run_dir: Path) -> str | None:
@@ -189,8 +189,8 @@ def _status(run_dir: Path) -> dict[str, Any] | None:
         raise UserError(f"{run_dir / 'status.json'}: cannot be read: delete the run directory to start over") from error
 
 
-def _standing(run_dir: Path) -> str:
-    """`status.json` says `running` of a run that was killed, too: only its lock tells."""
+def standing(run_dir: Path) -> str:
+    """How a run stands, as in `CellResult`: only its lock tells a running one from one that was killed."""
     state = run_state(run_dir) or "missing"
     if state != "running":
         return state

@@ -1,21 +1,13 @@
-"""Scores over the levels of two numeric axes, as a heat map: for paper and interactive."""
+"""Scores over the levels of two numeric axes."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from trpo_lightning.experiment.declaration import Experiment
-from trpo_lightning.report.figures import Page
-from trpo_lightning.report.interactive import Panels, safe
 from trpo_lightning.report.records import score_definition
 from trpo_lightning.report.style import heat_axes
 from trpo_lightning.report.summary import ALL, Summary
-from trpo_lightning.report.tables import number
-
-BRIGHT = 0.55
-"""From this share of the colour scale on, viridis is bright enough for black text."""
 
 
 @dataclass(frozen=True)
@@ -60,59 +52,3 @@ def heat_map_caption(experiment: Experiment) -> str:
     """What the numbers are."""
     definition = score_definition(experiment.score, experiment.metric)
     return f"Numbers: interquartile mean of the score over finished seeds. Score: {definition}. Framed: the default."
-
-
-def draw_heat_map(experiment: Experiment, maps: list[HeatMap], path: Path) -> bool:
-    """One panel for each environment, as PNG and PDF; whether there was anything to draw."""
-    if not maps:
-        return False
-    with Page(experiment.title, [heat_map_caption(experiment)], len(maps), path) as page:
-        for axis, heat in zip(page.axes, maps, strict=True):
-            _draw(axis, heat)
-        page.label(maps[0].keys[1], maps[0].keys[0])
-    return True
-
-
-def heat_map_html(maps: list[HeatMap]) -> str:
-    """The same as a `div` with its script. Empty if there are none."""
-    import plotly.graph_objects as go
-
-    if not maps:
-        return ""
-    page = Panels([heat.env_id for heat in maps], maps[0].keys[1], maps[0].keys[0])
-    for heat in maps:
-        texts = [[number(float(score)) for score in row] for row in heat.scores]
-        first, second = (safe(key.rpartition(".")[2]) for key in heat.keys)
-        trace = go.Heatmap(
-            x=[f"{level:g}" for level in heat.columns],
-            y=[f"{level:g}" for level in heat.rows],
-            z=[[None if value != value else float(value) for value in row] for row in heat.scores],
-            text=texts,
-            customdata=heat.runs.tolist(),
-            texttemplate="%{text}",
-            colorscale="Viridis",
-            showscale=False,
-            hovertemplate=f"{first}=%{{y}}, {second}=%{{x}}<br>IQM %{{text}}, %{{customdata}} runs<extra></extra>",
-        )
-        page.figure.add_trace(trace, **page.place[heat.env_id])
-    page.figure.update_xaxes(type="category")
-    page.figure.update_yaxes(type="category")
-    return page.html("heat-map")
-
-
-def _draw(axis: Any, heat: HeatMap) -> None:
-    from matplotlib.patches import Rectangle
-
-    axis.imshow(heat.scores, origin="lower", aspect="auto", cmap="viridis")
-    axis.set(title=heat.env_id)
-    axis.set_xticks(range(len(heat.columns)), [f"{level:g}" for level in heat.columns])
-    axis.set_yticks(range(len(heat.rows)), [f"{level:g}" for level in heat.rows])
-    axis.grid(False)
-    low, high = np.nanmin(heat.scores), np.nanmax(heat.scores)
-    for (row, column), score in np.ndenumerate(heat.scores):
-        share = (score - low) / (high - low) if high > low else 0.0
-        color = "black" if share != share or share > BRIGHT else "white"
-        axis.text(column, row, number(float(score), 3), ha="center", va="center", color=color, fontsize=7)
-    if heat.default is not None:
-        row, column = heat.default
-        axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec="black", lw=1.8))

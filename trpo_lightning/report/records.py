@@ -1,6 +1,7 @@
 """What a run left behind: its metrics as columns, its score, its cost and where it came from."""
 
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from trpo_lightning.experiment.runner import CellResult
 from trpo_lightning.runs.config import recorded_settings
 from trpo_lightning.runs.metrics_file import read_rows
 from trpo_lightning.settings import RunSettings, changed_keys, covers
-from trpo_lightning.training.metrics import TEXT_METRICS
+from trpo_lightning.training.metrics import METRICS, TEXT_METRICS
 
 EPISODES_IN_SCORE = 100
 PARTS_OF_COLLECT = ("time/simulator", "time/inference")
@@ -30,8 +31,8 @@ Columns = dict[str, np.ndarray]
 class Record:
     """One run, declared or joined from elsewhere; a run without rows has NaN for all its numbers.
 
-    `score` is what the experiment's `score` asks for, `evaluation` the last deterministic evaluation. `notes` are what
-    a reader must know before believing the numbers.
+    `score` is what the experiment's `score` asks for, `evaluation` the last deterministic evaluation, `reasons` why
+    updates were rejected and how often. `notes` are what a reader must know before believing the numbers.
     """
 
     env_id: str
@@ -43,6 +44,7 @@ class Record:
     columns: Columns = field(default_factory=dict)
     score: float = float("nan")
     provenance: list[dict[str, Any]] = field(default_factory=list)
+    reasons: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -61,6 +63,11 @@ class Record:
         return score_of(self.columns, "last_evaluation")
 
     @property
+    def final_over_best(self) -> float:
+        """What the last evaluation kept of the run's best one, at most 1 (see `kept`)."""
+        return kept(self.evaluation, score_of(self.columns, "best_evaluation"))
+
+    @property
     def env_steps(self) -> int:
         """Of the last row."""
         steps = _finite(self.columns, "env_steps")
@@ -74,14 +81,46 @@ class Record:
 
     @property
     def wall_seconds(self) -> float:
-        """Sum of all measured seconds; what was cut off on resume is not in it."""
-        names = [n for n in self.columns if n.startswith("time/") and not n.endswith("per_second")]
-        found = [_finite(self.columns, name).sum() for name in names if name not in PARTS_OF_COLLECT]
-        return float(sum(found)) if found else float("nan")
+        """Sum of all iterations' seconds; what was cut off on resume is not in it."""
+        seconds = iteration_seconds(self.columns)
+        return float(np.nansum(seconds)) if np.isfinite(seconds).any() else float("nan")
 
     def curve(self, metric: str, x: str = "env_steps") -> tuple[np.ndarray, np.ndarray]:
         """`x` (env_steps or iteration) and the metric, at the iterations that have both."""
         return _pairs(self.columns, metric, x)
+
+
+def kept(final: float, best: float) -> float:
+    """`final / best` where the best return is positive, `best / final` where it is not; NaN if unknown.
+
+    So 1 always means "as good as ever" and less is worse: 200 after 400 and -400 after -200 are both 0.5. A negative
+    end after a positive best is negative.
+    """
+    if final == best:
+        return 1.0
+    return final / best if best > 0 else best / final + 0.0  # which makes -0 a 0
+
+
+def iteration_seconds(columns: Columns) -> np.ndarray:
+    """Wall-clock seconds of each iteration: its env steps over its `time/steps_per_second`, which counts everything.
+
+    Where that is unknown, the sum of the parts that do not overlap; NaN where there are none either.
+    """
+    steps = columns.get("env_steps", np.empty(0))
+    rates = columns.get("time/steps_per_second", np.full(len(steps), np.nan))
+    parts = [columns[name] for name in disjoint_parts(columns) if name in METRICS]
+    summed = np.nansum(parts, axis=0) if parts else np.full(len(steps), np.nan)
+    if len(rates) != len(steps):
+        return summed
+    worked = np.diff(steps, prepend=0.0)
+    known = np.isfinite(rates) & (rates > 0) & (worked > 0)
+    return np.where(known, worked / np.where(known, rates, 1.0), summed)
+
+
+def disjoint_parts(columns: Columns) -> list[str]:
+    """The `time/` columns of seconds, without those that another of them contains."""
+    times = [name for name in columns if name.startswith("time/") and not name.endswith("per_second")]
+    return [name for name in times if name not in PARTS_OF_COLLECT]
 
 
 def score_definition(score: str, metric: str) -> str:
@@ -117,7 +156,8 @@ def score_of(columns: Columns, score: str, metric: str = "episode/return_mean") 
 def read_record(result: CellResult, experiment: Experiment) -> Record:
     """The record of a declared run. Raises `UserError` that names the file of what cannot be read."""
     settings = result.cell.settings
-    columns = numeric_columns(read_rows(result.run_dir / "metrics.csv"), result.run_dir / "metrics.csv")
+    rows = read_rows(result.run_dir / "metrics.csv")
+    columns = numeric_columns(rows, result.run_dir / "metrics.csv")
     state, notes = _judge(result, settings)
     return Record(
         env_id=settings.env.id,
@@ -129,19 +169,24 @@ def read_record(result: CellResult, experiment: Experiment) -> Record:
         columns=columns,
         score=score_of(columns, experiment.score, experiment.metric),
         provenance=read_provenance(result.run_dir / "provenance.json"),
+        reasons=dict(Counter(row["update/rejection_reason"] for row in rows if row.get("update/rejection_reason"))),
         notes=notes,
     )
 
 
 def numeric_columns(rows: list[dict[str, str]], file: Path | str) -> Columns:
-    """Rows of text as columns of numbers; texts are left out. Raises `UserError` for what should be a number."""
+    """Rows of text as columns of numbers, also of metrics that this project does not know; texts are left out.
+
+    Raises `UserError` for a known metric that is no number.
+    """
     names = [name for name in (rows[0] if rows else {}) if name not in TEXT_METRICS]
     columns = {}
     for name in names:
         try:
             columns[name] = np.array([float(row[name] or "nan") for row in rows])
         except ValueError as error:
-            raise UserError(f"{file}: column {name}: {error}") from error
+            if name in METRICS:
+                raise UserError(f"{file}: column {name}: {error}") from error
     return columns
 
 

@@ -16,7 +16,7 @@ from trpo_lightning.storage.files import write_atomically
 
 RUN_COLUMNS = (
     *("env", "variant", "seed", "state", "score", "evaluation"),
-    *("env_steps", "steps_per_second", "wall_seconds", "notes"),
+    *("env_steps", "steps_per_second", "wall_seconds", "final_over_best", "notes"),
 )
 SCORE_COLUMNS = (
     *("env", "variant", "default", "finished", "declared", "scored", "mean", "std", "iqm", "ci_low", "ci_high"),
@@ -196,7 +196,16 @@ def improvement(estimate: Estimate, summary: Summary) -> str:
 def _run_row(r: Record) -> list[Any]:
     numbers = (_plain(r.score), _plain(r.evaluation), r.env_steps, _plain(r.steps_per_second, 1))
     notes = "; ".join(r.notes)
-    return [r.env_id, r.variant, r.seed, r.state, *numbers, _plain(r.wall_seconds, 1), notes]
+    return [
+        r.env_id,
+        r.variant,
+        r.seed,
+        r.state,
+        *numbers,
+        _plain(r.wall_seconds, 1),
+        _plain(r.final_over_best, 3),
+        notes,
+    ]
 
 
 def _score_row(s: Summary) -> list[Any]:

@@ -5,10 +5,14 @@ from pathlib import Path
 
 from trpo_lightning.experiment.declaration import Experiment
 from trpo_lightning.experiment.runner import CellResult
+from trpo_lightning.report.diagnosis import diagnose
 from trpo_lightning.report.external import external_records
-from trpo_lightning.report.figures import draw_curves, draw_sensitivity
-from trpo_lightning.report.heat_map import draw_heat_map, heat_maps
-from trpo_lightning.report.html import Report, write_page
+from trpo_lightning.report.figures.curves import draw_curves
+from trpo_lightning.report.figures.heat_map import draw_heat_map
+from trpo_lightning.report.figures.scores import draw_intervals, draw_sensitivity
+from trpo_lightning.report.heat_map import heat_maps
+from trpo_lightning.report.page.contents import Report
+from trpo_lightning.report.page.document import write_page
 from trpo_lightning.report.provenance_summary import provenance_warnings
 from trpo_lightning.report.records import Record, read_record
 from trpo_lightning.report.references import chosen_references
@@ -16,6 +20,9 @@ from trpo_lightning.report.style import panel_of, references_caption, sensitivit
 from trpo_lightning.report.summary import curves, summarize
 from trpo_lightning.report.tables import print_table, write_markdown, write_runs, write_scores
 from trpo_lightning.report.verdicts import judge
+
+FIGURES = ("learning_curves", "score_intervals", "sensitivity", "heat_map")
+"""Names of the still figures, as PNG and PDF."""
 
 
 def write_report(experiment: Experiment, results: list[CellResult], root: Path, external: Sequence[str] = ()) -> None:
@@ -27,24 +34,26 @@ def write_report(experiment: Experiment, results: list[CellResult], root: Path, 
     data = _gather(experiment, results, external)
     folder = root / experiment.directory / "report"
     folder.mkdir(parents=True, exist_ok=True)
-    figures = [folder / f"{name}.png" for name in ("learning_curves", "sensitivity", "heat_map")]
+    figures = [folder / f"{name}.png" for name in FIGURES]
     drawn = [
         draw_curves(experiment, data.curves, data.styles, data.references, figures[0]),
-        draw_sensitivity(experiment, data.sensitivities, figures[1]),
-        draw_heat_map(experiment, data.heat_maps, figures[2]),
+        draw_intervals(experiment, data.summaries, data.styles, figures[1]),
+        draw_sensitivity(experiment, data.sensitivities, figures[2]),
+        draw_heat_map(experiment, data.heat_maps, figures[3]),
     ]
-    write_runs(data.records, folder / "runs.csv")
-    write_scores(data.summaries, folder / "scores.csv")
-    captions = references_caption(data.references, [record.env_id for record in data.records])
-    write_markdown(experiment, data.summaries, data.verdicts, data.warnings, captions, folder / "scores.md")
-    write_page(data, folder / "report.html")
     for figure, is_there in zip(figures, drawn, strict=True):
         if not is_there:  # of an earlier report
             for suffix in (".png", ".pdf"):
                 figure.with_suffix(suffix).unlink(missing_ok=True)
+    write_runs(data.records, folder / "runs.csv")
+    write_scores(data.summaries, folder / "scores.csv")
+    captions = references_caption(data.references, [record.env_id for record in data.records])
+    write_markdown(experiment, data.summaries, data.verdicts, data.warnings, captions, folder / "scores.md")
+    stills = {figure.stem: figure for figure, is_there in zip(figures, drawn, strict=True) if is_there}
+    write_page(data, stills, folder / "report.html")
     print()
     print_table(experiment, data.records, data.summaries, data.verdicts, data.warnings)
-    _print_places(root, experiment, [f for f, is_there in zip(figures, drawn, strict=True) if is_there])
+    _print_places(root, experiment, list(stills.values()))
 
 
 def _gather(experiment: Experiment, results: list[CellResult], external: Sequence[str]) -> Report:
@@ -64,6 +73,7 @@ def _gather(experiment: Experiment, results: list[CellResult], external: Sequenc
         sensitivities=sensitivities(experiment, summaries),
         heat_maps=heat_maps(experiment, summaries),
         verdicts=judge(experiment, records),
+        diagnoses=diagnose(records),
         references=references,
         warnings=_warnings(records),
         default=default,

@@ -1,0 +1,104 @@
+"""A line for each experiment: its scales, what has run of each, and what ran last."""
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from trpo_lightning.errors import UserError
+from trpo_lightning.experiment.declaration import Experiment
+from trpo_lightning.experiment.experiment_file import FULL, experiment_names, experiments_folder, values_at
+from trpo_lightning.experiment.runner import standing
+from trpo_lightning.runs.config import read_yaml
+
+SIGNS_OF_LIFE = ("status.json", "metrics.csv")
+"""Files of a run directory whose time says when the run was last at work."""
+
+
+@dataclass(frozen=True)
+class ScaleState:
+    """How many of a scale's runs are in each state, `missing` included; when one was last at work, 0.0 for never."""
+
+    name: str
+    states: Counter[str]
+    last: float
+    last_run: Path | None
+
+    @property
+    def text(self) -> str:
+        """`quick 3/10`: finished and declared runs."""
+        return f"{self.name} {self.states['finished']}/{self.states.total()}"
+
+
+def print_list(root: Path) -> None:
+    """Print all experiments, those that ran last first, then the others by name; at most 100 columns wide.
+
+    Files that do not fit are named below, with what is wrong.
+    """
+    found: dict[str, list[ScaleState]] = {}
+    wrong: list[str] = []
+    for name in experiment_names():
+        try:
+            found[name] = scale_states(name, root)
+        except UserError as error:
+            wrong.append(str(error))
+    for line in [*table(found), *(f"left out: {text}" for text in wrong)]:
+        print(line)
+
+
+def scale_states(name: str, root: Path) -> list[ScaleState]:
+    """How an experiment's scales stand. Its file is read once and no settings are resolved, which takes seconds."""
+    file = experiments_folder() / f"{name}.yaml"
+    read = OmegaConf.to_container(read_yaml(file))
+    _, scales = values_at(file, read, FULL)
+    return [_state(Experiment(name, scale, file, **values_at(file, read, scale)[0]), root) for scale in (FULL, *scales)]
+
+
+def table(found: dict[str, list[ScaleState]]) -> list[str]:
+    """The lines: a heading, an experiment each, and below what is neither finished nor missing, and the last run."""
+    scales = list(dict.fromkeys(state.name for states in found.values() for state in states))
+    widths = [max(len(s.text) for states in found.values() for s in states if s.name == name) for name in scales]
+    wide = max(map(len, ["experiment", *found]))
+    newest = {name: max(states, key=lambda state: state.last) for name, states in found.items()}
+    lines = []
+    for name in sorted(found, key=lambda name: (-newest[name].last, name)):
+        texts = {state.name: state.text for state in found[name]}
+        row = [name.ljust(wide), *(texts.get(s, "").ljust(w) for s, w in zip(scales, widths, strict=True))]
+        lines.append("  ".join([*row, _when(newest[name])]).rstrip())
+    heading = "  ".join(
+        ["experiment".ljust(wide), "finished/declared".ljust(sum(widths) + 2 * len(widths) - 2), "last"]
+    )
+    return [heading, *lines, *_footer(found)]
+
+
+def _footer(found: dict[str, list[ScaleState]]) -> list[str]:
+    lines = []
+    for name, states in found.items():
+        for state in states:
+            others = {kind: n for kind, n in state.states.items() if kind not in ("finished", "missing")}
+            if others:
+                lines.append(f"{name} {state.name}: {', '.join(f'{n} {kind}' for kind, n in others.items())}")
+    last = max((state for states in found.values() for state in states), key=lambda state: state.last, default=None)
+    if last is not None and last.last_run is not None:
+        lines.append(f"last: {last.last_run} ({standing(last.last_run)})")
+    return lines
+
+
+def _state(experiment: Experiment, root: Path) -> ScaleState:
+    runs = [root / directory for directory in experiment.directories()]
+    if not (root / experiment.directory).is_dir():
+        return ScaleState(experiment.scale, Counter(missing=len(runs)), 0.0, None)
+    last, last_run = max(((_last_seen(run), run) for run in runs), key=lambda pair: pair[0], default=(0.0, None))
+    return ScaleState(experiment.scale, Counter(map(standing, runs)), last, last_run if last else None)
+
+
+def _last_seen(run_dir: Path) -> float:
+    """When a run was last at work, in seconds since 1970; 0.0 if it has not begun."""
+    files = [run_dir / name for name in SIGNS_OF_LIFE]
+    return max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
+
+
+def _when(state: ScaleState) -> str:
+    return f"{datetime.fromtimestamp(state.last):%Y-%m-%d %H:%M} {state.name}" if state.last else ""

@@ -1,0 +1,1 @@
+"""Figures for paper, drawn by matplotlib: PNG and PDF."""

@@ -1,0 +1,1 @@
+"""`report.html`: one page that opens from disk, loads nothing, and draws its figures from the data inside it."""
