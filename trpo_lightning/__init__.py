@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from trpo_lightning.training.module import TRPO
     from trpo_lightning.training.trained_policy import load
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["TRPO", "UserError", "__version__", "load"]
 
 

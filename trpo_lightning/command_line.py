@@ -168,4 +168,3 @@ def _add_benchmark_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=folder, metavar="DIR", help=f"default: {folder}")
     venv = Path(".venv-benchmark")
     parser.add_argument("--peers-venv", type=Path, default=venv, metavar="DIR", help=f"default: {venv}")
-    parser.add_argument("--readme", action="store_true", help="write the table into README.md, between its markers")

@@ -67,18 +67,12 @@ def test_another_file_is_refused_in_one_line(tmp_path, text):
         report.read(tmp_path)
 
 
-def test_the_readme_gets_the_rows_with_targets_and_only_between_the_markers(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text("before\n" + "\nold\n".join(report.MARKERS) + "\nafter\n")
-    for _ in range(2):
-        report.write_readme({"ceiling": section(RESULTS)}, tmp_path / "out", readme)
-    text = readme.read_text()
-    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
-    assert text.count("| ceiling |") == 3 and "environment alone" not in text
-    assert f"({tmp_path / 'out'}/benchmark.png)" in text and "A CPU" in text
-    readme.write_text("no place")
-    with pytest.raises(UserError, match=r"README\.md: has no lines"):
-        report.write_readme({"ceiling": section(RESULTS)}, tmp_path, readme)
+def test_the_table_of_targets_leaves_out_the_rest():
+    sections = {"ceiling": section(RESULTS)}
+    everything, targets = report.markdown(sections), report.markdown(sections, targets_only=True)
+    assert any("environment alone" in line for line in everything)
+    assert not any("environment alone" in line for line in targets)
+    assert sum("| ceiling |" in line for line in targets) == 3
 
 
 def test_there_is_no_figure_without_ratios(tmp_path):

@@ -34,7 +34,6 @@ def options(*arguments) -> Namespace:
         (["--threads", "1,two"], ["--threads two is no number of threads"]),
         (["--threads", ","], ["--threads"]),
         (["--env", "Hoper-v5"], ["env.id=Hoper-v5", "did you mean", "Hopper-v5"]),
-        (["--readme"], ["README.md: has no lines <!-- benchmark: begin -->"]),
         (["ceiling"], ["unknown argument ceiling"]),
         (["--fast"], ["unknown option --fast"]),
     ],
@@ -89,12 +88,11 @@ def test_sections_that_are_not_measured_again_keep_their_results(monkeypatch, ca
         return [Result("where", "what", "x", (value[0],), Target(2.0))]
 
     monkeypatch.setattr(command, "SECTIONS", {"ceiling": section, "update": section})
-    Path("README.md").write_text("\n".join(report.MARKERS))
     arguments = ["benchmark", "--env", "CartPole-v1", "--out", "out"]
     monkeypatch.setattr("sys.argv", [__main__.__file__, *arguments])
     assert main([*arguments, "--sections", "ceiling,update"]) == 0
     value[0] = 3.0
-    assert main([*arguments, "--sections", "update", "--readme"]) == 0
+    assert main([*arguments, "--sections", "update"]) == 0
     kept = json.loads(Path("out/results.json").read_text())["sections"]
     assert [kept[name]["results"][0]["values"] for name in ("ceiling", "update")] == [[1.0], [3.0]]
     assert kept["ceiling"]["notes"] == ["take care"] and (
@@ -103,8 +101,8 @@ def test_sections_that_are_not_measured_again_keep_their_results(monkeypatch, ca
     assert kept["ceiling"]["provenance"]["packages"]["torch"]
     shown = capsys.readouterr().out
     assert "note: take care" in shown and "1 of 1 targets met; everything is in out" in shown
-    readme = Path("README.md").read_text()
-    assert "| ceiling |" in readme and "| missed |" in readme and "| met |" in readme
+    table = Path("out/table.md").read_text()
+    assert "| ceiling |" in table and "| missed |" in table and "| met |" in table
 
 
 def test_no_number_at_all_is_a_failure(monkeypatch):

@@ -34,7 +34,6 @@ SECTIONS: dict[str, Callable[[Bench], list[Result]]] = {
     "profile": profile,
     "gpu": gpu,
 }
-README = Path("README.md")
 
 
 def run(options: Namespace) -> int:
@@ -44,8 +43,6 @@ def run(options: Namespace) -> int:
     """
     names, bench = chosen_sections(options.sections, options.returns), bench_of(options)
     kept = report.read(options.out)
-    if options.readme:
-        report.check_readme(README)
     command = shlex.join(started_as(sys.argv))
     done: report.Sections = {}
     for name in names:
@@ -62,8 +59,6 @@ def run(options: Namespace) -> int:
     print("\n".join(["", *report.console(done)]))
     measured = [result for section in done.values() for result in section["results"]]
     print(f"{report.summary(measured)}; everything is in {options.out}")
-    if options.readme:
-        report.write_readme({name: kept[name] for name in SECTIONS if name in kept}, options.out, README)
     return 0 if any(result.values for result in measured) else 1
 
 

@@ -1,7 +1,6 @@
 """What the benchmark leaves: `results.json` with every repeat, tables for the console and for readers, a figure."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,6 @@ from trpo_lightning.report.tables import number
 from trpo_lightning.storage.files import write_atomically, writing
 
 HEADINGS = ("section", "where", "what", "median", "lowest to highest", "n", "target", "")
-MARKERS = ("<!-- benchmark: begin -->", "<!-- benchmark: end -->")
-"""Between these lines of the README `--readme` writes its table."""
 FILE = "results.json"
 
 Sections = dict[str, dict[str, Any]]
@@ -69,7 +66,7 @@ def console(sections: Sections) -> list[str]:
 
 
 def markdown(sections: Sections, targets_only: bool = False) -> list[str]:
-    """The table as lines of Markdown."""
+    """The table as lines of Markdown; `targets_only` leaves out the rows that have no target."""
     body = [f"| {' | '.join(row)} |" for row in rows(sections, targets_only)]
     return [f"| {' | '.join(HEADINGS)} |", f"|{' --- |' * len(HEADINGS)}", *body]
 
@@ -89,25 +86,6 @@ def notes(sections: Sections) -> list[str]:
     versions = {peer: v for section in sections.values() for peer, v in section["versions"].items()}
     lines += [f"- {peer}: {', '.join(f'{k} {v}' for k, v in found.items())}" for peer, found in versions.items()]
     return lines
-
-
-def check_readme(readme: Path) -> str:
-    """The README's text. Raises `UserError` if it has no place for the table."""
-    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    if not all(marker in text for marker in MARKERS):
-        raise UserError(f"{readme}: has no lines {MARKERS[0]} and {MARKERS[1]} to write the table between")
-    return text
-
-
-def write_readme(sections: Sections, folder: Path, readme: Path) -> None:
-    """The rows that have a target into the README, between its markers. Raises `UserError` if it has none."""
-    text = check_readme(readme)
-    links = f"[All results]({folder}/table.md), [every repeat]({folder}/{FILE})."
-    picture = f"![ratios of the benchmark]({folder}/benchmark.png)"
-    body = [MARKERS[0], *markdown(sections, True), "", *machine(sections), "", links, "", picture, MARKERS[1]]
-    pattern = re.escape(MARKERS[0]) + ".*" + re.escape(MARKERS[1])
-    changed = re.sub(pattern, lambda _: "\n".join(body), text, flags=re.DOTALL)
-    write_atomically(readme, changed.encode())
 
 
 def _origin(section: dict[str, Any]) -> str:
