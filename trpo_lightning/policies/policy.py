@@ -1,7 +1,7 @@
 """Policies: modules that map observations `[B, *O]` to a `Distribution` over actions."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,6 +19,12 @@ class Policy(nn.Module):
     """Base of all policies: a network, and distributions from its outputs. Every parameter belongs to theta."""
 
     network: nn.Module
+    metrics: ClassVar[dict[str, str]] = {}
+    """Names and meanings of what `measure` gives."""
+
+    def measure(self) -> dict[str, float]:
+        """Metrics of the policy as it is after an update."""
+        return {}
 
     def distribution(self, outputs: Tensor) -> Distribution:
         """The distributions of actions for the network's outputs `[B, M]`."""

@@ -20,6 +20,17 @@ class Rollout:
     episode_lengths: list[int] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
+    def measure(self) -> dict[str, float]:
+        """Metrics of the rollout: means over the episodes that ended; no return before the first one did."""
+        count = len(self.episode_returns)
+        if not count:
+            return {"episode/count": 0}
+        return {
+            "episode/return_mean": sum(self.episode_returns) / count,
+            "episode/length_mean": sum(self.episode_lengths) / count,
+            "episode/count": count,
+        }
+
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """What the normalizers take in: raw observations `[B, *O]` and running discounted returns `[B]`."""
         raise NotImplementedError(f"{type(self).__name__} has no statistics")

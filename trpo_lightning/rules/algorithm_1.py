@@ -1,7 +1,7 @@
 """Algorithm 1 of TRPO, exactly, for policies that are tables of logits."""
 
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -12,7 +12,7 @@ from trpo_lightning.policies.policy import Policy
 from trpo_lightning.policies.table import policy_table, with_logits_changed
 from trpo_lightning.rollouts.rollout import TabularBatch
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
-from trpo_lightning.rules.surrogate import build_surrogate, mean_entropy
+from trpo_lightning.rules.surrogate import ENTROPY_METRIC, build_surrogate, mean_entropy
 
 
 class Algorithm1(UpdateRule):
@@ -21,6 +21,15 @@ class Algorithm1(UpdateRule):
     Where rounding to the parameters' precision leaves less than half of the rise that theorem 1 guarantees, and where
     the policy is optimal, the update is rejected: the exact return never falls.
     """
+
+    metrics: ClassVar[dict[str, str]] = {
+        "trust_region/delta": "the radius in this iteration",
+        "trust_region/kl": "mean KL of old and new policy, over the states as the old one visits them",
+        "trust_region/kl_max": "the largest KL of a state",
+        "trust_region/surrogate_improvement": "rise of the surrogate",
+        **ENTROPY_METRIC,
+        "time/line_search": "seconds of the search for the best radius",
+    }
 
     @torch.no_grad()
     def update(self, policy: Policy, batch: TabularBatch, generator: torch.Generator) -> RuleResult:

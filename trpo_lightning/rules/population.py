@@ -1,8 +1,7 @@
 """What population methods share: a search distribution over parameters, and the way from it to a rule."""
 
 import dataclasses
-import time
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -50,6 +49,10 @@ class PopulationRule(UpdateRule):
     update.
     """
 
+    metrics: ClassVar[dict[str, str]] = {
+        "population/best_return": "cem, cma_es: the best candidate's return (that of all is `episode/return_mean`)",
+        "population/std": "cem, cma_es: root mean square of the parameters' std in the next population",
+    }
     distribution: type[Any]
 
     def __init__(self, settings: RuleSettings) -> None:
@@ -69,7 +72,6 @@ class PopulationRule(UpdateRule):
         """Adapt the search distribution to the candidates' returns."""
         del generator
         assert isinstance(batch, PopulationBatch)
-        began = time.perf_counter()
         theta = parameter_vector(policy)
         returns = batch.returns.cpu()
         if not torch.isfinite(returns).all():
@@ -86,7 +88,7 @@ class PopulationRule(UpdateRule):
         self._search = adapted
         theta[searched.to(theta.device)] = mean
         metrics = {"population/best_return": float(returns.max()), "population/std": adapted.std()}
-        return RuleResult(theta, None, metrics, {"overhead": time.perf_counter() - began})
+        return RuleResult(theta, None, metrics)
 
     def _current(self, policy: Policy) -> tuple[Any, Tensor]:
         """The search distribution, at first around the policy's parameters, and which of theta `[P]` it is over."""

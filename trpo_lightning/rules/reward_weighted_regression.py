@@ -1,8 +1,8 @@
 """Reward-weighted regression (Peters & Schaal 2007): new policies by weighted maximum likelihood of the actions."""
 
 import math
-import time
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import GaussianPolicy, Policy
 from trpo_lightning.rollouts.rollout import AnyBatch, Batch
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
-from trpo_lightning.rules.surrogate import CHUNK, build_surrogate, mean_entropy
+from trpo_lightning.rules.surrogate import CHUNK, ENTROPY_METRIC, build_surrogate, mean_entropy
 
 BISECTIONS = 100
 """Halvings of the interval of log temperatures: far below rounding."""
@@ -29,11 +29,16 @@ class RewardWeightedRegression(UpdateRule):
     for the new mean, but at least `least_log_std`: regression on a policy's own actions only ever narrows it.
     """
 
+    metrics: ClassVar[dict[str, str]] = {
+        "regression/temperature": "reward_weighted_regression: tau of the weights exp((Q - max Q) / tau)",
+        "regression/log_likelihood": "reward_weighted_regression: rise of the weighted mean log-likelihood in the fit",
+        **ENTROPY_METRIC,
+    }
+
     def update(self, policy: Policy, batch: AnyBatch, generator: torch.Generator) -> RuleResult:
         """One fit. Rejects numbers that are not finite, in the batch and in the fit, and returns that are all equal."""
         del generator
         assert isinstance(batch, Batch)
-        began = time.perf_counter()
         old, q = parameter_vector(policy), batch.advantages.double()
         metrics = {"policy/entropy": mean_entropy(build_surrogate(policy, batch))}
         if not torch.isfinite(q).all():
@@ -50,7 +55,7 @@ class RewardWeightedRegression(UpdateRule):
         metrics |= {"regression/temperature": temperature, "regression/log_likelihood": rise}
         if not (torch.isfinite(theta).all() and math.isfinite(rise)):
             return RuleResult(old, "the fit is not finite", metrics)
-        return RuleResult(theta, None, metrics, {"overhead": time.perf_counter() - began})
+        return RuleResult(theta, None, metrics)
 
     def _fit(self, policy: Policy, batch: Batch, weights: Tensor, likelihood: Callable[[Tensor], Tensor]) -> Tensor:
         """New parameters `[P]`."""

@@ -1,7 +1,7 @@
 """The seam between a batch and new parameters."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -37,6 +37,8 @@ def apply_rule(rule: "UpdateRule", policy: Policy, batch: Any, generator: torch.
 class UpdateRule:
     """A rule reads a policy and a batch and returns new parameters; it never writes to the policy."""
 
+    metrics: ClassVar[dict[str, str]] = {}
+    """Names and meanings of the metrics in its results; `time/<phase>` for their `seconds`."""
     progress: float = 0.0
     """Share of the run's budget that is done, in [0, 1]: what schedules follow. Set before each update."""
 
@@ -67,6 +69,8 @@ class ParameterUpdate(torch.optim.Optimizer):
         self._policy = policy
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """`closure()` returns theta `[P]`."""
-        assign_parameter_vector(self._policy, closure())
+    def step(self, closure: Any = None, *, theta: Tensor) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Write `theta` `[P]`; `closure` is Lightning's, for callbacks that want to know of the step."""
+        if closure is not None:
+            closure()
+        assign_parameter_vector(self._policy, theta)

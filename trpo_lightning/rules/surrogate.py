@@ -18,6 +18,8 @@ from trpo_lightning.rollouts.rollout import Batch, TabularBatch, VineBatch
 
 CHUNK = 65536
 """Rows evaluated at once: bounds the memory of a large batch."""
+ENTROPY_METRIC = {"policy/entropy": "mean entropy of the policy at collection, in nats"}
+"""What `mean_entropy` is logged as."""
 
 
 class Surrogate(Protocol):

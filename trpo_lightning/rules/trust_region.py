@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -13,7 +13,7 @@ from trpo_lightning.policies.policy import Policy
 from trpo_lightning.rollouts.rollout import AnyBatch
 from trpo_lightning.rules.constraint import Candidates, Curvature
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
-from trpo_lightning.rules.surrogate import Surrogate, build_surrogate, mean_entropy, surrogate_gradient
+from trpo_lightning.rules.surrogate import ENTROPY_METRIC, Surrogate, build_surrogate, mean_entropy, surrogate_gradient
 
 
 class TrustRegionRule(UpdateRule):
@@ -23,6 +23,30 @@ class TrustRegionRule(UpdateRule):
     gradient, empirical Fisher matrix and max KL are settings of it: other parts for the step's length, the curvature
     (`CURVATURES`) and the bounded KL (`OVER_STATES`, `OVER_DIMENSIONS`).
     """
+
+    metrics: ClassVar[dict[str, str]] = {
+        "trust_region/delta": "the radius in this iteration",
+        "trust_region/kl": (
+            "mean KL of old and new policy over the batch after the search (per `rule.kl_over_dimensions`)"
+        ),
+        "trust_region/kl_max": "the largest KL of a state there",
+        "trust_region/kl_quadratic": "what the Fisher matrix predicts for it: step' A step / 2",
+        "trust_region/kl_quadratic_damped": "the same with damping: step' (A + damping I) step / 2",
+        "trust_region/surrogate_improvement": "rise of the surrogate, entropy bonus included, over the whole batch",
+        "trust_region/expected_improvement": "its first-order prediction: gradient' step",
+        "trust_region/step_norm": "2-norm of the step in parameters",
+        "trust_region/step_size": (
+            "multiplier beta of the direction s in it: step = beta s, (A + damping I) s = gradient"
+        ),
+        "cg/iterations": "conjugate-gradient iterations",
+        "cg/residual": "true relative residual: the norm of g - (A + damping I) s over that of g",
+        "line_search/backtracks": "shrinkings of the full step",
+        "line_search/accepted": "1 if the line search found a step",
+        **ENTROPY_METRIC,
+        "time/gradient": "seconds of the surrogate's gradient",
+        "time/cg": "seconds of conjugate gradients with their Fisher-vector products",
+        "time/line_search": "seconds of the line search",
+    }
 
     def update(self, policy: Policy, batch: AnyBatch, generator: torch.Generator) -> RuleResult:
         """One `trust_region_step`."""

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -11,7 +11,7 @@ from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.rollouts.rollout import AnyBatch
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
-from trpo_lightning.rules.surrogate import build_surrogate, mean_entropy, surrogate_gradient
+from trpo_lightning.rules.surrogate import ENTROPY_METRIC, build_surrogate, mean_entropy, surrogate_gradient
 
 
 class VanillaPolicyGradient(UpdateRule):
@@ -19,6 +19,8 @@ class VanillaPolicyGradient(UpdateRule):
 
     With `discounted_state_weights` A carries the factor gamma^t of the policy gradient's definition.
     """
+
+    metrics: ClassVar[dict[str, str]] = {**ENTROPY_METRIC, "time/gradient": "seconds of the surrogate's gradient"}
 
     def __init__(self, settings: Any) -> None:
         super().__init__(settings)

@@ -81,6 +81,25 @@ class FailedUpdate:
         save(plain(state), path)
 
 
+def capture(module: Any, rollout: Rollout, batch: AnyBatch, result: RuleResult, generator_seed: int) -> FailedUpdate:
+    """The rejected update that a `TRPO` has just made."""
+    assert result.rejection_reason is not None
+    return FailedUpdate(
+        settings=module.settings,
+        iteration=module.iteration,
+        spec=module.spec,
+        policy=module.policy,
+        batch=batch,
+        rule_state=module.rule.state_dict(),
+        progress=module.rule.progress,
+        generator_seed=generator_seed,
+        threads=torch.get_num_threads(),
+        reason=result.rejection_reason,
+        metrics=result.metrics,
+        collected=collected_arrays(rollout),
+    )
+
+
 def failed_update_path(run_dir: Path, iteration: int) -> Path:
     """Where the failed update of an iteration is written."""
     return run_dir / f"failed_update_{iteration:08d}.pt"
