@@ -11,6 +11,7 @@ from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.policies.table import policy_table, with_logits_changed
 from trpo_lightning.rollouts.rollout import TabularBatch
+from trpo_lightning.rules.rejections import Rejection
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
 from trpo_lightning.rules.surrogate import ENTROPY_METRIC, build_surrogate, mean_entropy
 
@@ -42,11 +43,11 @@ class Algorithm1(UpdateRule):
         metrics["trust_region/delta"] = step.radius
         seconds = {"line_search": time.perf_counter() - began}
         if step.radius == 0.0:
-            return RuleResult(theta, "no policy has a higher bound: the policy is optimal", metrics, seconds)
+            return RuleResult(theta, Rejection.OPTIMAL, metrics, seconds, nothing_to_gain=True)
         candidate = with_logits_changed(policy, step.log_ratio)
         new = policy_table(policy, batch.observations, candidate)
         if not float(lower_bound(mdp, old, new) - old.eta) > step.guaranteed / 2.0:
-            return RuleResult(theta, "the step is below the resolution of the parameters", metrics, seconds)
+            return RuleResult(theta, Rejection.BELOW_RESOLUTION, metrics, seconds, nothing_to_gain=True)
         weights = old.visitation / old.visitation.sum()
         metrics |= {
             "trust_region/kl": float(weights @ state_kl(old.policy, new)),

@@ -9,6 +9,7 @@ from torch import Tensor
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.rollouts.rollout import AnyBatch, PopulationBatch
+from trpo_lightning.rules.rejections import Rejection
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
 from trpo_lightning.settings import RuleSettings
 
@@ -75,16 +76,16 @@ class PopulationRule(UpdateRule):
         theta = parameter_vector(policy)
         returns = batch.returns.cpu()
         if not torch.isfinite(returns).all():
-            return RuleResult(theta, "a candidate's return or observation is not finite")
+            return RuleResult(theta, Rejection.CANDIDATE_RETURN_NOT_FINITE)
         search, searched = self._current(policy)
         best_first = torch.sort(returns, descending=True, stable=True).indices
         try:
             adapted = search.adapted(batch.candidates.cpu().double()[best_first][:, searched], self.settings)
         except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
-            return RuleResult(theta, "the search distribution's covariance has no decomposition")
+            return RuleResult(theta, Rejection.NO_DECOMPOSITION)
         mean = adapted.mean.to(theta)  # may overflow: the search is in float64
         if not all(torch.isfinite(value).all() for value in (mean, *_tensors(adapted))):
-            return RuleResult(theta, "the search distribution is not finite")
+            return RuleResult(theta, Rejection.DISTRIBUTION_NOT_FINITE)
         self._search = adapted
         theta[searched.to(theta.device)] = mean
         metrics = {"population/best_return": float(returns.max()), "population/std": adapted.std()}

@@ -12,6 +12,7 @@ from trpo_lightning.numerics.least_squares import solved
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import GaussianPolicy, Policy
 from trpo_lightning.rollouts.rollout import AnyBatch, Batch
+from trpo_lightning.rules.rejections import Rejection
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
 from trpo_lightning.rules.surrogate import CHUNK, ENTROPY_METRIC, build_surrogate, mean_entropy
 
@@ -42,11 +43,11 @@ class RewardWeightedRegression(UpdateRule):
         old, q = parameter_vector(policy), batch.advantages.double()
         metrics = {"policy/entropy": mean_entropy(build_surrogate(policy, batch))}
         if not torch.isfinite(q).all():
-            return RuleResult(old, "a return is not finite", metrics)
+            return RuleResult(old, Rejection.RETURN_NOT_FINITE, metrics)
         if not (torch.isfinite(batch.observations).all() and torch.isfinite(batch.actions).all()):
-            return RuleResult(old, "an observation or action is not finite", metrics)
+            return RuleResult(old, Rejection.TRANSITION_NOT_FINITE, metrics)
         if q.max() == q.min():
-            return RuleResult(old, "all returns are equal", metrics)
+            return RuleResult(old, Rejection.RETURNS_EQUAL, metrics, nothing_to_gain=True)
         weights, temperature = reward_weights(q, self.settings.effective_sample_fraction)
         likelihood = _log_likelihood(policy, batch, weights)
         theta = self._fit(policy, batch, weights, likelihood)
@@ -54,7 +55,7 @@ class RewardWeightedRegression(UpdateRule):
             rise = float(likelihood(theta) - likelihood(old))
         metrics |= {"regression/temperature": temperature, "regression/log_likelihood": rise}
         if not (torch.isfinite(theta).all() and math.isfinite(rise)):
-            return RuleResult(old, "the fit is not finite", metrics)
+            return RuleResult(old, Rejection.FIT_NOT_FINITE, metrics)
         return RuleResult(theta, None, metrics)
 
     def _fit(self, policy: Policy, batch: Batch, weights: Tensor, likelihood: Callable[[Tensor], Tensor]) -> Tensor:

@@ -12,8 +12,12 @@ from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.rollouts.rollout import AnyBatch
 from trpo_lightning.rules.constraint import Candidates, Curvature
+from trpo_lightning.rules.rejections import of_step
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
 from trpo_lightning.rules.surrogate import ENTROPY_METRIC, Surrogate, build_surrogate, mean_entropy, surrogate_gradient
+
+ROUNDINGS = 8.0
+"""Relative roundings of a surrogate's terms that its rise must exceed to count as a signal."""
 
 
 class TrustRegionRule(UpdateRule):
@@ -56,10 +60,10 @@ class TrustRegionRule(UpdateRule):
         step = self.solve(timer.timed_problem(self.problem(policy, batch, surrogate, candidates, generator)))
         seconds = {"gradient": 0.0, "line_search": 0.0, **timer.seconds}
         seconds["cg"] = time.perf_counter() - began - sum(seconds.values())  # all that prepares and solves the system
-        metrics = {"policy/entropy": mean_entropy(surrogate), "trust_region/delta": self.delta(), **step.metrics}
-        if step.rejection_reason is None:
+        metrics = {"policy/entropy": mean_entropy(surrogate), "trust_region/delta": self.delta(), **step_metrics(step)}
+        if step.rejection is None:
             metrics |= {"trust_region/kl": candidates.kl["mean"], "trust_region/kl_max": candidates.kl["max"]}
-        return RuleResult(step.theta, step.rejection_reason, metrics, seconds)
+        return RuleResult(step.theta, of_step(step), metrics, seconds, step.nothing_to_gain)
 
     def problem(
         self,
@@ -77,6 +81,7 @@ class TrustRegionRule(UpdateRule):
             gradient=lambda: surrogate_gradient(policy, surrogate).to(curvature.theta.dtype),
             curvature_product=curvature.product,
             largest_curvature=curvature.largest if self.settings.kl_over_states == "max" else None,
+            resolution=ROUNDINGS * torch.finfo(parameter_vector(policy).dtype).eps * surrogate.magnitude(),
         )
 
     def solve(self, problem: TrustRegionProblem) -> TrustRegionStep:
@@ -100,6 +105,26 @@ class TrustRegionRule(UpdateRule):
         """The radius now: constant, or on the line from `delta` to `final_delta` (Engstrom et al. 2020, TRPO+)."""
         s = self.settings
         return s.delta if s.final_delta is None else s.delta + (s.final_delta - s.delta) * self.progress
+
+
+def step_metrics(step: TrustRegionStep) -> dict[str, float]:
+    """The numbers of a step by their names in the records, as far as it came."""
+    metrics: dict[str, float] = {}
+    if step.solution is not None:
+        metrics |= {"cg/iterations": float(step.solution.iterations), "cg/residual": step.solution.residual}
+    if step.search is not None:
+        metrics["line_search/backtracks"] = float(step.search.backtracks)
+        metrics["line_search/accepted"] = float(step.search.accepted)
+    if step.search is not None and step.search.accepted:
+        metrics |= {
+            "trust_region/kl_quadratic": step.quadratic,
+            "trust_region/kl_quadratic_damped": step.quadratic_damped,
+            "trust_region/surrogate_improvement": step.search.improvement,
+            "trust_region/expected_improvement": step.expected_improvement,
+            "trust_region/step_norm": step.norm,
+            "trust_region/step_size": step.scale,
+        }
+    return metrics
 
 
 class _Timer:

@@ -10,6 +10,7 @@ from torch import nn
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.rollouts.rollout import AnyBatch
+from trpo_lightning.rules.rejections import Rejection
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
 from trpo_lightning.rules.surrogate import ENTROPY_METRIC, build_surrogate, mean_entropy, surrogate_gradient
 
@@ -37,9 +38,9 @@ class VanillaPolicyGradient(UpdateRule):
         metrics = {"policy/entropy": mean_entropy(surrogate)}
         seconds = {"gradient": time.perf_counter() - began}
         if not torch.isfinite(gradient).all():
-            return RuleResult(old, "the gradient is not finite", metrics, seconds)
+            return RuleResult(old, Rejection.GRADIENT_NOT_FINITE, metrics, seconds)
         if not torch.isfinite(gradient.square()).all():  # it would stay in the second moment for good
-            return RuleResult(old, "the gradient's square is not finite", metrics, seconds)
+            return RuleResult(old, Rejection.SQUARE_NOT_FINITE, metrics, seconds)
         adam = self._adam(old)
         assert self._theta is not None
         self._theta.data.copy_(old)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from trpo_lightning.rules import build_rule
 from trpo_lightning.rules.rule import ParameterUpdate, RuleResult, apply_rule
 from trpo_lightning.settings import RunSettings, from_keywords, is_over, progress
 from trpo_lightning.training.batches import ValueData, make_batch
+from trpo_lightning.training.evaluation import EvaluationCallback
 from trpo_lightning.training.failed_update import FailedUpdate, capture, leave_failed_update
 from trpo_lightning.training.iteration_log import IterationLog, Stopwatch, is_number, plain_value
 from trpo_lightning.training.rollout_loader import RolloutLoader
 from trpo_lightning.training.theory import theory_metrics
 from trpo_lightning.training.trained_policy import TrainedPolicy
-from trpo_lightning.training.trainer_checks import check_trainer
+from trpo_lightning.training.trainer_checks import check_callbacks, check_function, check_trainer, hyperparameters
 from trpo_lightning.training.value_fit import ValueFit
 from trpo_lightning.values import build_value_function
 
@@ -51,6 +53,7 @@ class TRPO(pl.LightningModule):
         elif env_id is not None or keywords:
             raise UserError("give TRPO either settings or an environment id and keywords, not both")
         self.settings = settings
+        self.save_hyperparameters(hyperparameters(settings))
         self.automatic_optimization = False
         self.spec = describe_environment(settings.env, restorable=settings.rollout.scheme == "vine")
         self.policy: Policy = build_policy(
@@ -145,7 +148,7 @@ class TRPO(pl.LightningModule):
             **(self._fit.metrics if self._fit else {}),
             **rollout.measure(),
             "update/rejected": self.rejected,
-            "update/rejection_reason": result.rejection_reason,
+            "update/rejection_reason": None if result.rejection_reason is None else str(result.rejection_reason),
             "iteration": self.iteration,
             "env_steps": self.env_steps,
         }
@@ -227,13 +230,14 @@ class TRPO(pl.LightningModule):
         print(f"warning: {failure}; restart {self.restarts} of {self.settings.env.restarts}")
 
     def _count_rejection(self, rollout: Rollout, batch: AnyBatch, result: RuleResult) -> None:
-        """Count the iteration's rejection, if it is one; keep the one that stops the run, for `replay`."""
-        if result.rejection_reason is None:
-            self.rejected_in_a_row = 0
-            return
-        self.rejected += 1
-        self.rejected_in_a_row += 1
-        if self.stuck:  # a rejected update has left policy and rule as they were before it
+        """Count the iteration's rejection, if it is one; keep the one that stops the run, for `replay`.
+
+        To find nothing to gain is no failure: the run is done, or waits for a signal.
+        """
+        self.rejected += result.rejection_reason is not None
+        failed = result.rejection_reason is not None and not result.nothing_to_gain
+        self.rejected_in_a_row = self.rejected_in_a_row + 1 if failed else 0
+        if failed and self.stuck:  # a rejected update has left policy and rule as they were before it
             seed = self._update_generator(self.iteration - 1).initial_seed()
             self.failed_update = capture(self, rollout, batch, result, generator_seed=seed)
 
@@ -243,6 +247,14 @@ class TRPO(pl.LightningModule):
     def trained_policy(self) -> TrainedPolicy:
         """The policy as it is now, with its normalizer: what acts, and what is saved."""
         return TrainedPolicy(self.policy, self.normalizer, self.settings, self.spec, self.iteration, self.env_steps)
+
+    def act(self, observations: Any, **how: Any) -> Any:
+        """Actions of the policy as it is now for raw observations, as `TrainedPolicy.act`."""
+        return self.trained_policy().act(observations, **how)
+
+    def save(self, path: str | Path, **metadata: Any) -> None:
+        """Write the policy as it is now, with its normalizer, to a file that `trpo_lightning.load` reads."""
+        self.trained_policy().save(path, **metadata)
 
     def leave_failed_update(self, folder: Path) -> str:
         """Write the rejected update that ended training; says where it is and what to do."""
@@ -258,6 +270,16 @@ class TRPO(pl.LightningModule):
             raise StuckError(self.leave_failed_update(Path(self.trainer.default_root_dir)))
 
     # What Lightning asks of a module.
+
+    def configure_callbacks(self) -> Sequence[pl.Callback]:
+        """Evaluation as `evaluation.every` says, unless the trainer has an `EvaluationCallback`; a check of the others.
+
+        Lightning's first call of all: what cannot work is refused before anything is built.
+        """
+        check_function(self.trainer)
+        check_callbacks(self.trainer)
+        there = any(isinstance(callback, EvaluationCallback) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        return [] if there or not self.settings.evaluation.every else [EvaluationCallback()]
 
     def setup(self, stage: str) -> None:
         """Refuse trainers that would change the algorithm in silence."""
@@ -301,8 +323,19 @@ class TRPO(pl.LightningModule):
         self.complete()
         return super().state_dict(*arguments, **keywords)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep how far the policy was trained, for `load_from_checkpoint`."""
+        checkpoint["trpo_lightning"] = {"iteration": self.iteration, "env_steps": self.env_steps}
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse Lightning's own checkpoints: they lack normalizers' timing, environments and random streams."""
+        """Take a policy that `load_from_checkpoint` brings back; refuse to resume from it.
+
+        Lightning's checkpoints lack environments, random streams and the rule's memory.
+        """
+        if self._trainer is None:
+            counts = checkpoint.get("trpo_lightning", {})
+            self.iteration, self.env_steps = counts.get("iteration", 0), counts.get("env_steps", 0)
+            return
         raise UserError(
             "a Lightning checkpoint is an export and cannot be resumed exactly: "
             "resume from a run directory (python -m trpo_lightning train --resume RUN_DIR)"
