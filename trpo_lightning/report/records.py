@@ -13,7 +13,7 @@ from trpo_lightning.experiment.runner import CellResult
 from trpo_lightning.runs.config import recorded_settings
 from trpo_lightning.runs.metrics_file import read_rows
 from trpo_lightning.settings import RunSettings, changed_keys, covers
-from trpo_lightning.training.metrics import TEXT_METRICS
+from trpo_lightning.training.metrics import METRICS, TEXT_METRICS
 
 EPISODES_IN_SCORE = 100
 PARTS_OF_COLLECT = ("time/simulator", "time/inference")
@@ -134,15 +134,28 @@ def read_record(result: CellResult, experiment: Experiment) -> Record:
 
 
 def numeric_columns(rows: list[dict[str, str]], file: Path | str) -> Columns:
-    """Rows of text as columns of numbers; texts are left out. Raises `UserError` for what should be a number."""
+    """Rows of text as columns of numbers; texts are left out.
+
+    Raises `UserError` for what should be a number: a metric of this package, or one with a number in another row.
+    """
     names = [name for name in (rows[0] if rows else {}) if name not in TEXT_METRICS]
     columns = {}
     for name in names:
         try:
             columns[name] = np.array([float(row[name] or "nan") for row in rows])
         except ValueError as error:
+            if name not in METRICS and not any(_is_number(row[name]) for row in rows):
+                continue  # a text of someone else's
             raise UserError(f"{file}: column {name}: {error}") from error
     return columns
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def read_provenance(file: Path) -> list[dict[str, Any]]:
