@@ -41,8 +41,8 @@ class SinglePathRollout(Rollout):
     """Slots `[T, N]` of T steps in N environments, as arrays on the CPU.
 
     `observations` `[T + 1, N, *O]` are what the policy saw; row t + 1 is what step t returned, at an episode's end its
-    last observation. `actions` `[T, N, A]` are as sampled, `rewards` `[T, N]` as the update sees them. In a slot with `valid` False the environment only reset, or it had its share of
-    whole episodes: everything in it is to be ignored.
+    last observation. `actions` `[T, N, A]` are as sampled, `rewards` `[T, N]` as the update sees them. In a slot with
+    `valid` False the environment only reset, or it had its share of whole episodes: everything in it is to be ignored.
     """
 
     observations: np.ndarray
