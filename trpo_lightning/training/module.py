@@ -2,11 +2,9 @@
 
 import copy
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 
 from trpo_lightning.environments.backends import describe_environment
@@ -21,13 +19,13 @@ from trpo_lightning.rules import build_rule
 from trpo_lightning.rules.rule import ParameterUpdate, RuleResult, apply_rule
 from trpo_lightning.settings import RunSettings, from_keywords, is_over, progress
 from trpo_lightning.training.batches import ValueData, make_batch
-from trpo_lightning.training.evaluation import EvaluationCallback
 from trpo_lightning.training.failed_update import FailedUpdate, capture, leave_failed_update
-from trpo_lightning.training.iteration_log import IterationLog, Stopwatch, is_number, plain_value
+from trpo_lightning.training.iteration_log import IterationLog, Stopwatch
+from trpo_lightning.training.lightning_habits import LightningHabits
 from trpo_lightning.training.rollout_loader import RolloutLoader
 from trpo_lightning.training.theory import theory_metrics
 from trpo_lightning.training.trained_policy import TrainedPolicy
-from trpo_lightning.training.trainer_checks import check_callbacks, check_function, check_trainer, hyperparameters
+from trpo_lightning.training.trainer_checks import hyperparameters
 from trpo_lightning.training.value_fit import ValueFit
 from trpo_lightning.values import build_value_function
 
@@ -36,7 +34,7 @@ ITERATIONS_BETWEEN_BARRIERS = 50
 """Barrier interval where the environment has no time limit to derive it from."""
 
 
-class TRPO(pl.LightningModule):
+class TRPO(LightningHabits):
     """Trust-region policy optimization (Schulman et al. 2015) with GAE (Schulman et al. 2016).
 
     `TRPO("Hopper-v5", delta=0.02)`: settings by keyword, with the defaults of the command line; a group as a dict,
@@ -198,11 +196,6 @@ class TRPO(pl.LightningModule):
         return limit is not None and self.rejected_in_a_row >= limit
 
     @property
-    def row(self) -> dict[str, Any]:
-        """The latest iteration's numbers and texts, to be read; `log` adds to them."""
-        return self.iteration_log.row
-
-    @property
     def fits_beside(self) -> bool:
         """Whether the value function is fitted beside the next rollout, which does not need it.
 
@@ -269,21 +262,11 @@ class TRPO(pl.LightningModule):
         if self.stuck:
             raise StuckError(self.leave_failed_update(Path(self.trainer.default_root_dir)))
 
-    # What Lightning asks of a module.
+    # What Lightning asks of a module, besides what `LightningHabits` answers.
 
-    def configure_callbacks(self) -> Sequence[pl.Callback]:
-        """Evaluation as `evaluation.every` says, unless the trainer has an `EvaluationCallback`; a check of the others.
-
-        Lightning's first call of all: what cannot work is refused before anything is built.
-        """
-        check_function(self.trainer)
-        check_callbacks(self.trainer)
-        there = any(isinstance(callback, EvaluationCallback) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
-        return [] if there or not self.settings.evaluation.every else [EvaluationCallback()]
-
-    def setup(self, stage: str) -> None:
-        """Refuse trainers that would change the algorithm in silence."""
-        check_trainer(self.trainer)
+    def on_train_start(self) -> None:
+        """Start the clock of the first row."""
+        self.iteration_log.start_clock()
 
     def configure_optimizers(self) -> ParameterUpdate:
         """The policy's update, Lightning's one counted step; the value function keeps its own optimizer."""
@@ -293,50 +276,7 @@ class TRPO(pl.LightningModule):
         """Rollouts stay arrays on the CPU; what the update needs of them goes to the device in `training_step`."""
         return batch
 
-    def on_train_start(self) -> None:
-        """Start the clock of the first row."""
-        self.iteration_log.start_clock()
-
-    def log(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, name: str, value: Any, prog_bar: bool = False, logger: bool | None = None, **ways: Any
-    ) -> None:
-        """Log a metric of your own: it lands in the row of the iteration, with all the others.
-
-        Works in any hook of a subclass or a callback. An iteration is one step and one epoch, on one device: there is
-        nothing to reduce, and Lightning's `on_step`, `on_epoch`, `reduce_fx` and so on change nothing.
-
-        Args:
-            name: New, or one that another part of the run logs; `iteration`, `env_steps` and so on are the loop's own.
-            value: A number, a tensor with one element, a torchmetrics `Metric`, or a text for loggers that take texts.
-            prog_bar: Whether to show it in progress bars.
-            logger: False keeps it from the loggers: callbacks can monitor it only.
-            **ways: Lightning's other arguments.
-        """
-        del ways
-        value = plain_value(name, value)
-        self.iteration_log.add(name, value, label=name if prog_bar else None, for_loggers=logger is not False)
-        if self._trainer is not None and is_number(value):
-            self.trainer.callback_metrics[name] = torch.tensor(float(value))
-
     def state_dict(self, *arguments: Any, **keywords: Any) -> Any:
         """As of any module, after a value fit that goes on."""
         self.complete()
         return super().state_dict(*arguments, **keywords)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep how far the policy was trained, for `load_from_checkpoint`."""
-        checkpoint["trpo_lightning"] = {"iteration": self.iteration, "env_steps": self.env_steps}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take a policy that `load_from_checkpoint` brings back; refuse to resume from it.
-
-        Lightning's checkpoints lack environments, random streams and the rule's memory.
-        """
-        if self._trainer is None:
-            counts = checkpoint.get("trpo_lightning", {})
-            self.iteration, self.env_steps = counts.get("iteration", 0), counts.get("env_steps", 0)
-            return
-        raise UserError(
-            "a Lightning checkpoint is an export and cannot be resumed exactly: "
-            "resume from a run directory (python -m trpo_lightning train --resume RUN_DIR)"
-        )
