@@ -142,7 +142,7 @@ KINDS = {
         "rollout.scheme": "vine",
         "value.name": "none",
         "rollout.rollout_set_size": 5,
-        "rollout.branch_length": 3,
+        "rollout.branch_length": 40,  # some branches fall: where all are worth the same there is nothing to gain
     },
     "exact": {
         **NEVER,
