@@ -192,3 +192,19 @@ class Paced(gym.Wrapper):
 
 def paced(seconds: float) -> gym.Env:
     return Paced(seconds)
+
+
+class Bandit(gym.Env):
+    """Five pulls of a bandit whose second arm is best, seen by nothing: it can be solved for good."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = gym.spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.pulls = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.pulls += 1
+        return np.zeros(2, np.float32), float(action == 1), self.pulls >= 5, False, {}

@@ -111,4 +111,5 @@ def test_optional_and_slow_libraries_are_imported_late(library):
 def test_the_mathematics_needs_torch_only():
     for file in (PACKAGE / "numerics").rglob("*.py"):
         for name, _ in imports(file):
-            assert name.split(".")[0] in {"torch", "trpo_lightning", "collections", "dataclasses", "typing", "math"}
+            root = name.split(".")[0]
+            assert root in {"torch", "trpo_lightning", "collections", "dataclasses", "enum", "typing", "math"}

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trpo_lightning.numerics.line_search import backtracking_line_search
+from trpo_lightning.numerics.line_search import SearchFailure, backtracking_line_search
 
 THETA = torch.tensor([1.0, -2.0], dtype=torch.float64)
 STEP = torch.tensor([4.0, 8.0], dtype=torch.float64)
@@ -30,7 +30,7 @@ def search(evaluate, *, bound=0.1, ratio=0.5, max_backtracks=3):
 def test_takes_the_full_step_when_it_is_good():
     evaluate = Script((1.0, 0.0), (3.0, 0.1))
     result = search(evaluate)
-    assert (result.accepted, result.fraction, result.backtracks, result.failure) == (True, 1.0, 0, "")
+    assert (result.accepted, result.fraction, result.backtracks, result.failure) == (True, 1.0, 0, None)
     assert (result.improvement, result.constraint) == (2.0, 0.1)
     assert torch.equal(result.theta, THETA + STEP)
 
@@ -48,14 +48,14 @@ def test_counts_backtracks_and_shrinks_by_the_ratio():
 @pytest.mark.parametrize(
     ("candidate", "reason"),
     [
-        ((2.0, 0.1000001), "the KL is beyond delta"),
-        ((1.0, 0.05), "the surrogate does not improve"),
-        ((0.9, 0.05), "the surrogate does not improve"),
-        ((math.nan, 0.05), "surrogate or KL is not finite"),
-        ((2.0, math.nan), "surrogate or KL is not finite"),
-        ((math.inf, 0.05), "surrogate or KL is not finite"),
-        ((2.0, math.inf), "surrogate or KL is not finite"),
-        ((2.0, -math.inf), "surrogate or KL is not finite"),
+        ((2.0, 0.1000001), SearchFailure.CONSTRAINT_EXCEEDED),
+        ((1.0, 0.05), SearchFailure.NO_IMPROVEMENT),
+        ((0.9, 0.05), SearchFailure.NO_IMPROVEMENT),
+        ((math.nan, 0.05), SearchFailure.CANDIDATE_NOT_FINITE),
+        ((2.0, math.nan), SearchFailure.CANDIDATE_NOT_FINITE),
+        ((math.inf, 0.05), SearchFailure.CANDIDATE_NOT_FINITE),
+        ((2.0, math.inf), SearchFailure.CANDIDATE_NOT_FINITE),
+        ((2.0, -math.inf), SearchFailure.CANDIDATE_NOT_FINITE),
     ],
 )
 def test_refused_candidates_end_in_the_very_tensor_it_started_from(candidate, reason):
@@ -76,7 +76,7 @@ def test_non_finite_start_tries_nothing(start):
     result = search(evaluate)
     assert not result.accepted and result.theta is THETA
     assert len(evaluate.asked) == 1
-    assert result.failure == "the surrogate is not finite at the old policy"
+    assert result.failure == SearchFailure.START_NOT_FINITE
 
 
 def test_no_backtracks_is_one_try():

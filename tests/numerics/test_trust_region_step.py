@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from trpo_lightning.numerics.conjugate_gradient import conjugate_gradient
-from trpo_lightning.numerics.trust_region import TrustRegionProblem, trust_region_step
+from trpo_lightning.numerics.line_search import SearchFailure
+from trpo_lightning.numerics.trust_region import StepRejection, TrustRegionProblem, trust_region_step
 
 SIZE = 6
 DELTA = 0.02
@@ -44,7 +45,7 @@ def test_solves_the_linear_quadratic_problem_in_closed_form():
     natural = torch.linalg.solve(A, G)
     step = trust_region_step(linear_quadratic(), delta=DELTA, damping=0.0, **EXACT)
     expected = THETA + math.sqrt(2.0 * DELTA / float(G @ natural)) * natural
-    assert step.rejection_reason is None
+    assert step.rejection is None
     torch.testing.assert_close(step.theta, expected, rtol=1e-9, atol=1e-10)
 
 
@@ -72,38 +73,36 @@ def test_length_and_direction_of_the_damped_step(damping, step_length):
 @pytest.mark.parametrize("damping", [0.1, 2.0])
 def test_quadratic_predictions_separate_damped_from_undamped(damping):
     by_length = {
-        length: trust_region_step(linear_quadratic(), delta=DELTA, damping=damping, step_length=length, **EXACT).metrics
+        length: trust_region_step(linear_quadratic(), delta=DELTA, damping=damping, step_length=length, **EXACT)
         for length in ("damped", "undamped")
     }
-    assert by_length["undamped"]["trust_region/kl_quadratic"] == pytest.approx(DELTA, rel=1e-12)
-    assert by_length["undamped"]["trust_region/kl_quadratic_damped"] > 1.01 * DELTA
-    assert by_length["damped"]["trust_region/kl_quadratic_damped"] == pytest.approx(DELTA, rel=1e-12)
-    assert by_length["damped"]["trust_region/kl_quadratic"] < 0.99 * DELTA
-    assert by_length["damped"]["trust_region/step_norm"] < by_length["undamped"]["trust_region/step_norm"]
+    assert by_length["undamped"].quadratic == pytest.approx(DELTA, rel=1e-12)
+    assert by_length["undamped"].quadratic_damped > 1.01 * DELTA
+    assert by_length["damped"].quadratic_damped == pytest.approx(DELTA, rel=1e-12)
+    assert by_length["damped"].quadratic < 0.99 * DELTA
+    assert by_length["damped"].norm < by_length["undamped"].norm
 
 
 @pytest.mark.parametrize(("kl_factor", "backtracks"), [(0.999, 0), (3.0, 3)])
 @pytest.mark.parametrize("iterations", [1, 3, 50])
-def test_metrics_describe_the_step_that_was_taken(kl_factor, backtracks, iterations):
+def test_the_numbers_describe_the_step_that_was_taken(kl_factor, backtracks, iterations):
     problem = linear_quadratic(kl_factor=kl_factor)
     result = trust_region_step(
         problem, delta=DELTA, damping=0.1, step_length="undamped", cg_iterations=iterations, cg_tolerance=1e-14
     )
     step = result.theta - THETA
     quadratic = 0.5 * float(step @ A @ step)
-    metrics = result.metrics
-    assert metrics["line_search/backtracks"] == backtracks
-    assert metrics["line_search/accepted"] == 1.0
-    assert metrics["trust_region/kl"] == pytest.approx(kl_factor * quadratic)
-    assert metrics["trust_region/kl_quadratic"] == pytest.approx(quadratic)
-    assert metrics["trust_region/kl_quadratic"] == pytest.approx(DELTA * 0.8 ** (2 * backtracks))
-    assert metrics["trust_region/kl_quadratic_damped"] == pytest.approx(quadratic + 0.05 * float(step @ step))
-    assert metrics["trust_region/expected_improvement"] == pytest.approx(float(G @ step))
-    assert metrics["trust_region/surrogate_improvement"] == pytest.approx(float(G @ step))
-    assert metrics["trust_region/step_norm"] == pytest.approx(float(step.norm()))
+    assert result.search.backtracks == backtracks and result.search.accepted
+    assert result.search.constraint == pytest.approx(kl_factor * quadratic)
+    assert result.quadratic == pytest.approx(quadratic)
+    assert result.quadratic == pytest.approx(DELTA * 0.8 ** (2 * backtracks))
+    assert result.quadratic_damped == pytest.approx(quadratic + 0.05 * float(step @ step))
+    assert result.expected_improvement == pytest.approx(float(G @ step))
+    assert result.search.improvement == pytest.approx(float(G @ step))
+    assert result.norm == pytest.approx(float(step.norm()))
     solution = conjugate_gradient(lambda v: A @ v, G, iterations=iterations, tolerance=1e-14, damping=0.1)
-    assert metrics["cg/iterations"] == solution.iterations
-    assert metrics["cg/residual"] == solution.residual
+    assert result.solution.iterations == solution.iterations
+    assert result.solution.residual == solution.residual
     torch.testing.assert_close(step / step.norm(), solution.x / solution.x.norm(), rtol=1e-9, atol=1e-10)
 
 
@@ -115,7 +114,7 @@ def test_fixed_length_is_the_natural_gradient_times_a_multiplier(damping):
             linear_quadratic(), delta=1e9, damping=damping, step_length="fixed", step_size=step_size, **EXACT
         )
         torch.testing.assert_close(step.theta, THETA + step_size * natural, rtol=1e-9, atol=1e-10)
-        assert step.metrics["trust_region/step_size"] == step_size
+        assert step.scale == step_size
 
 
 @pytest.mark.parametrize("damping", [0.0, 0.4])
@@ -132,7 +131,7 @@ def test_a_maximum_is_bounded_by_its_largest_curvature(damping, step_length):
     step = trust_region_step(problem, delta=DELTA, damping=damping, step_length=step_length, **EXACT)
     beta = min(math.sqrt(2.0 * DELTA / b) for b in bounded)
     torch.testing.assert_close(step.theta, THETA + beta * s, rtol=1e-8, atol=1e-10)
-    assert step.metrics["trust_region/kl_quadratic"] == pytest.approx(beta**2 * float(s @ mean @ s) / 2.0)
+    assert step.quadratic == pytest.approx(beta**2 * float(s @ mean @ s) / 2.0)
 
 
 def test_solves_in_the_precision_of_the_gradient_and_steps_in_that_of_theta():
@@ -144,9 +143,9 @@ def test_solves_in_the_precision_of_the_gradient_and_steps_in_that_of_theta():
         problem, evaluate=lambda x: linear_quadratic(ill, theta=THETA.float().double()).evaluate(x.double())
     )
     step = trust_region_step(problem, delta=1e3, damping=0.0, kl_slack=None, **EXACT)
-    assert step.theta.dtype == torch.float32 and step.rejection_reason is None
-    assert step.metrics["cg/residual"] < 1e-9
-    full_step = step.metrics["trust_region/step_size"] * torch.linalg.solve(ill, G)
+    assert step.theta.dtype == torch.float32 and step.rejection is None
+    assert step.solution.residual < 1e-9
+    full_step = step.scale * torch.linalg.solve(ill, G)
     torch.testing.assert_close(step.theta, THETA.float() + full_step.float(), rtol=1e-6, atol=1e-6)
 
 
@@ -180,22 +179,20 @@ def test_acceptance_is_the_first_candidate_of_a_scan_that_fulfils_the_rules(kl_s
         max_backtracks=40,
         **EXACT,
     )
-    assert fitting and found.metrics["line_search/backtracks"] == fitting[0]
+    assert fitting and found.search.backtracks == fitting[0]
     torch.testing.assert_close(found.theta, THETA + 0.85 ** fitting[0] * full_step, rtol=1e-8, atol=1e-10)
 
 
 def test_backtrack_ratio_and_limit_are_the_callers():
     problem = linear_quadratic(kl_factor=3.0)
     step = trust_region_step(problem, delta=DELTA, backtrack_ratio=0.5, max_backtracks=1)
-    assert step.metrics["line_search/backtracks"] == 1.0
+    assert step.search.backtracks == 1.0
     rejected = trust_region_step(problem, delta=DELTA, backtrack_ratio=0.8, max_backtracks=1)
-    assert rejected.rejection_reason is not None
+    assert rejected.rejection is StepRejection.SEARCH_FAILED
 
 
 def test_step_grows_with_the_root_of_delta():
-    norms = [
-        trust_region_step(linear_quadratic(), delta=delta).metrics["trust_region/step_norm"] for delta in (0.01, 0.04)
-    ]
+    norms = [trust_region_step(linear_quadratic(), delta=delta).norm for delta in (0.01, 0.04)]
     assert norms[1] == pytest.approx(2.0 * norms[0])
 
 
@@ -228,10 +225,9 @@ def with_candidates(answer: tuple[float, float]) -> Callable[[Tensor], tuple[flo
     return lambda x: (5.0, 0.0) if torch.equal(x, THETA) else answer
 
 
-NO_ASCENT = "there is no ascent direction with positive curvature"
-GRADIENT = "the gradient is not finite"
-SOLUTION = "the conjugate-gradient solution is not finite"
-SEARCH = "the line search found no step: "
+NO_ASCENT = StepRejection.NO_ASCENT_DIRECTION
+GRADIENT = StepRejection.GRADIENT_NOT_FINITE
+SOLUTION = StepRejection.SOLUTION_NOT_FINITE
 REJECTIONS = {
     "NaN gradient": ({"gradient": lambda: G * math.nan}, GRADIENT),
     "one infinite entry": ({"gradient": lambda: torch.where(G == G.max(), math.inf, G)}, GRADIENT),
@@ -245,14 +241,14 @@ REJECTIONS = {
     "NaN in the largest curvature": ({"largest_curvature": lambda v: math.nan}, NO_ASCENT),
     "infinite largest curvature": ({"largest_curvature": lambda v: math.inf}, NO_ASCENT),
     "no largest curvature": ({"largest_curvature": lambda v: 0.0}, NO_ASCENT),
-    "KL beyond delta": ({"evaluate": with_candidates((6.0, 2.0 * DELTA))}, SEARCH + "the KL is beyond delta"),
-    "no improvement": ({"evaluate": with_candidates((5.0, 0.0))}, SEARCH + "the surrogate does not improve"),
-    "NaN surrogate": ({"evaluate": with_candidates((math.nan, 0.0))}, SEARCH + "surrogate or KL is not finite"),
-    "NaN KL": ({"evaluate": with_candidates((6.0, math.nan))}, SEARCH + "surrogate or KL is not finite"),
-    "infinite surrogate": ({"evaluate": with_candidates((math.inf, 0.0))}, SEARCH + "surrogate or KL is not finite"),
+    "KL beyond delta": ({"evaluate": with_candidates((6.0, 2.0 * DELTA))}, SearchFailure.CONSTRAINT_EXCEEDED),
+    "no improvement": ({"evaluate": with_candidates((5.0, 0.0))}, SearchFailure.NO_IMPROVEMENT),
+    "NaN surrogate": ({"evaluate": with_candidates((math.nan, 0.0))}, SearchFailure.CANDIDATE_NOT_FINITE),
+    "NaN KL": ({"evaluate": with_candidates((6.0, math.nan))}, SearchFailure.CANDIDATE_NOT_FINITE),
+    "infinite surrogate": ({"evaluate": with_candidates((math.inf, 0.0))}, SearchFailure.CANDIDATE_NOT_FINITE),
     "NaN at the old policy": (
         {"evaluate": lambda x: (math.nan, 0.0)},
-        SEARCH + "the surrogate is not finite at the old policy",
+        SearchFailure.START_NOT_FINITE,
     ),
 }
 
@@ -265,12 +261,37 @@ def test_rejection_has_its_reason_and_leaves_theta_bit_identical(case):
     cg_iterations = 3 if case == "NaN curvature at the solution" else 10
     damping = 0.0 if case == "infinite solution" else 0.1
     step = trust_region_step(problem, delta=DELTA, damping=damping, cg_iterations=cg_iterations, cg_tolerance=1e-14)
-    assert step.rejection_reason == reason
+    searched = isinstance(reason, SearchFailure)
+    assert step.rejection is (StepRejection.SEARCH_FAILED if searched else reason)
+    assert (step.search.failure if searched else step.search) is (reason if searched else None)
     assert step.theta is theta
     assert torch.equal(theta, THETA)
-    assert not any(name.startswith("trust_region/") for name in step.metrics)
-    assert step.metrics.get("line_search/accepted", 0.0) == 0.0
-    assert ("line_search/accepted" in step.metrics) == reason.startswith(SEARCH)
+    assert step.scale == step.norm == step.quadratic == step.expected_improvement == 0.0
+    assert step.nothing_to_gain == (case == "zero gradient")
+
+
+@pytest.mark.parametrize(
+    ("scale", "resolution", "nothing"),
+    [(1.0, 1e-6, False), (1e-9, 1e-6, True), (1e-9, 0.0, False), (0.0, 0.0, True)],
+)
+@pytest.mark.parametrize("search", ["does not improve", "is beyond delta", "is not finite"])
+@pytest.mark.parametrize("step_length", ["damped", "undamped", "fixed"])
+def test_a_rejection_is_no_failure_where_the_gradient_promises_less_than_can_be_resolved(
+    scale, resolution, nothing, search, step_length
+):
+    """A gradient of rounding errors promises much for the paper's step: delta is always used up."""
+    answers = {"does not improve": (5.0, 0.0), "is beyond delta": (6.0, 1.0), "is not finite": (math.nan, 0.0)}
+    problem = replace(linear_quadratic(g=scale * G), evaluate=with_candidates(answers[search]), resolution=resolution)
+    step = trust_region_step(problem, delta=DELTA, step_length=step_length, max_backtracks=2)
+    assert step.rejection is (StepRejection.SEARCH_FAILED if scale else StepRejection.NO_ASCENT_DIRECTION)
+    assert step.nothing_to_gain == (nothing and not (scale and search == "is not finite"))
+
+
+@pytest.mark.parametrize(("scale", "nothing"), [(1.0, False), (1e-9, True)])
+def test_nor_is_a_direction_that_is_missing(scale, nothing):
+    problem = replace(linear_quadratic(g=scale * G), curvature_product=lambda v: 0.0 * v, resolution=1e-6)
+    step = trust_region_step(problem, delta=DELTA)
+    assert step.rejection is NO_ASCENT and step.nothing_to_gain == nothing
 
 
 def test_exhausted_line_search_tries_the_full_step_and_each_backtrack():
@@ -282,12 +303,12 @@ def test_exhausted_line_search_tries_the_full_step_and_each_backtrack():
 
     step = trust_region_step(replace(linear_quadratic(), evaluate=evaluate), delta=DELTA, max_backtracks=4)
     assert len(tried) == 1 + 5
-    assert step.metrics["line_search/backtracks"] == 4.0
+    assert step.search.backtracks == 4.0
 
 
 def test_draws_no_random_numbers_and_keeps_float32():
     state = torch.get_rng_state()
     a, g, theta = A.float(), G.float(), THETA.float()
     step = trust_region_step(linear_quadratic(a, g, theta, kl_factor=0.99), delta=DELTA)
-    assert step.rejection_reason is None and step.theta.dtype == torch.float32
+    assert step.rejection is None and step.theta.dtype == torch.float32
     assert torch.equal(torch.get_rng_state(), state)

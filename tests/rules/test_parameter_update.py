@@ -23,30 +23,23 @@ def test_step_writes_theta_into_the_parameters_in_place():
     one = policy()
     parameters = list(one.parameters())
     theta = torch.randn(len(parameter_vector(one)), generator=torch.Generator().manual_seed(1))
-    ParameterUpdate(one).step(lambda: theta)
+    ParameterUpdate(one).step(theta=theta)
     assert torch.equal(parameter_vector(one), theta)
     assert all(a is b for a, b in zip(parameters, one.parameters(), strict=True))
     assert all(p.requires_grad and p.grad is None for p in parameters)
 
 
-def test_step_calls_its_closure_once():
+def test_step_calls_lightnings_closure_once_before_it_writes():
     one = policy()
-    calls = []
-
-    def closure() -> torch.Tensor:
-        calls.append(None)
-        return parameter_vector(one)
-
-    before = parameter_vector(one)
-    ParameterUpdate(one).step(closure)
-    assert len(calls) == 1
-    assert torch.equal(parameter_vector(one), before)
+    before, seen = parameter_vector(one), []
+    ParameterUpdate(one).step(lambda: seen.append(parameter_vector(one)), theta=before + 1.0)
+    assert len(seen) == 1 and torch.equal(seen[0], before)
 
 
 def test_later_changes_of_theta_do_not_reach_the_policy():
     one = policy()
     theta = torch.ones_like(parameter_vector(one))
-    ParameterUpdate(one).step(lambda: theta)
+    ParameterUpdate(one).step(theta=theta)
     theta.zero_()
     assert torch.equal(parameter_vector(one), torch.ones_like(theta))
 
@@ -55,7 +48,7 @@ def test_theta_of_another_length_is_refused():
     one = policy()
     before = parameter_vector(one)
     with pytest.raises(ValueError, match="parameters"):
-        ParameterUpdate(one).step(lambda: torch.zeros(3))
+        ParameterUpdate(one).step(theta=torch.zeros(3))
     assert torch.equal(parameter_vector(one), before)
 
 

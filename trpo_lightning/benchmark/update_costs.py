@@ -127,7 +127,6 @@ def invented_rollout(module: TRPO, rows: int) -> SinglePathRollout:
         env_steps=slots[0] * slots[1],
         observations=generator.standard_normal((slots[0] + 1, num_envs, *shape), dtype=np.float32),
         actions=_actions(module, slots[0] * slots[1]).reshape(*slots, -1),
-        log_probs=np.zeros(slots, dtype=np.float32),
         rewards=generator.standard_normal(slots),
         terminated=np.zeros(slots, dtype=bool),
         truncated=episode_steps == EPISODE - 1,

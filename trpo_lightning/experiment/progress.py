@@ -14,7 +14,6 @@ from rich.text import Text
 
 from trpo_lightning.experiment.declaration import Cell
 from trpo_lightning.runs.update_line import HEADER, update_line
-from trpo_lightning.training.metrics import METRICS
 
 COLORS = {"finished": "green", "failed": "red", "interrupted": "yellow", "elsewhere": "yellow"}
 EVALUATION_WIDTH = 20
@@ -31,8 +30,10 @@ class _Watched:
     env_id: str
     total: int
     file: int = 0
-    """Which file was read (its inode): a resumed run puts a shorter one in its place."""
+    """Which file was read (its inode): a resumed run puts a shorter one in its place, a new metric a wider one."""
+    columns: tuple[str, ...] = ()
     offset: int = 0
+    iteration: int = 0
     env_steps: int = 0
     seconds: float = 0.0
     state: str = "waiting"
@@ -137,10 +138,10 @@ class ProgressView:
         run = self.runs[run_dir]
         try:
             with open(run_dir / "metrics.csv", "rb") as file:
-                inode = os.fstat(file.fileno()).st_ino
-                if inode != run.file:  # new, or cut on resume: then what it holds was shown before
-                    show = show and not run.file
-                    run.file, run.offset, run.env_steps, run.seconds = inode, 0, 0, 0.0
+                inode, shown = os.fstat(file.fileno()).st_ino, 0
+                if inode != run.file:  # new, or written anew: what it held before was shown
+                    shown = run.iteration
+                    run.file, run.columns, run.offset, run.env_steps, run.seconds = inode, (), 0, 0, 0.0
                 file.seek(run.offset)
                 text = file.read()
         except OSError:
@@ -148,14 +149,16 @@ class ProgressView:
         whole = text[: text.rfind(b"\n") + 1]
         run.offset += len(whole)
         for values in csv.reader(whole.decode(errors="replace").splitlines()):
-            row = dict(zip(METRICS, values, strict=False))
-            if len(values) == len(METRICS) and row["iteration"].isdigit():
-                self._take(run, row, show)
+            row = dict(zip(run.columns, values, strict=False))
+            if not run.columns:
+                run.columns = tuple(values)
+            elif len(values) == len(run.columns) and row.get("iteration", "").isdigit():
+                self._take(run, row, show and int(row["iteration"]) > shown)
 
     def _take(self, run: _Watched, row: dict[str, str], show: bool) -> None:
         steps = int(row["env_steps"])
         run.seconds += (steps - run.env_steps) / max(float(row["time/steps_per_second"]), 1e-9)
-        run.env_steps = steps
+        run.env_steps, run.iteration = steps, int(row["iteration"])
         if show:
             self._print(f"{escape(run.label)}  {update_line(row)}")
 

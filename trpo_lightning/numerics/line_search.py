@@ -3,8 +3,19 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from torch import Tensor
+
+
+class SearchFailure(Enum):
+    """What was wrong with the last candidate of a search that took none, or with its start."""
+
+    START_NOT_FINITE = auto()
+    CANDIDATE_NOT_FINITE = auto()
+    CONSTRAINT_EXCEEDED = auto()
+    NO_IMPROVEMENT = auto()
+    TOO_LITTLE_IMPROVEMENT = auto()
 
 
 @dataclass(frozen=True)
@@ -12,12 +23,16 @@ class LineSearchResult:
     """`theta` is the accepted candidate, or the very tensor the search started from if there is none."""
 
     theta: Tensor
-    accepted: bool
     fraction: float
     backtracks: int
     improvement: float
     constraint: float
-    failure: str = ""
+    failure: SearchFailure | None = None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether a candidate was taken."""
+        return self.failure is None
 
 
 def backtracking_line_search(
@@ -35,20 +50,20 @@ def backtracking_line_search(
     `evaluate(theta)` returns (objective, constraint); accepted is objective > objective(theta) and constraint <= bound.
     `least_improvement` asks the full step for more than that rise, a shrunken one for its share of it (Armijo's rule);
     -inf accepts a fall, too.
-    A candidate with non-finite values is refused like any other. `failure` says what was wrong with the last candidate.
+    A candidate with non-finite values is refused like any other.
     """
     start, _ = evaluate(theta)
-    failure = "the surrogate is not finite at the old policy"
+    failure = SearchFailure.START_NOT_FINITE
     for k in range(max_backtracks + 1 if math.isfinite(start) else 0):
         fraction = ratio**k
         candidate = theta + fraction * full_step
         objective, constraint = evaluate(candidate)
         if not (math.isfinite(objective) and math.isfinite(constraint)):
-            failure = "surrogate or KL is not finite"
+            failure = SearchFailure.CANDIDATE_NOT_FINITE
         elif constraint > bound:
-            failure = "the KL is beyond delta"
+            failure = SearchFailure.CONSTRAINT_EXCEEDED
         elif objective - start <= fraction * least_improvement:
-            failure = "the surrogate does not improve enough" if least_improvement else "the surrogate does not improve"
+            failure = SearchFailure.TOO_LITTLE_IMPROVEMENT if least_improvement else SearchFailure.NO_IMPROVEMENT
         else:
-            return LineSearchResult(candidate, True, fraction, k, objective - start, constraint)
-    return LineSearchResult(theta, False, 0.0, max_backtracks, 0.0, 0.0, failure)
+            return LineSearchResult(candidate, fraction, k, objective - start, constraint)
+    return LineSearchResult(theta, 0.0, max_backtracks, 0.0, 0.0, failure)

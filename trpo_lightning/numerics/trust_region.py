@@ -8,13 +8,14 @@ a multiplier of one's own for the step and a search that takes anything it is th
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from enum import Enum, auto
 
 import torch
 from torch import Tensor
 
-from trpo_lightning.numerics.conjugate_gradient import conjugate_gradient, dot
-from trpo_lightning.numerics.line_search import backtracking_line_search
+from trpo_lightning.numerics.conjugate_gradient import ConjugateGradientSolution, conjugate_gradient, dot
+from trpo_lightning.numerics.line_search import LineSearchResult, SearchFailure, backtracking_line_search
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class TrustRegionProblem:
     constraint 0 at `theta`; `gradient()` `[P]` is the surrogate's gradient at `theta`; `curvature_product(v)` is A v,
     A the Hessian of the mean constraint at `theta` (positive semi-definite), undamped. The dtype of the gradient is the
     one that the system is solved in. `largest_curvature(s)` is max_n s'A_n s over states, for a constraint that is a
-    maximum; without it the constraint is the mean, and its curvature s'As.
+    maximum; without it the constraint is the mean, and its curvature s'As. `resolution` is the smallest change of the
+    surrogate that `evaluate` can tell from rounding.
     """
 
     theta: Tensor
@@ -33,25 +35,74 @@ class TrustRegionProblem:
     gradient: Callable[[], Tensor]
     curvature_product: Callable[[Tensor], Tensor]
     largest_curvature: Callable[[Tensor], float] | None = None
+    resolution: float = 0.0
 
 
-@dataclass(frozen=True)
-class TrustRegionStep:
-    """The outcome. A rejected step has `rejection_reason` set and `theta` bit-identical to where it started."""
+class StepRejection(Enum):
+    """Where a step ended without new parameters; for a search the result's `failure` says why."""
 
-    theta: Tensor
-    rejection_reason: str | None = None
-    metrics: dict[str, float] = field(default_factory=dict)
+    GRADIENT_NOT_FINITE = auto()
+    SOLUTION_NOT_FINITE = auto()
+    NO_ASCENT_DIRECTION = auto()
+    SEARCH_FAILED = auto()
 
 
 @dataclass(frozen=True)
 class Direction:
-    """Of s ~ (A + damping I)^-1 g: s'g, s'As, damping s's, and s'Cs, C the constraint's own curvature."""
+    """Of s ~ (A + damping I)^-1 g: s'g, s'As, damping s's, s'Cs, C the constraint's own curvature, and |s|."""
 
     ascent: float
     curvature: float
     damped: float
     constraint_curvature: float
+    norm: float
+
+
+@dataclass(frozen=True)
+class TrustRegionStep:
+    """The outcome, with the parts that it came to. A rejected one has `theta` bit-identical to where it started.
+
+    `nothing_to_gain` tells a rejection for want of a signal from a failure: all numbers were finite, and the rise of
+    the surrogate that the gradient promises is not above the problem's `resolution`, be it for the full step or for
+    one of length 1, whose rise is at most the gradient's norm.
+    """
+
+    theta: Tensor
+    rejection: StepRejection | None = None
+    nothing_to_gain: bool = False
+    solution: ConjugateGradientSolution | None = None
+    direction: Direction | None = None
+    beta: float = 0.0
+    """Multiplier of s in the full step."""
+    search: LineSearchResult | None = None
+
+    @property
+    def scale(self) -> float:
+        """Multiplier of s in the step that was taken: step = scale s, (A + damping I) s = gradient."""
+        return self.beta * self.search.fraction if self.search else 0.0
+
+    @property
+    def quadratic(self) -> float:
+        """What the matrix predicts for the constraint's mean: step'A step / 2."""
+        return self._half_square(self.direction.curvature if self.direction else 0.0)
+
+    @property
+    def quadratic_damped(self) -> float:
+        """The same with damping: step'(A + damping I) step / 2."""
+        return self._half_square(self.direction.curvature + self.direction.damped if self.direction else 0.0)
+
+    @property
+    def expected_improvement(self) -> float:
+        """The surrogate's rise to first order: gradient'step."""
+        return self.scale * self.direction.ascent if self.direction else 0.0
+
+    @property
+    def norm(self) -> float:
+        """2-norm of the step."""
+        return self.scale * self.direction.norm if self.direction else 0.0
+
+    def _half_square(self, curvature: float) -> float:
+        return self.scale * self.scale * curvature / 2.0  # not **: that raises when it overflows
 
 
 STEP_LENGTHS: dict[str, Callable[[Direction, float, float], float]] = {
@@ -61,6 +112,9 @@ STEP_LENGTHS: dict[str, Callable[[Direction, float, float], float]] = {
     "capped": lambda d, delta, step_size: min(step_size, STEP_LENGTHS["undamped"](d, delta, step_size)),
 }
 """beta from (direction, delta, step_size): to the boundary, damped or undamped; step_size; the lesser of these two."""
+
+
+NOT_FINITE = (SearchFailure.START_NOT_FINITE, SearchFailure.CANDIDATE_NOT_FINITE)
 
 
 def trust_region_step(
@@ -82,50 +136,40 @@ def trust_region_step(
     beta = sqrt(2 delta / s'(C + damping I)s) for `step_length="damped"` (what implementations do), sqrt(2 delta /
     s'Cs), the paper's, for `"undamped"`, `step_size` for `"fixed"`, the natural gradient's 1 / lambda (section 8.1),
     and the lesser of the last two for `"capped"`; C = A for the mean KL. The search accepts KL <= kl_slack * delta
-    (None: any) and a rise of L above improvement_ratio times its first-order prediction (None: any finite L). Metrics:
-    the constraint found, the two quadratic predictions step'A step / 2 and step'(A + damping I) step / 2, the
-    surrogate's rise, its prediction g'step, the step's 2-norm and beta, CG iterations and true relative residual, and
-    backtracks. Nothing raises on bad numbers: a non-finite gradient, curvature or candidate, or a direction that is not
-    one of ascent, is a rejection with a reason.
+    (None: any) and a rise of L above improvement_ratio times its first-order prediction (None: any finite L). Nothing
+    raises on bad numbers: a non-finite gradient, curvature or candidate, or a direction that is not one of ascent, is
+    a rejection.
     """
-    gradient = problem.gradient()
+    theta, gradient = problem.theta, problem.gradient()
     if not torch.isfinite(gradient).all():
-        return TrustRegionStep(problem.theta, "the gradient is not finite")
+        return TrustRegionStep(theta, StepRejection.GRADIENT_NOT_FINITE)
 
     solution = conjugate_gradient(
         problem.curvature_product, gradient, iterations=cg_iterations, tolerance=cg_tolerance, damping=damping
     )
-    s, metrics = solution.x, {"cg/iterations": float(solution.iterations), "cg/residual": solution.residual}
-    curvature, damped = dot(s, solution.product), damping * dot(s, s)
+    s, squared = solution.x, dot(solution.x, solution.x)
+    curvature, damped = dot(s, solution.product), damping * squared
     if not (torch.isfinite(s).all() and curvature + damped < math.inf):
-        return TrustRegionStep(problem.theta, "the conjugate-gradient solution is not finite", metrics)
+        return TrustRegionStep(theta, StepRejection.SOLUTION_NOT_FINITE, solution=solution)
     largest = problem.largest_curvature(s) if problem.largest_curvature else curvature
-    direction = Direction(dot(s, gradient), curvature, damped, largest)
+    slope = math.sqrt(dot(gradient, gradient))
+    direction = Direction(dot(s, gradient), curvature, damped, largest, squared**0.5)
     if not (curvature > 0.0 and 0.0 < largest < math.inf and direction.ascent > 0.0):
-        return TrustRegionStep(problem.theta, "there is no ascent direction with positive curvature", metrics)
+        flat = slope <= problem.resolution
+        return TrustRegionStep(theta, StepRejection.NO_ASCENT_DIRECTION, flat, solution, direction)
 
     beta = STEP_LENGTHS[step_length](direction, delta, step_size)
     search = backtracking_line_search(
         problem.evaluate,
-        problem.theta,
-        (beta * s).to(problem.theta.dtype),
+        theta,
+        (beta * s).to(theta.dtype),
         bound=math.inf if kl_slack is None else kl_slack * delta,
         ratio=backtrack_ratio,
         max_backtracks=max_backtracks,
         least_improvement=-math.inf if improvement_ratio is None else improvement_ratio * beta * direction.ascent,
     )
-    metrics |= {"line_search/backtracks": float(search.backtracks), "line_search/accepted": float(search.accepted)}
-    if not search.accepted:
-        return TrustRegionStep(problem.theta, f"the line search found no step: {search.failure}", metrics)
-
-    scale = beta * search.fraction
-    metrics |= {
-        "trust_region/kl": search.constraint,
-        "trust_region/kl_quadratic": scale * scale * curvature / 2.0,  # not **: that raises when it overflows
-        "trust_region/kl_quadratic_damped": scale * scale * (curvature + damped) / 2.0,
-        "trust_region/surrogate_improvement": search.improvement,
-        "trust_region/expected_improvement": scale * direction.ascent,
-        "trust_region/step_norm": scale * dot(s, s) ** 0.5,
-        "trust_region/step_size": scale,
-    }
-    return TrustRegionStep(search.theta, None, metrics)
+    parts = {"solution": solution, "direction": direction, "beta": beta, "search": search}
+    if search.accepted:
+        return TrustRegionStep(search.theta, **parts)
+    flat = min(beta * direction.ascent, slope) <= problem.resolution and search.failure not in NOT_FINITE
+    return TrustRegionStep(theta, StepRejection.SEARCH_FAILED, flat, **parts)

@@ -25,6 +25,12 @@ class Policy(nn.Module):
 
     Settings: ClassVar[type[PolicySettings]] = PolicySettings
     network: nn.Module
+    metrics: ClassVar[dict[str, str]] = {}
+    """Names and meanings of what `measure` gives."""
+
+    def measure(self) -> dict[str, float]:
+        """Metrics of the policy as it is after an update."""
+        return {}
 
     @classmethod
     def for_spaces(

@@ -175,9 +175,9 @@ def read_record(result: CellResult, experiment: Experiment) -> Record:
 
 
 def numeric_columns(rows: list[dict[str, str]], file: Path | str) -> Columns:
-    """Rows of text as columns of numbers, also of metrics that this project does not know; texts are left out.
+    """Rows of text as columns of numbers; texts are left out.
 
-    Raises `UserError` for a known metric that is no number.
+    Raises `UserError` for what should be a number: a metric of this package, or one with a number in another row.
     """
     names = [name for name in (rows[0] if rows else {}) if name not in TEXT_METRICS]
     columns = {}
@@ -185,9 +185,18 @@ def numeric_columns(rows: list[dict[str, str]], file: Path | str) -> Columns:
         try:
             columns[name] = np.array([float(row[name] or "nan") for row in rows])
         except ValueError as error:
-            if name in METRICS:
-                raise UserError(f"{file}: column {name}: {error}") from error
+            if name not in METRICS and not any(_is_number(row[name]) for row in rows):
+                continue  # a text of someone else's
+            raise UserError(f"{file}: column {name}: {error}") from error
     return columns
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def read_provenance(file: Path) -> list[dict[str, Any]]:

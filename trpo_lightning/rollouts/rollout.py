@@ -20,6 +20,17 @@ class Rollout:
     episode_lengths: list[int] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
+    def measure(self) -> dict[str, float]:
+        """Metrics of the rollout: means over the episodes that ended; no return before the first one did."""
+        count = len(self.episode_returns)
+        if not count:
+            return {"episode/count": 0}
+        return {
+            "episode/return_mean": sum(self.episode_returns) / count,
+            "episode/length_mean": sum(self.episode_lengths) / count,
+            "episode/count": count,
+        }
+
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """What the normalizers take in: raw observations `[B, *O]` and running discounted returns `[B]`."""
         raise NotImplementedError(f"{type(self).__name__} has no statistics")
@@ -30,14 +41,12 @@ class SinglePathRollout(Rollout):
     """Slots `[T, N]` of T steps in N environments, as arrays on the CPU.
 
     `observations` `[T + 1, N, *O]` are what the policy saw; row t + 1 is what step t returned, at an episode's end its
-    last observation. `actions` `[T, N, A]` are as sampled, `log_probs` `[T, N]` theirs at collection, `rewards`
-    `[T, N]` as the update sees them. In a slot with `valid` False the environment only reset, or it had its share of
-    whole episodes: everything in it is to be ignored.
+    last observation. `actions` `[T, N, A]` are as sampled, `rewards` `[T, N]` as the update sees them. In a slot with
+    `valid` False the environment only reset, or it had its share of whole episodes: everything in it is to be ignored.
     """
 
     observations: np.ndarray
     actions: np.ndarray
-    log_probs: np.ndarray
     rewards: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray

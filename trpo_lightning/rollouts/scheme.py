@@ -24,6 +24,18 @@ class SamplingScheme:
 
     Settings: ClassVar[type[RolloutSettings]] = RolloutSettings
 
+    metrics: ClassVar[dict[str, str]] = {
+        "episode/return_mean": (
+            "mean undiscounted return of the episodes that ended in this iteration (empty if none did)"
+        ),
+        "episode/length_mean": "mean length of these episodes, in steps",
+        "episode/count": "how many episodes ended",
+        "time/collect": "seconds of the rollout, of which:",
+        "time/simulator": "seconds inside the environments' step",
+        "time/inference": "seconds of normalization and the policy's forward pass and sampling",
+    }
+    """Names and meanings of what a rollout's `measure` gives, and of its `seconds` (as `time/<phase>`)."""
+
     def __init__(self, settings: RunSettings, spec: EnvironmentSpec, threads: int, propose: Propose) -> None:
         self.settings, self.spec, self.threads, self.propose = settings, spec, threads, propose
         self.rollout_settings = settings.rollout

@@ -72,9 +72,8 @@ class SinglePathScheme(SamplingScheme):
         began = time.perf_counter()
         simulator = inference = 0.0
         forward = fast_forward(policy.network)
-        outputs = forward(normalizer.normalize(self._observations))
-        example = policy.distribution(torch.from_numpy(outputs))
-        rollout, all_outputs = self._buffers(outputs, example.mode())
+        example = policy.distribution(torch.from_numpy(forward(normalizer.normalize(self._observations))))
+        rollout = self._buffers(example.mode())
         act = _Actions(self, policy, iteration, example.noise, rollout.actions.shape[2])
         t = recorded = 0
         while t < len(rollout.valid) and not (self._records_at_once and self._idle.all()):
@@ -82,8 +81,7 @@ class SinglePathScheme(SamplingScheme):
             start = time.perf_counter()
             rollout.raw_observations[t] = self._observations
             seen = normalizer.normalize(self._observations, out=rollout.observations[t])
-            all_outputs[t] = outputs = forward(seen)
-            rollout.actions[t] = act(t, outputs)
+            rollout.actions[t] = act(t, forward(seen))
             acted = time.perf_counter()
             step = self._envs.step(rollout.actions[t])
             simulator += time.perf_counter() - acted
@@ -100,9 +98,6 @@ class SinglePathScheme(SamplingScheme):
         finite = np.isfinite(rollout.raw_observations)
         if not finite.all():
             rollout.observations[:t][~finite] = np.nan
-        rows = torch.from_numpy(all_outputs[:t]).flatten(0, 1)
-        log_probs = policy.distribution(rows).log_prob(torch.from_numpy(rollout.actions).flatten(0, 1))
-        rollout.log_probs = log_probs.numpy().reshape(t, self.num_envs)
         normalizer.first_scale(rollout.running_returns[rollout.valid])
         rollout.rewards = normalizer.scale_rewards(rollout.rewards)
         rollout.env_steps = int(rollout.valid.sum())
@@ -128,14 +123,13 @@ class SinglePathScheme(SamplingScheme):
             )
         return 2 * self.steps + self.spec.max_episode_steps
 
-    def _buffers(self, outputs: np.ndarray, actions: torch.Tensor) -> tuple[SinglePathRollout, np.ndarray]:
-        """An empty rollout, and the policy's outputs `[T, N, M]`; untouched pages cost no memory."""
+    def _buffers(self, actions: torch.Tensor) -> SinglePathRollout:
+        """An empty rollout for such actions `[N, A]`; untouched pages cost no memory."""
         slots = (self._rows(), self.num_envs)
         observation_shape = self._observations.shape[1:]
-        rollout = SinglePathRollout(
+        return SinglePathRollout(
             observations=np.empty((slots[0] + 1, self.num_envs, *observation_shape), dtype=np.float32),
             actions=np.empty((*slots, actions.shape[1]), dtype=actions.numpy().dtype),
-            log_probs=np.empty(0),
             rewards=np.zeros(slots),
             terminated=np.zeros(slots, dtype=bool),
             truncated=np.zeros(slots, dtype=bool),
@@ -144,7 +138,6 @@ class SinglePathScheme(SamplingScheme):
             raw_observations=np.empty((*slots, *observation_shape), dtype=self._observations.dtype),
             running_returns=np.zeros(slots),
         )
-        return rollout, np.empty((*slots, outputs.shape[1]), dtype=np.float32)
 
     def _record(self, rollout: SinglePathRollout, steps: range) -> None:
         """Work out what steps' raw rewards and ends mean, in order.

@@ -1,7 +1,7 @@
 """Algorithm 1 of TRPO, exactly, for policies that are tables of logits."""
 
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -11,8 +11,9 @@ from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.policies.table import policy_table, with_logits_changed
 from trpo_lightning.rollouts.rollout import TabularBatch
+from trpo_lightning.rules.rejections import Rejection
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
-from trpo_lightning.rules.surrogate import build_surrogate, mean_entropy
+from trpo_lightning.rules.surrogate import ENTROPY_METRIC, build_surrogate, mean_entropy
 from trpo_lightning.settings import Algorithm1Settings
 
 
@@ -25,6 +26,14 @@ class Algorithm1(UpdateRule):
 
     Settings = Algorithm1Settings
     settings: Algorithm1Settings
+    metrics: ClassVar[dict[str, str]] = {
+        "trust_region/delta": "the radius in this iteration",
+        "trust_region/kl": "mean KL of old and new policy, over the states as the old one visits them",
+        "trust_region/kl_max": "the largest KL of a state",
+        "trust_region/surrogate_improvement": "rise of the surrogate",
+        **ENTROPY_METRIC,
+        "time/line_search": "seconds of the search for the best radius",
+    }
 
     @torch.no_grad()
     def update(self, policy: Policy, batch: TabularBatch, generator: torch.Generator) -> RuleResult:
@@ -37,11 +46,11 @@ class Algorithm1(UpdateRule):
         metrics["trust_region/delta"] = step.radius
         seconds = {"line_search": time.perf_counter() - began}
         if step.radius == 0.0:
-            return RuleResult(theta, "no policy has a higher bound: the policy is optimal", metrics, seconds)
+            return RuleResult(theta, Rejection.OPTIMAL, metrics, seconds, nothing_to_gain=True)
         candidate = with_logits_changed(policy, step.log_ratio)
         new = policy_table(policy, batch.observations, candidate)
         if not float(lower_bound(mdp, old, new) - old.eta) > step.guaranteed / 2.0:
-            return RuleResult(theta, "the step is below the resolution of the parameters", metrics, seconds)
+            return RuleResult(theta, Rejection.BELOW_RESOLUTION, metrics, seconds, nothing_to_gain=True)
         weights = old.visitation / old.visitation.sum()
         metrics |= {
             "trust_region/kl": float(weights @ state_kl(old.policy, new)),

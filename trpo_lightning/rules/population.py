@@ -1,8 +1,7 @@
 """What population methods share: a search distribution over parameters, and the way from it to a rule."""
 
 import dataclasses
-import time
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -10,6 +9,7 @@ from torch import Tensor
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.rollouts.rollout import AnyBatch, PopulationBatch
+from trpo_lightning.rules.rejections import Rejection
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
 from trpo_lightning.settings import PopulationRuleSettings
 
@@ -52,7 +52,10 @@ class PopulationRule(UpdateRule):
 
     Settings = PopulationRuleSettings
     settings: PopulationRuleSettings
-
+    metrics: ClassVar[dict[str, str]] = {
+        "population/best_return": "cem, cma_es: the best candidate's return (that of all is `episode/return_mean`)",
+        "population/std": "cem, cma_es: root mean square of the parameters' std in the next population",
+    }
     distribution: type[Any]
 
     def __init__(self, settings: PopulationRuleSettings) -> None:
@@ -72,24 +75,23 @@ class PopulationRule(UpdateRule):
         """Adapt the search distribution to the candidates' returns."""
         del generator
         assert isinstance(batch, PopulationBatch)
-        began = time.perf_counter()
         theta = parameter_vector(policy)
         returns = batch.returns.cpu()
         if not torch.isfinite(returns).all():
-            return RuleResult(theta, "a candidate's return or observation is not finite")
+            return RuleResult(theta, Rejection.CANDIDATE_RETURN_NOT_FINITE)
         search, searched = self._current(policy)
         best_first = torch.sort(returns, descending=True, stable=True).indices
         try:
             adapted = search.adapted(batch.candidates.cpu().double()[best_first][:, searched], self.settings)
         except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
-            return RuleResult(theta, "the search distribution's covariance has no decomposition")
+            return RuleResult(theta, Rejection.NO_DECOMPOSITION)
         mean = adapted.mean.to(theta)  # may overflow: the search is in float64
         if not all(torch.isfinite(value).all() for value in (mean, *_tensors(adapted))):
-            return RuleResult(theta, "the search distribution is not finite")
+            return RuleResult(theta, Rejection.DISTRIBUTION_NOT_FINITE)
         self._search = adapted
         theta[searched.to(theta.device)] = mean
         metrics = {"population/best_return": float(returns.max()), "population/std": adapted.std()}
-        return RuleResult(theta, None, metrics, {"overhead": time.perf_counter() - began})
+        return RuleResult(theta, None, metrics)
 
     def _current(self, policy: Policy) -> tuple[Any, Tensor]:
         """The search distribution, at first around the policy's parameters, and which of theta `[P]` it is over."""

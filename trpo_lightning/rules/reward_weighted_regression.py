@@ -1,8 +1,8 @@
 """Reward-weighted regression (Peters & Schaal 2007): new policies by weighted maximum likelihood of the actions."""
 
 import math
-import time
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,9 @@ from trpo_lightning.numerics.least_squares import solved
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import GaussianPolicy, Policy
 from trpo_lightning.rollouts.rollout import AnyBatch, Batch
+from trpo_lightning.rules.rejections import Rejection
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
-from trpo_lightning.rules.surrogate import CHUNK, build_surrogate, mean_entropy
+from trpo_lightning.rules.surrogate import CHUNK, ENTROPY_METRIC, build_surrogate, mean_entropy
 from trpo_lightning.settings import RewardWeightedRegressionSettings
 
 BISECTIONS = 100
@@ -32,20 +33,24 @@ class RewardWeightedRegression(UpdateRule):
 
     Settings = RewardWeightedRegressionSettings
     settings: RewardWeightedRegressionSettings
+    metrics: ClassVar[dict[str, str]] = {
+        "regression/temperature": "reward_weighted_regression: tau of the weights exp((Q - max Q) / tau)",
+        "regression/log_likelihood": "reward_weighted_regression: rise of the weighted mean log-likelihood in the fit",
+        **ENTROPY_METRIC,
+    }
 
     def update(self, policy: Policy, batch: AnyBatch, generator: torch.Generator) -> RuleResult:
         """One fit. Rejects numbers that are not finite, in the batch and in the fit, and returns that are all equal."""
         del generator
         assert isinstance(batch, Batch)
-        began = time.perf_counter()
         old, q = parameter_vector(policy), batch.advantages.double()
         metrics = {"policy/entropy": mean_entropy(build_surrogate(policy, batch))}
         if not torch.isfinite(q).all():
-            return RuleResult(old, "a return is not finite", metrics)
+            return RuleResult(old, Rejection.RETURN_NOT_FINITE, metrics)
         if not (torch.isfinite(batch.observations).all() and torch.isfinite(batch.actions).all()):
-            return RuleResult(old, "an observation or action is not finite", metrics)
+            return RuleResult(old, Rejection.TRANSITION_NOT_FINITE, metrics)
         if q.max() == q.min():
-            return RuleResult(old, "all returns are equal", metrics)
+            return RuleResult(old, Rejection.RETURNS_EQUAL, metrics, nothing_to_gain=True)
         weights, temperature = reward_weights(q, self.settings.effective_sample_fraction)
         likelihood = _log_likelihood(policy, batch, weights)
         theta = self._fit(policy, batch, weights, likelihood)
@@ -53,8 +58,8 @@ class RewardWeightedRegression(UpdateRule):
             rise = float(likelihood(theta) - likelihood(old))
         metrics |= {"regression/temperature": temperature, "regression/log_likelihood": rise}
         if not (torch.isfinite(theta).all() and math.isfinite(rise)):
-            return RuleResult(old, "the fit is not finite", metrics)
-        return RuleResult(theta, None, metrics, {"overhead": time.perf_counter() - began})
+            return RuleResult(old, Rejection.FIT_NOT_FINITE, metrics)
+        return RuleResult(theta, None, metrics)
 
     def _fit(self, policy: Policy, batch: Batch, weights: Tensor, likelihood: Callable[[Tensor], Tensor]) -> Tensor:
         """New parameters `[P]`."""

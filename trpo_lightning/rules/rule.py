@@ -9,18 +9,29 @@ from torch import Tensor
 from trpo_lightning.errors import UserError
 from trpo_lightning.policies.networks import assign_parameter_vector, parameter_vector
 from trpo_lightning.policies.policy import Policy
+from trpo_lightning.rules.rejections import Rejection
 from trpo_lightning.settings import RuleSettings
 from trpo_lightning.threads import threads_for, torch_threads
 
 
 @dataclass(frozen=True)
 class RuleResult:
-    """New parameters `[P]`; on a rejection the old ones, bit for bit, and the reason."""
+    """New parameters `[P]`; on a rejection the old ones, bit for bit, and the reason.
+
+    Args:
+        theta: The parameters.
+        rejection_reason: A `Rejection`, or a rule's own text; None if the parameters are new.
+        metrics: Numbers by their names in the records.
+        seconds: Of the rule's phases, logged as `time/<phase>`.
+        nothing_to_gain: Whether the update was rejected for want of a signal, with all numbers finite: such a run is
+            done, or waits for one. Other rejections are failures, and count towards `rule.max_rejections`.
+    """
 
     theta: Tensor
     rejection_reason: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    nothing_to_gain: bool = False
 
 
 def apply_rule(rule: "UpdateRule", policy: Policy, batch: Any, generator: torch.Generator) -> RuleResult:
@@ -30,13 +41,13 @@ def apply_rule(rule: "UpdateRule", policy: Policy, batch: Any, generator: torch.
         UserError: the rule wrote to the policy, or its parameters have another shape.
     """
     if not len(batch):
-        return RuleResult(parameter_vector(policy), "the rollout has no transition")
+        return RuleResult(parameter_vector(policy), Rejection.NO_TRANSITION)
     theta = parameter_vector(policy)
     with torch_threads(threads_for(len(batch), len(theta))):
         result = rule.update(policy, batch, generator)
     _check_result(rule, result, policy, theta)
     if not torch.isfinite(result.theta).all():
-        return RuleResult(theta, "the new parameters are not finite", result.metrics, result.seconds)
+        return RuleResult(theta, Rejection.PARAMETERS_NOT_FINITE, result.metrics, result.seconds)
     return result
 
 
@@ -59,6 +70,8 @@ class UpdateRule:
 
     Settings: ClassVar[type[RuleSettings]] = RuleSettings
 
+    metrics: ClassVar[dict[str, str]] = {}
+    """Names and meanings of the metrics in its results; `time/<phase>` for their `seconds`."""
     progress: float = 0.0
     """Share of the run's budget that is done, in [0, 1]: what schedules follow. Set before each update."""
 
@@ -82,13 +95,18 @@ class UpdateRule:
 
 
 class ParameterUpdate(torch.optim.Optimizer):
-    """Writes a rule's parameters into the policy: the one optimizer step that Lightning counts in an iteration."""
+    """Writes a rule's parameters into the policy: the one optimizer step that Lightning counts in an iteration.
+
+    Its learning rate is 1, the rule's step as a whole, and only there for what monitors learning rates.
+    """
 
     def __init__(self, policy: Policy) -> None:
-        super().__init__(policy.parameters(), {})
+        super().__init__(policy.parameters(), {"lr": 1.0})
         self._policy = policy
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """`closure()` returns theta `[P]`."""
-        assign_parameter_vector(self._policy, closure())
+    def step(self, closure: Any = None, *, theta: Tensor) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Write `theta` `[P]`; `closure` is Lightning's, for callbacks that want to know of the step."""
+        if closure is not None:
+            closure()
+        assign_parameter_vector(self._policy, theta)

@@ -18,6 +18,8 @@ from trpo_lightning.rollouts.rollout import Batch, TabularBatch, VineBatch
 
 CHUNK = 65536
 """Rows evaluated at once: bounds the memory of a large batch."""
+ENTROPY_METRIC = {"policy/entropy": "mean entropy of the policy at collection, in nats"}
+"""What `mean_entropy` is logged as."""
 
 
 class Surrogate(Protocol):
@@ -32,6 +34,10 @@ class Surrogate(Protocol):
 
     def total(self, distribution: Any, part: slice) -> Tensor:
         """Sum of the contributions of the states in `part` with their `distribution`; float64, differentiable."""
+        ...
+
+    def magnitude(self) -> float:
+        """Mean size of the terms that L consists of at the old policy: what its rounding is relative to."""
         ...
 
 
@@ -49,6 +55,10 @@ class ImportanceSampled:
         """Sum of ratio times advantage."""
         log_prob = distribution.log_prob(self.batch.actions[part])
         return importance_sampled_surrogate(log_prob, self.old_log_probs[part], self.batch.advantages[part])
+
+    def magnitude(self) -> float:
+        """Mean |A|."""
+        return float(self.batch.advantages.abs().mean(dtype=torch.float64))
 
 
 class BranchesWeighted:
@@ -74,6 +84,13 @@ class BranchesWeighted:
         assert self.log_q is not None
         return self_normalized_surrogate(log_probs, self.log_q[part], q_values)
 
+    def magnitude(self) -> float:
+        """Mean over states of the largest |Q|, for weights that are normalized without what all actions share."""
+        q_values = self.batch.q_values.double()
+        if not self.batch.all_actions:
+            q_values = q_values - q_values.mean(1, keepdim=True)
+        return float(q_values.abs().amax(1).mean())
+
     def _log_probs(self, distribution: Any, part: slice) -> Tensor:
         """Of each state's K actions `[S, K]`."""
         return torch.stack([distribution.log_prob(column) for column in self.batch.actions[part].unbind(1)], dim=1)
@@ -96,6 +113,11 @@ class Exact:
         """As `Surrogate.total`."""
         return (torch.softmax(distribution.logits.double(), dim=-1) * self.weighted_advantages[part]).sum()
 
+    def magnitude(self) -> float:
+        """The mean over rows of sum_a pi(a|s) |A(s, a)|, weighted as in L."""
+        terms = [torch.softmax(old.logits.double(), dim=-1) * self.weighted_advantages[part] for part, old in self.old]
+        return float(torch.cat(terms).abs().sum()) / len(self.observations)
+
 
 SURROGATES: dict[type, Callable[[Policy, Any], Surrogate]] = {
     Batch: ImportanceSampled,
@@ -114,6 +136,10 @@ class WithEntropy:
     def total(self, distribution: Any, part: slice) -> Tensor:
         """With the bonus times the entropies' sum."""
         return self.surrogate.total(distribution, part) + self.bonus * _entropy(self.surrogate, distribution, part)
+
+    def magnitude(self) -> float:
+        """With the bonus times the mean entropy."""
+        return self.surrogate.magnitude() + abs(self.bonus * mean_entropy(self))
 
 
 def build_surrogate(policy: Policy, batch: Any, entropy_bonus: float = 0.0) -> Surrogate:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -12,9 +12,13 @@ from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.rollouts.rollout import AnyBatch
 from trpo_lightning.rules.constraint import Candidates, Curvature
+from trpo_lightning.rules.rejections import of_step
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
-from trpo_lightning.rules.surrogate import Surrogate, build_surrogate, mean_entropy, surrogate_gradient
+from trpo_lightning.rules.surrogate import ENTROPY_METRIC, Surrogate, build_surrogate, mean_entropy, surrogate_gradient
 from trpo_lightning.settings import TrustRegionSettings
+
+ROUNDINGS = 8.0
+"""Relative roundings of a surrogate's terms that its rise must exceed to count as a signal."""
 
 
 class TrustRegionRule(UpdateRule):
@@ -27,6 +31,29 @@ class TrustRegionRule(UpdateRule):
 
     Settings = TrustRegionSettings
     settings: TrustRegionSettings
+    metrics: ClassVar[dict[str, str]] = {
+        "trust_region/delta": "the radius in this iteration",
+        "trust_region/kl": (
+            "mean KL of old and new policy over the batch after the search (per `rule.kl_over_dimensions`)"
+        ),
+        "trust_region/kl_max": "the largest KL of a state there",
+        "trust_region/kl_quadratic": "what the Fisher matrix predicts for it: step' A step / 2",
+        "trust_region/kl_quadratic_damped": "the same with damping: step' (A + damping I) step / 2",
+        "trust_region/surrogate_improvement": "rise of the surrogate, entropy bonus included, over the whole batch",
+        "trust_region/expected_improvement": "its first-order prediction: gradient' step",
+        "trust_region/step_norm": "2-norm of the step in parameters",
+        "trust_region/step_size": (
+            "multiplier beta of the direction s in it: step = beta s, (A + damping I) s = gradient"
+        ),
+        "cg/iterations": "conjugate-gradient iterations",
+        "cg/residual": "true relative residual: the norm of g - (A + damping I) s over that of g",
+        "line_search/backtracks": "shrinkings of the full step",
+        "line_search/accepted": "1 if the line search found a step",
+        **ENTROPY_METRIC,
+        "time/gradient": "seconds of the surrogate's gradient",
+        "time/cg": "seconds of conjugate gradients with their Fisher-vector products",
+        "time/line_search": "seconds of the line search",
+    }
 
     def update(self, policy: Policy, batch: AnyBatch, generator: torch.Generator) -> RuleResult:
         """One `trust_region_step`."""
@@ -36,10 +63,10 @@ class TrustRegionRule(UpdateRule):
         step = self.solve(timer.timed_problem(self.problem(policy, batch, surrogate, candidates, generator)))
         seconds = {"gradient": 0.0, "line_search": 0.0, **timer.seconds}
         seconds["cg"] = time.perf_counter() - began - sum(seconds.values())  # all that prepares and solves the system
-        metrics = {"policy/entropy": mean_entropy(surrogate), "trust_region/delta": self.delta(), **step.metrics}
-        if step.rejection_reason is None:
+        metrics = {"policy/entropy": mean_entropy(surrogate), "trust_region/delta": self.delta(), **step_metrics(step)}
+        if step.rejection is None:
             metrics |= {"trust_region/kl": candidates.kl["mean"], "trust_region/kl_max": candidates.kl["max"]}
-        return RuleResult(step.theta, step.rejection_reason, metrics, seconds)
+        return RuleResult(step.theta, of_step(step), metrics, seconds, step.nothing_to_gain)
 
     def problem(
         self,
@@ -57,6 +84,7 @@ class TrustRegionRule(UpdateRule):
             gradient=lambda: surrogate_gradient(policy, surrogate).to(curvature.theta.dtype),
             curvature_product=curvature.product,
             largest_curvature=curvature.largest if self.settings.kl_over_states == "max" else None,
+            resolution=ROUNDINGS * torch.finfo(parameter_vector(policy).dtype).eps * surrogate.magnitude(),
         )
 
     def solve(self, problem: TrustRegionProblem) -> TrustRegionStep:
@@ -80,6 +108,26 @@ class TrustRegionRule(UpdateRule):
         """The radius now: constant, or on the line from `delta` to `final_delta` (Engstrom et al. 2020, TRPO+)."""
         s = self.settings
         return s.delta if s.final_delta is None else s.delta + (s.final_delta - s.delta) * self.progress
+
+
+def step_metrics(step: TrustRegionStep) -> dict[str, float]:
+    """The numbers of a step by their names in the records, as far as it came."""
+    metrics: dict[str, float] = {}
+    if step.solution is not None:
+        metrics |= {"cg/iterations": float(step.solution.iterations), "cg/residual": step.solution.residual}
+    if step.search is not None:
+        metrics["line_search/backtracks"] = float(step.search.backtracks)
+        metrics["line_search/accepted"] = float(step.search.accepted)
+    if step.search is not None and step.search.accepted:
+        metrics |= {
+            "trust_region/kl_quadratic": step.quadratic,
+            "trust_region/kl_quadratic_damped": step.quadratic_damped,
+            "trust_region/surrogate_improvement": step.search.improvement,
+            "trust_region/expected_improvement": step.expected_improvement,
+            "trust_region/step_norm": step.norm,
+            "trust_region/step_size": step.scale,
+        }
+    return metrics
 
 
 class _Timer:

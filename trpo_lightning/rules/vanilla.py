@@ -2,7 +2,7 @@
 
 import copy
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -10,8 +10,9 @@ from torch import nn
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.rollouts.rollout import AnyBatch
+from trpo_lightning.rules.rejections import Rejection
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
-from trpo_lightning.rules.surrogate import build_surrogate, mean_entropy, surrogate_gradient
+from trpo_lightning.rules.surrogate import ENTROPY_METRIC, build_surrogate, mean_entropy, surrogate_gradient
 from trpo_lightning.settings import VanillaPolicyGradientSettings
 
 
@@ -23,6 +24,7 @@ class VanillaPolicyGradient(UpdateRule):
 
     Settings = VanillaPolicyGradientSettings
     settings: VanillaPolicyGradientSettings
+    metrics: ClassVar[dict[str, str]] = {**ENTROPY_METRIC, "time/gradient": "seconds of the surrogate's gradient"}
 
     def __init__(self, settings: Any) -> None:
         super().__init__(settings)
@@ -39,9 +41,9 @@ class VanillaPolicyGradient(UpdateRule):
         metrics = {"policy/entropy": mean_entropy(surrogate)}
         seconds = {"gradient": time.perf_counter() - began}
         if not torch.isfinite(gradient).all():
-            return RuleResult(old, "the gradient is not finite", metrics, seconds)
+            return RuleResult(old, Rejection.GRADIENT_NOT_FINITE, metrics, seconds)
         if not torch.isfinite(gradient.square()).all():  # it would stay in the second moment for good
-            return RuleResult(old, "the gradient's square is not finite", metrics, seconds)
+            return RuleResult(old, Rejection.SQUARE_NOT_FINITE, metrics, seconds)
         adam = self._adam(old)
         assert self._theta is not None
         self._theta.data.copy_(old)

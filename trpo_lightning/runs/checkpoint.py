@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Checkpoint
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.settings import BUDGET, RunSettings, changed_keys, from_record, to_dict
@@ -106,7 +107,7 @@ def checkpoint_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("barrier_*.ckpt"), reverse=True)
 
 
-class CheckpointCallback(pl.Callback):
+class CheckpointCallback(Checkpoint):
     """Writes a file at each barrier, keeps the last two, and exports the policy as `last.pt` beside them.
 
     `extra` is stored in the file as it is.

@@ -16,9 +16,11 @@ from trpo_lightning.training.metrics import METRICS
 
 
 class MetricsFile(Logger):
-    """Appends a row for each iteration, its columns those of `METRICS`, empty where there is no number.
+    """Appends a row for each iteration, empty where there is no number.
 
-    `keep_iterations` cuts an existing file: rows after the barrier a run resumes from are dropped, to be written again.
+    Its columns are those of `METRICS`, and further ones as they come: when a new name appears, the whole file is
+    written anew with one column more, atomically. `keep_iterations` cuts an existing file: rows after the barrier a run
+    resumes from are dropped, to be written again.
     """
 
     accepts_text = True
@@ -27,14 +29,20 @@ class MetricsFile(Logger):
         super().__init__()
         self.path = path
         rows = [row for row in read_rows(path) if int(row["iteration"]) <= keep_iterations]
+        further = [name for name in (rows[0] if rows else {}) if name not in METRICS and any(row[name] for row in rows)]
+        self._write_anew([*METRICS, *further], rows)
+
+    def _write_anew(self, columns: list[str], rows: list[dict[str, str]]) -> None:
+        """Replace the file by these rows with these columns, and be ready to append."""
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, list(METRICS), lineterminator="\n")
+        writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write_atomically(path, text.getvalue().encode())
-        with writing(path):
-            self._file = open(path, "a", encoding="utf-8", newline="")
-        self._writer = csv.DictWriter(self._file, list(METRICS), lineterminator="\n")
+        write_atomically(self.path, text.getvalue().encode())
+        with writing(self.path):
+            self._file = open(self.path, "a", encoding="utf-8", newline="")
+        self._columns = columns
+        self._writer = csv.DictWriter(self._file, columns, lineterminator="\n")
 
     @property
     def name(self) -> str:
@@ -53,6 +61,10 @@ class MetricsFile(Logger):
         """Append a row and hand it to the operating system: a killed process loses nothing. Raises `DiskError`."""
         if not self._is_there():
             raise DiskError(f"{self.path}: is not the file of this run any more: was its folder removed, or moved?")
+        new = [name for name in metrics if name not in self._columns]
+        if new:
+            self.close()
+            self._write_anew([*self._columns, *new], read_rows(self.path))
         with writing(self.path):
             self._writer.writerow({name: "" if value != value else value for name, value in metrics.items()})
             self._file.flush()
@@ -76,19 +88,20 @@ class MetricsFile(Logger):
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The whole rows of a metrics file, as text; without a torn last line. Raises `UserError` if foreign."""
+    """The whole rows of a metrics file, as text, with all columns of `METRICS` and its own; without a torn last line.
+
+    Raises `UserError` if it is something else.
+    """
     if not path.exists():
         return []
     with open(path, encoding="utf-8", errors="replace", newline="") as file:
         reader = csv.DictReader(file)
-        if "iteration" not in (reader.fieldnames or []):
-            raise UserError(f"{path}: is not a metrics file of trpo_lightning: it has no column named iteration")
-        unknown = set(reader.fieldnames or []) - set(METRICS)
-        if unknown:
-            raise UserError(f"{path}: has columns that this version does not know: {', '.join(sorted(unknown))}")
+        lacking = [name for name in ("iteration", "env_steps") if name not in (reader.fieldnames or [])]
+        if lacking:
+            raise UserError(f"{path}: is not a metrics file of trpo_lightning: it has no column named {lacking[0]}")
         rows = []
         for row in reader:
             if None in row or None in row.values() or not row["iteration"].isdigit():
                 break
-            rows.append({name: row.get(name, "") for name in METRICS})
+            rows.append({**dict.fromkeys(METRICS, ""), **row})
         return rows

@@ -194,7 +194,6 @@ def _trainer(settings: RunSettings, run_dir: Path, loggers: list[Logger], callba
             devices=1,
             logger=loggers,
             callbacks=callbacks,
-            enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             default_root_dir=str(run_dir),

@@ -9,6 +9,7 @@ from trpo_lightning.settings.budget import BUDGET, covers, depends_on_budget, is
 from trpo_lightning.settings.check import check, conform
 from trpo_lightning.settings.choices import (
     CHOICES,
+    built_in_classes,
     find_known_method,
     find_method,
     is_own,
@@ -107,6 +108,7 @@ __all__ = [
     "VineSettings",
     "all_keys",
     "assign",
+    "built_in_classes",
     "changed_keys",
     "check",
     "completed",

@@ -153,6 +153,11 @@ def load_class(key: str, name: str) -> type:
     return found
 
 
+def built_in_classes(key: str) -> list[type]:
+    """The classes that a key chooses among without `module:Class`."""
+    return [load_class(key, name) for name in CHOICES[key].methods]
+
+
 def _imported(what: str, target: str) -> type:
     module, _, qualname = target.partition(":")
     if not module or not qualname:

@@ -56,7 +56,7 @@ class RunTracker(WandbLogger):
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Hand over one row, without its empty values; it is sent in the background."""
-        if metrics["iteration"] > self._sent:
+        if metrics.get("iteration", 0) > self._sent:
             row = {name: value for name, value in metrics.items() if value is not None and value == value}
             self._tasks.put(partial(self.send, row))
 

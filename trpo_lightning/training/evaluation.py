@@ -10,7 +10,6 @@ import pytorch_lightning as pl
 
 from trpo_lightning.environments.supervised.deadline import EnvironmentFailure
 from trpo_lightning.rollouts.episodes import Episodes, run_episodes
-from trpo_lightning.training.module import TRPO
 
 
 class EvaluationCallback(pl.Callback):
@@ -22,23 +21,22 @@ class EvaluationCallback(pl.Callback):
     def __init__(self, best_path: Path | None = None) -> None:
         self.best_path = best_path
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Adds to the row of the iteration that just ended."""
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Adds to the row of the iteration that just ended; `pl_module` is a `TRPO`."""
         del trainer, outputs, batch, batch_idx
-        assert isinstance(pl_module, TRPO)
         every = pl_module.settings.evaluation.every
         if not every or pl_module.iteration % every:
             return
         began = time.perf_counter()
         mean = float(evaluate(pl_module, deterministic=True).returns.mean())
         stochastic = float(evaluate(pl_module, deterministic=False).returns.mean())
-        pl_module.row |= {
-            "evaluation/return_mean": mean,
-            "evaluation/return_mean_stochastic": stochastic,
-            "time/evaluation": time.perf_counter() - began,
-        }
+        pl_module.log_dict(
+            {
+                "evaluation/return_mean": mean,
+                "evaluation/return_mean_stochastic": stochastic,
+                "time/evaluation": time.perf_counter() - began,
+            }
+        )
         best = pl_module.best_evaluation
         if best is None or mean > best or (math.isnan(best) and not math.isnan(mean)):
             pl_module.best_evaluation = mean
@@ -46,8 +44,8 @@ class EvaluationCallback(pl.Callback):
                 pl_module.trained_policy().save(self.best_path, evaluation_return_mean=mean)
 
 
-def evaluate(module: TRPO, *, deterministic: bool) -> Episodes:
-    """Episodes of the module's policy as it is now; where environments fail, from the beginning with the same seeds."""
+def evaluate(module: Any, *, deterministic: bool) -> Episodes:
+    """Episodes of the policy of a `TRPO` as it is now; from the beginning, same seeds, where environments fail."""
     policy = module.policy if module.device.type == "cpu" else copy.deepcopy(module.policy).cpu()
     while True:
         try:

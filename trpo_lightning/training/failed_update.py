@@ -14,6 +14,7 @@ from trpo_lightning.numerics.tabular import PolicyValues, TabularMDP
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.rollouts.rollout import AnyBatch, Batch, PopulationBatch, Rollout, TabularBatch, VineBatch
 from trpo_lightning.rules import build_rule
+from trpo_lightning.rules.rejections import recorded
 from trpo_lightning.rules.rule import RuleResult, UpdateRule, apply_rule
 from trpo_lightning.settings import RunSettings, from_record
 from trpo_lightning.storage.checksummed_file import read, save
@@ -74,11 +75,30 @@ class FailedUpdate:
             "progress": self.progress,
             "generator_seed": self.generator_seed,
             "threads": self.threads,
-            "reason": self.reason,
+            "reason": str(self.reason),
             "metrics": self.metrics,
             "collected": self.collected,
         }
         save(plain(state), path)
+
+
+def capture(module: Any, rollout: Rollout, batch: AnyBatch, result: RuleResult, generator_seed: int) -> FailedUpdate:
+    """The rejected update that a `TRPO` has just made."""
+    assert result.rejection_reason is not None
+    return FailedUpdate(
+        settings=module.settings,
+        iteration=module.iteration,
+        spec=module.spec,
+        policy=module.policy,
+        batch=batch,
+        rule_state=module.rule.state_dict(),
+        progress=module.rule.progress,
+        generator_seed=generator_seed,
+        threads=torch.get_num_threads(),
+        reason=result.rejection_reason,
+        metrics=result.metrics,
+        collected=collected_arrays(rollout),
+    )
 
 
 def failed_update_path(run_dir: Path, iteration: int) -> Path:
@@ -108,7 +128,7 @@ def read_failed_update(path: Path) -> FailedUpdate:
         settings = from_record(state["settings"])
         policy, shape, actions = rebuilt_policy(state, settings)
         spec = EnvironmentSpec(shape, actions, None, settings.env.backend)
-        apart = {"settings", "spec", "policy", "batch", "rule_state"}
+        apart = {"settings", "spec", "policy", "batch", "rule_state", "reason"}
         kept = {item.name: state[item.name] for item in dataclasses.fields(FailedUpdate) if item.name not in apart}
         return FailedUpdate(
             settings=settings,
@@ -116,6 +136,7 @@ def read_failed_update(path: Path) -> FailedUpdate:
             policy=policy,
             batch=_unpacked(state["batch"]),
             rule_state=state["rule"],
+            reason=recorded(state["reason"]),
             **kept,
         )
     except UserError as error:

@@ -1,52 +1,67 @@
-"""Every metric of a run: name and meaning. The table in the README and the columns of `metrics.csv` are these."""
+"""The metrics of a run: those of the loop, and what its built-in parts name themselves.
 
-METRICS: dict[str, str] = {
+Anything else that a rule, a policy, a value function, a scheme, a callback or `TRPO.log` gives is logged just the same:
+these are the columns that every `metrics.csv` has, and the meanings that documentation and reports can show.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from trpo_lightning.policies.policy import Policy
+from trpo_lightning.settings import built_in_classes
+
+COUNTERS = {
     "iteration": "updates done: one rollout and one policy update each; equals Lightning's `global_step`",
     "env_steps": "real steps of the training environments so far; the x axis of figures that do not count iterations",
-    "episode/return_mean": "mean undiscounted return of the episodes that ended in this iteration (empty if none did)",
-    "episode/length_mean": "mean length of these episodes, in steps",
-    "episode/count": "how many episodes ended",
-    "env/restarts": "how often failed or hanging environments were built anew so far (`env.restarts`)",
+}
+RESTARTS = {"env/restarts": "how often failed or hanging environments were built anew so far (`env.restarts`)"}
+EVALUATION = {
     "evaluation/return_mean": "mean return of the evaluation episodes, deterministic policy (the distribution's mode)",
     "evaluation/return_mean_stochastic": "the same for the stochastic policy",
-    "trust_region/delta": "the radius in this iteration",
-    "trust_region/kl": "mean KL of old and new policy over the batch after the search (per `rule.kl_over_dimensions`)",
-    "trust_region/kl_max": "the largest KL of a state there",
-    "trust_region/kl_quadratic": "what the Fisher matrix predicts for it: step' A step / 2",
-    "trust_region/kl_quadratic_damped": "the same with damping: step' (A + damping I) step / 2",
-    "trust_region/surrogate_improvement": "rise of the surrogate, entropy bonus included, over the whole batch",
-    "trust_region/expected_improvement": "its first-order prediction: gradient' step",
-    "trust_region/step_norm": "2-norm of the step in parameters",
-    "trust_region/step_size": "multiplier beta of the direction s in it: step = beta s, (A + damping I) s = gradient",
-    "cg/iterations": "conjugate-gradient iterations",
-    "cg/residual": "true relative residual: the norm of g - (A + damping I) s over that of g",
-    "line_search/backtracks": "shrinkings of the full step",
-    "line_search/accepted": "1 if the line search found a step",
-    "population/best_return": "cem, cma_es: the best candidate's return (that of all is `episode/return_mean`)",
-    "population/std": "cem, cma_es: root mean square of the parameters' std in the next population",
-    "regression/temperature": "reward_weighted_regression: tau of the weights exp((Q - max Q) / tau)",
-    "regression/log_likelihood": "reward_weighted_regression: rise of the weighted mean log-likelihood in the fit",
+}
+THEORY = {
     "theory/return": "exact: discounted return eta of the policy after the update",
     "theory/improvement": "exact: its rise over the policy before",
     "theory/bound": "exact: L - C max KL, which that return is never below (TRPO 2015, theorem 1)",
     "theory/max_kl": "exact: the largest KL of old and new policy in a state that can be reached",
+}
+UPDATES = {
     "update/rejected": "rejected updates so far; each leaves the parameters bit-identical",
     "update/rejection_reason": "why this iteration's update was rejected (text; empty if it was not)",
-    "policy/entropy": "mean entropy of the policy at collection, in nats",
-    "value/loss": "mean squared error of the value fit: during adam's last epoch, after the fit for other kinds",
-    "value/explained_variance": "1 - Var(target - V) / Var(target), with V from before the fit",
-    "time/collect": "seconds of the rollout, of which:",
-    "time/simulator": "seconds inside the environments' step",
-    "time/inference": "seconds of normalization and the policy's forward pass and sampling",
+}
+TIMES = {
     "time/advantages": "seconds of value predictions and advantages",
-    "time/gradient": "seconds of the surrogate's gradient",
-    "time/cg": "seconds of conjugate gradients with their Fisher-vector products",
-    "time/line_search": "seconds of the line search",
     "time/value_fit": "seconds of the value function's fit; beside the next rollout, of the wait for it",
     "time/evaluation": "seconds of evaluation episodes",
     "time/overhead": "seconds of the rest: normalizers, Lightning, logging, checkpoints, progress",
     "time/steps_per_second": "env steps of this iteration over all its seconds",
 }
 
+RESERVED = {*COUNTERS, *RESTARTS, *UPDATES, "time/overhead", "time/steps_per_second"}
+"""Metrics that nothing but the loop may write: the books of a run are kept by them."""
 TEXT_METRICS = ("update/rejection_reason",)
 """Metrics that are no numbers: only loggers that say `accepts_text` get them."""
+
+
+def metrics_of(parts: Iterable[Any]) -> dict[str, str]:
+    """Names and meanings in the attribute `metrics` of all these classes, in their order, in the words of the first."""
+    found: dict[str, str] = {}
+    for part in parts:
+        found = found | {name: meaning for name, meaning in part.metrics.items() if name not in found}
+    return found
+
+
+_ALL = {
+    **COUNTERS,
+    **metrics_of(built_in_classes("rollout.scheme")),
+    **RESTARTS,
+    **EVALUATION,
+    **metrics_of(built_in_classes("rule.name")),
+    **THEORY,
+    **UPDATES,
+    **metrics_of([Policy]),
+    **metrics_of(built_in_classes("value.name")),
+    **TIMES,
+}
+METRICS: dict[str, str] = dict(sorted(_ALL.items(), key=lambda item: item[0].startswith("time/")))
+"""Every metric of the built-in parts, name and meaning; times last."""

@@ -17,6 +17,15 @@ class ValueFunction(nn.Module):
     """
 
     Settings: ClassVar[type[ValueSettings]] = FittedValueSettings
+    metrics: ClassVar[dict[str, str]] = {
+        "value/loss": "mean squared error of the value fit: during adam's last epoch, after the fit for other kinds",
+        "value/explained_variance": "1 - Var(target - V) / Var(target), with V from before the fit",
+    }
+    """Names and meanings of what a fit gives; of a subclass, `ValueFunction.metrics` and those of its `measure`."""
+
+    def measure(self) -> dict[str, float]:
+        """Further metrics of the function as it is after a fit."""
+        return {}
 
     def __init__(self, observation_shape: tuple[int, ...], settings: ValueSettings, generator: torch.Generator) -> None:
         del observation_shape, generator

@@ -1,0 +1,87 @@
+"""TRPO in a user's Trainer: what works, what is refused in one line, and what loggers learn of the settings.
+
+Refused is what would change the algorithm, or do nothing, without a word. All else works as Lightning's documentation
+says, with an iteration as one step and one epoch.
+"""
+
+import warnings
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning import callbacks
+from pytorch_lightning.trainer.states import TrainerFn
+
+from trpo_lightning.errors import UserError
+from trpo_lightning.settings import RunSettings, get, keys
+from trpo_lightning.training.metrics import METRICS
+from trpo_lightning.training.third_party_messages import quiet_warnings
+
+NO_GRADIENT_STEP = "the update is a rule's whole step, not a gradient step that it could act on"
+AVERAGES = "averaged weights are no policy that was evaluated: take evaluation/return_mean and best.pt"
+REFUSED: dict[type[pl.Callback], str] = {
+    callbacks.StochasticWeightAveraging: AVERAGES,
+    callbacks.WeightAveraging: AVERAGES,
+    callbacks.GradientAccumulationScheduler: f"{NO_GRADIENT_STEP}: set steps_per_iteration",
+    callbacks.LearningRateFinder: f"{NO_GRADIENT_STEP}: there is no learning rate to find, vary delta in an experiment",
+    callbacks.BatchSizeFinder: "the batch is what an iteration collects: set steps_per_iteration and num_envs",
+    callbacks.BaseFinetuning: "frozen parameters are of no effect: every parameter of the policy belongs to theta",
+    callbacks.ModelPruning: f"{NO_GRADIENT_STEP}: a pruned weight would come back with the next one",
+}
+"""Callbacks of Lightning that TRPO cannot have, and why."""
+ONLY_FITS = {
+    TrainerFn.VALIDATING: "validate",
+    TrainerFn.TESTING: "test",
+    TrainerFn.PREDICTING: "predict",
+}
+
+
+def check_function(trainer: pl.Trainer) -> None:
+    """Refuse what a Trainer does besides `fit`. Raises `UserError`."""
+    function = ONLY_FITS.get(trainer.state.fn) if trainer.state.fn else None
+    if function:
+        raise UserError(
+            f"Trainer.{function}: TRPO has no data set to run over: evaluation.every evaluates while it trains, "
+            "save(path) and python -m trpo_lightning evaluate do afterwards, and act(observations) acts"
+        )
+
+
+def check_callbacks(trainer: pl.Trainer) -> None:
+    """Refuse callbacks that cannot work, and make the monitoring ones wait for their metric. Raises `UserError`.
+
+    A metric may have no value yet, such as a return before the first episode ends, and later none in every iteration.
+    It is then absent from `trainer.callback_metrics`, so that `ModelCheckpoint` skips the iteration and
+    `EarlyStopping` too, which is told so by `strict=False`: its patience counts values, not iterations. (NaN would end
+    training at once, by `check_finite`, and a repeated last value would use up the patience.) A metric that this
+    package does not know is left as it is: it may be a typing error.
+    """
+    for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+        for cls, reason in REFUSED.items():
+            if isinstance(callback, cls):
+                raise UserError(f"{type(callback).__name__}: {reason}")
+        if isinstance(callback, callbacks.EarlyStopping) and callback.monitor in METRICS:
+            callback.strict = False
+        if isinstance(callback, callbacks.ModelCheckpoint) and callback.monitor in METRICS:
+            warnings.filterwarnings("ignore", message=".*could not find the monitored key in the returned metrics.*")
+
+
+def check_trainer(trainer: pl.Trainer) -> None:
+    """Refuse trainers that would change the algorithm in silence. Raises `UserError`."""
+    quiet_warnings()
+    if trainer.world_size > 1:
+        raise UserError(f"one device a run, not {trainer.world_size}: use Trainer(devices=1) and more environments")
+    if trainer.precision != "32-true":
+        raise UserError(f"Trainer(precision={trainer.precision!r}): the update needs 32-true")
+
+
+def hyperparameters(settings: RunSettings) -> dict[str, Any]:
+    """The settings as flat, plain values under their dotted keys: what loggers take and `weights_only=True` loads."""
+    values = {key: get(settings, key) for key in keys()}
+    return {key: value if _is_plain(value) else repr(value) for key, value in values.items()}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_is_plain(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (bool, int, float, str)
