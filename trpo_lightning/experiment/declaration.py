@@ -19,10 +19,11 @@ from trpo_lightning.experiment.experiment_file import (
     dotted,
     experiment_names,
     experiments_folder,
+    laid_over,
     read_experiment_file,
 )
 from trpo_lightning.runs.config import from_flat, merge, parse_overrides, read_yaml
-from trpo_lightning.settings import RunSettings, get, keys, updated
+from trpo_lightning.settings import RunSettings, get, is_free_form, keys, updated
 
 ONE_THREAD = OmegaConf.create({"threads": 1})
 """Runs of an experiment stand side by side: one thread each, unless the file says otherwise."""
@@ -84,7 +85,8 @@ class Experiment:
                 for order, seed in enumerate(seeds):
                     if cell is None or type(seed) is not int or seed < 0:  # else only the seed differs: no new merge
                         here = variant.get("environments", {}).get(env_id, {})
-                        cell = self.cell({**variant, **here, **point}, name, env_id, seed, chosen)
+                        values = functools.reduce(laid_over, (here, point), variant)
+                        cell = self.cell(values, name, env_id, seed, chosen)
                     found.append((order, self._with_seed(cell, seed)))
         cells = [cell for _, cell in sorted(found, key=lambda pair: pair[0])]
         if "name" in chosen:
@@ -101,7 +103,8 @@ class Experiment:
         """The run with these levels: `values` are dotted keys, of a variant and of a point of the axes, and `bases`."""
         axes = [*self.axes, *self.search.get("ranges", {})]
         extra = {key: value for key, value in (chosen or {}).items() if key != "name"}
-        own = {**self.overrides, **({} if env_id is None else {"env.id": env_id}), **values, "seed": seed}
+        named = {**({} if env_id is None else {"env.id": env_id}), **values, "seed": seed}
+        own = laid_over(self.overrides, named)
         own = {key: value for key, value in own.items() if key not in VARIANT_KEYS and key not in extra}
         settings = self._resolved(tuple(values.get("bases", ())), own, extra)
         levels = {key: get(settings, key) for key in axes if key in values}
@@ -119,9 +122,10 @@ class Experiment:
 
     def _resolved(self, bases: tuple[str, ...], own: dict[str, Any], extra: dict[str, Any]) -> RunSettings:
         """Bases, the run's own keys, the command line's. Plain values need no second pass through OmegaConf."""
-        if all(key in keys() and "${" not in str(value) for key, value in {**own, **extra}.items()):
+        values = laid_over(own, extra)
+        if all((key in keys() or is_free_form(key)) and "${" not in str(value) for key, value in values.items()):
             try:
-                return updated(self._base(bases), {**own, **extra})
+                return updated(self._base(bases), values)
             except UserError:
                 pass  # below, the error names the file, and texts are converted
         sources = [*self._base_sources(bases), from_flat(own, str(self.file))]
@@ -146,7 +150,8 @@ class Experiment:
         """The variant that others are compared with: at the base's own values of all axes, else the first."""
         cells = self.cells()
         for cell in cells:
-            if cell.levels and all(k in keys() and get(self._base(), k) == v for k, v in cell.levels.items()):
+            levels = {key: value for key, value in cell.levels.items() if key in keys() or is_free_form(key)}
+            if levels and levels == cell.levels and all(get(self._base(), k) == v for k, v in levels.items()):
                 return cell.settings.name
         return cells[0].settings.name
 

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from trpo_lightning.errors import UserError, nearest
 from trpo_lightning.experiment.claims import read_claims
 from trpo_lightning.runs.config import read_yaml
-from trpo_lightning.settings import keys
+from trpo_lightning.settings import FREE_FORM, is_free_form, keys
 
 KEYS: dict[str, tuple[type, ...]] = {
     "title": (str,),
@@ -87,17 +87,23 @@ def dotted(config: dict[str, Any]) -> dict[str, Any]:
     """Groups of keys as dotted keys: `{"rule": {"delta": 1}}` as `{"rule.delta": 1}`."""
     found = {}
     for name, value in config.items():
-        if isinstance(value, dict) and value and name not in keys():
+        if isinstance(value, dict) and value and name not in keys() and not is_free_form(str(name)):
             found |= {f"{name}.{inner}": item for inner, item in value.items()}
         else:
             found[str(name)] = value
     return found
 
 
+def laid_over(below: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Dotted keys over others: `env.kwargs` replaces all arguments of the environment, `env.kwargs.x` is one more."""
+    kept = {key: value for key, value in below.items() if not any(f"{key}.".startswith(f"{name}.") for name in values)}
+    return {**kept, **values}
+
+
 def _scaled(file: Path, scale: str, key: str, before: Any, value: Any) -> Any:
     """The value of a file's key at a scale."""
     if key == "overrides":
-        return {**before, **dotted(value)}
+        return laid_over(before, dotted(value))
     if key == "axes":
         return {**before, **value}
     if key != "variants":
@@ -107,7 +113,7 @@ def _scaled(file: Path, scale: str, key: str, before: Any, value: Any) -> Any:
             hint = nearest(str(name), list(before))
             raise UserError(f"{file}: scales.{scale}.variants: there is no variant {name}{hint}")
     changes = {str(name): _variant(variant or {}) for name, variant in value.items()}
-    return {name: {**variant, **changes.get(name, {})} for name, variant in before.items()}
+    return {name: laid_over(variant, changes.get(name, {})) for name, variant in before.items()}
 
 
 def _variant(variant: dict[str, Any]) -> dict[str, Any]:
@@ -174,12 +180,18 @@ def _check_variant(file: Path, name: str, variant: Any, axes: list[str]) -> None
     for values in (variant, *(own or {} for own in environments.values())):
         _refuse_named_elsewhere(file, f"variant {name}", values)
         for key in axes:
-            if key in _variant(values):
+            if _sets(_variant(values), key):
                 raise UserError(f"{file}: variant {name} sets {key}, which is an axis: its value would have no effect")
     for env_id, values in environments.items():
         for key in (*VARIANT_KEYS, "env.id"):
             if key in _variant(values or {}):
                 raise UserError(f"{file}: variant {name}: {key} has no place in its settings for {env_id}")
+
+
+def _sets(values: dict[str, Any], key: str) -> bool:
+    """Whether dotted keys give this one a value, perhaps as a part of `env.kwargs`."""
+    parts = [f"{free}.{name}" for free in FREE_FORM for name in values.get(free) or {}]
+    return key in values or key in parts
 
 
 def _check_environments_of_variants(values: dict[str, Any], file: Path) -> None:
@@ -200,7 +212,7 @@ def _refuse_named_elsewhere(file: Path, where: str, values: dict[str, Any]) -> N
 def _check_axis_key(file: Path, where: str, key: Any) -> None:
     if key in NAMED_ELSEWHERE:
         raise UserError(f"{file}: {where}{key} would have no effect: use {NAMED_ELSEWHERE[key]}")
-    if key not in keys():
+    if key not in keys() and not is_free_form(str(key)):
         raise UserError(f"{file}: {where}{key} is not a key{nearest(str(key), list(keys()))}")
 
 

@@ -1,5 +1,6 @@
 """Configuration: OmegaConf merges defaults, files and `key=value`; errors are one line that names key and source."""
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from trpo_lightning.errors import UserError, nearest
-from trpo_lightning.settings import RunSettings, check, completed, keys, to_dict
-
-FREE_FORM = ("env.kwargs",)
-"""Keys below which any name is valid."""
+from trpo_lightning.runs.typed_text import load_yaml, typed_value
+from trpo_lightning.settings import FREE_FORM, RunSettings, check, completed, is_free_form, keys, to_dict
 
 NOT_YAML = (YAMLError, OmegaConfBaseException, ValueError, LookupError, AttributeError, RecursionError)
 """What reading a text as YAML can raise: the constructors of `!!int`, `!!bool`, `!!timestamp` let Python's through."""
@@ -42,7 +41,7 @@ def merge(sources: list[tuple[str, DictConfig]]) -> RunSettings:
         _refuse_unknown(name, source)
     config: Any = OmegaConf.structured(RunSettings)
     try:
-        config = OmegaConf.merge(config, OmegaConf.merge({}, *(source for _, source in sources)))
+        config = _over(config, functools.reduce(_over, (source for _, source in sources), OmegaConf.create({})))
     except NOT_MERGED:
         config = _merge_one_by_one(config, sources)
     try:
@@ -55,16 +54,29 @@ def _merge_one_by_one(config: Any, sources: list[tuple[str, DictConfig]]) -> Any
     """Slower, and able to name the source that does not fit."""
     for name, source in sources:
         try:
-            config = OmegaConf.merge(config, source)
+            config = _over(config, source)
         except NOT_MERGED as error:
             raise UserError(f"{name}: {_explain(error)}") from error
+    return config
+
+
+def _over(below: Any, source: DictConfig) -> Any:
+    """A source over what is below it: groups are merged, `env.kwargs` is replaced, `env.kwargs.x` joins the others."""
+    joining = [str(key) for key in source if is_free_form(str(key))]
+    groups = OmegaConf.masked_copy(source, [str(key) for key in source if key not in joining])
+    for free in FREE_FORM:
+        if OmegaConf.select(groups, free, throw_on_missing=False) is not None:
+            OmegaConf.update(below, free, {}, merge=False)
+    config = OmegaConf.merge(below, groups)
+    for key in joining:
+        OmegaConf.update(config, key, source._get_node(key), merge=False, force_add=True)
     return config
 
 
 def read_yaml(file: Path) -> DictConfig:
     """A YAML file whose top level is a mapping. Raises `UserError` naming the file."""
     try:
-        config = OmegaConf.load(file)
+        config = load_yaml(file)
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror or error}") from error
     except NOT_YAML as error:
@@ -78,17 +90,26 @@ def parse_overrides(overrides: list[str]) -> DictConfig:
     """`["rule.delta=0.02", ...]`; values are YAML. Raises `UserError` for what is not `key=value`."""
     config = OmegaConf.create({})
     for item in overrides:
-        key, equals, _ = item.partition("=")
+        key, equals, text = item.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z_][\w.\-/]*", key):
             raise UserError(f"command line: {item!r} is not key=value")
         try:
-            one = OmegaConf.from_dotlist([item])
-            _refuse_groups("command line", one)  # before the merge: a later key would cover `env=null`
-            config = OmegaConf.merge(config, one)
+            config = _joined(config, "command line", key, typed_value(key, text))
         except (*NOT_YAML, *NOT_MERGED) as error:
             raise UserError(f"command line: {item!r} cannot be read: {' '.join(str(error).split())[:200]}") from error
     assert isinstance(config, DictConfig)
     return config
+
+
+def _joined(config: Any, source: str, key: str, value: Any) -> Any:
+    """A source with one more dotted key. Those below `env.kwargs` stay dotted: they are to join what others say."""
+    for earlier in [name for name in config if name == key or str(name).startswith(f"{key}.")]:
+        del config[earlier]
+    one = OmegaConf.create({key: value} if is_free_form(key) else {})
+    if not is_free_form(key):
+        OmegaConf.update(one, key, value)
+    _refuse_groups(source, one)  # before the merge: a later key would cover `env=null`
+    return _over(config, one) if key in FREE_FORM else OmegaConf.merge(config, one)
 
 
 def from_flat(values: dict[str, Any], source: str) -> tuple[str, DictConfig]:
@@ -96,10 +117,7 @@ def from_flat(values: dict[str, Any], source: str) -> tuple[str, DictConfig]:
     config = OmegaConf.create({})
     for key, value in values.items():
         try:
-            one = OmegaConf.create({})
-            OmegaConf.update(one, key, value)
-            _refuse_groups(source, one)
-            config = OmegaConf.merge(config, one)
+            config = _joined(config, source, key, value)
         except NOT_MERGED as error:
             raise UserError(f"{source}: {key}: {_explain(error)}") from error
     assert isinstance(config, DictConfig)
@@ -142,7 +160,7 @@ def _refuse_unknown(source: str, config: DictConfig) -> None:
     _refuse_groups(source, config)
     valid = keys()
     for key, _ in _leaves(config):
-        if key not in valid and not any(key.startswith(f"{free}.") for free in FREE_FORM):
+        if key not in valid and not is_free_form(key):
             raise UserError(f"{source}: unknown key {key}{nearest(key, list(valid))}")
 
 

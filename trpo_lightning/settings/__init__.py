@@ -8,7 +8,7 @@ judges values.
 from trpo_lightning.settings.budget import BUDGET, covers, depends_on_budget, is_over, progress
 from trpo_lightning.settings.check import check
 from trpo_lightning.settings.conversions import completed, from_dict, from_keywords, from_record, to_dict, updated
-from trpo_lightning.settings.keys import get, keys
+from trpo_lightning.settings.keys import FREE_FORM, get, is_free_form, keys
 from trpo_lightning.settings.models import PolicySettings, ValueSettings
 from trpo_lightning.settings.resuming import RESUMABLE, changed_keys
 from trpo_lightning.settings.rule import RuleSettings
@@ -25,6 +25,7 @@ SWEEP_CELL = "cell"
 
 __all__ = [
     "BUDGET",
+    "FREE_FORM",
     "RESUMABLE",
     "SWEEP_CELL",
     "CheckpointSettings",
@@ -46,6 +47,7 @@ __all__ = [
     "from_keywords",
     "from_record",
     "get",
+    "is_free_form",
     "is_over",
     "keys",
     "progress",

@@ -20,7 +20,17 @@ def check(settings: RunSettings) -> RunSettings:
     return settings
 
 
+def _plain(value: Any) -> Any:
+    """NumPy's scalars and arrays without a dimension as Python's, also inside of lists and mappings."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
 def _checked(key: str, value: Any, hint: Any, limits: Any) -> Any:
+    value = _plain(value)
     if isinstance(hint, types.UnionType):  # T | None
         if value is None:
             return None

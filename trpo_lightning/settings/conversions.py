@@ -6,7 +6,7 @@ from typing import Any
 
 from trpo_lightning.errors import UserError, nearest
 from trpo_lightning.settings.check import check
-from trpo_lightning.settings.keys import assign, keys
+from trpo_lightning.settings.keys import assign, is_free_form, keys
 from trpo_lightning.settings.run import RunSettings
 
 OLD_TASKS, TASKS = "trpo_lightning.rollouts.tasks:", "trpo_lightning.environments.tasks:"
@@ -16,7 +16,7 @@ def updated(settings: RunSettings, values: dict[str, Any]) -> RunSettings:
     """A checked copy with other values of dotted keys. Raises `UserError` for an unknown key or a bad value."""
     changed = copy.deepcopy(settings)
     for key, value in values.items():
-        if key not in keys():
+        if key not in keys() and not is_free_form(key):
             raise UserError(f"unknown key {key}{nearest(key, list(keys()))}")
         assign(changed, key, value)
     return check(changed)
