@@ -42,17 +42,18 @@ def _train_until(options: argparse.Namespace, stop: StopRequest) -> int:
 
 def _resumed_settings(options: argparse.Namespace):
     from trpo_lightning.runs.config import overridden, recorded_settings
-    from trpo_lightning.settings import changed_keys
+    from trpo_lightning.settings import changed_bits, changed_keys, what_may_change
 
     before = recorded_settings(options.resume)
     after = overridden(before, str(options.resume / "config.yaml"), options.overrides)
     changed = changed_keys(before, after)
     if changed:
         raise UserError(
-            f"a continued run keeps its settings: {', '.join(changed)} cannot change "
-            "(tracking.* and rule.max_rejections can, and the budget unless rule.final_delta is set); "
+            f"a continued run keeps its settings: {', '.join(changed)} cannot change ({what_may_change()}); "
             "start a new one with another name="
         )
+    for key in changed_bits(before, after):
+        print(f"note: {key} changes: from here on the last bits may be others than without the change")
     return after
 
 
@@ -132,6 +133,8 @@ def evaluate(options: argparse.Namespace) -> int:
 
     if options.episodes < 1:
         raise UserError(f"--episodes {options.episodes} is too small: it must be at least 1")
+    if options.seed < 0:
+        raise UserError(f"--seed {options.seed} is too small: it must be at least 0")
     evaluate_run(options.run_dir, options.policy, options.episodes, options.seed, options.video)
     return 0
 

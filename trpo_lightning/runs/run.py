@@ -10,11 +10,15 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import Logger
 
 from trpo_lightning.errors import StuckError, UserError
 from trpo_lightning.environments.supervised.deadline import EnvironmentFailure, before_hard_exit
+from trpo_lightning.output import print_what_there_is_no_letter_for
+from trpo_lightning.randomness import Stream, seed_global_generators
 from trpo_lightning.settings import BUDGET, RunSettings, depends_on_budget, get, is_over
 from trpo_lightning.stopping import StopRequest
 from trpo_lightning.runs.checkpoint import CheckpointCallback, checkpoint_files, read_checkpoint, restore
@@ -60,6 +64,7 @@ def train_run(
     raise on the settings that W&B's config gives back. `stop` is a request that may have come already.
     """
     quiet_lightning()
+    print_what_there_is_no_letter_for()
     with nullcontext(stop) if stop else StopRequest() as stop, locked(run_dir):
         if not resume and (run_dir / "metrics.csv").exists():
             raise UserError(
@@ -139,6 +144,7 @@ def _fit(
     stop: StopRequest,
 ) -> RunOutcome:
     torch.set_num_threads(settings.threads or torch.get_num_threads())
+    seed_global_generators(settings.seed, Stream.GLOBAL)  # for callbacks and loggers: environments have theirs
     module = TRPO(settings=settings)
     module.rows_may_wait = True
     if state is not None:
@@ -187,6 +193,11 @@ def _fit(
 
 
 def _trainer(settings: RunSettings, run_dir: Path, loggers: list[Logger], callbacks: list[pl.Callback]) -> pl.Trainer:
+    """A trainer of one process, whatever launched it: tasks of a Slurm job, or of `torchrun`, are a run each.
+
+    Lightning would take them for the ranks of one distributed run, refuse `--ntasks`, and have only rank 0 log.
+    """
+    rank_zero_only.rank = 0  # pyright: ignore[reportFunctionMemberAccess]  where Lightning keeps it
     try:
         return pl.Trainer(
             max_epochs=-1,
@@ -198,6 +209,7 @@ def _trainer(settings: RunSettings, run_dir: Path, loggers: list[Logger], callba
             enable_progress_bar=False,
             enable_model_summary=False,
             default_root_dir=str(run_dir),
+            plugins=[LightningEnvironment()],
         )
     except MisconfigurationException as error:
         raise UserError(f"device={settings.device} is not to be had here: {error}") from error

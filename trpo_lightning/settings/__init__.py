@@ -10,7 +10,7 @@ from trpo_lightning.settings.check import check
 from trpo_lightning.settings.conversions import completed, from_dict, from_keywords, from_record, to_dict, updated
 from trpo_lightning.settings.keys import FREE_FORM, get, is_free_form, keys
 from trpo_lightning.settings.models import PolicySettings, ValueSettings
-from trpo_lightning.settings.resuming import RESUMABLE, changed_keys
+from trpo_lightning.settings.resuming import RESUMABLE, changed_bits, changed_keys, what_may_change
 from trpo_lightning.settings.rule import RuleSettings
 from trpo_lightning.settings.run import (
     CheckpointSettings,
@@ -38,6 +38,7 @@ __all__ = [
     "RunSettings",
     "TrackingSettings",
     "ValueSettings",
+    "changed_bits",
     "changed_keys",
     "check",
     "completed",
@@ -53,4 +54,5 @@ __all__ = [
     "progress",
     "to_dict",
     "updated",
+    "what_may_change",
 ]

@@ -18,7 +18,7 @@ from typing import Any
 from pytorch_lightning.loggers import WandbLogger
 
 from trpo_lightning.errors import UserError, nearest
-from trpo_lightning.settings import SWEEP_CELL, RunSettings, from_dict, keys, to_dict
+from trpo_lightning.settings import SWEEP_CELL, RunSettings, from_dict, is_free_form, keys, to_dict
 from trpo_lightning.tracking.wandb_client import (
     FINISH_TIMEOUT,
     check_key,
@@ -203,14 +203,15 @@ def _value(text: str) -> int | float | str:
 def read_back(config: Mapping[str, Any]) -> RunSettings:
     """Settings from W&B's config: nested groups, with a sweep's dotted keys (`rule.delta`) folded over them.
 
-    Keys that begin with an underscore are W&B's own. Raises `UserError` for any other unknown key.
+    Keys that begin with an underscore are W&B's own; a sweep's text `null` is null. Raises `UserError` for any other
+    unknown key.
     """
     own = {name: value for name, value in dict(config).items() if not name.startswith("_") and name != SWEEP_CELL}
-    values = {name: copy.deepcopy(value) for name, value in own.items()}
+    values = {name: _null_of_sweep(name, copy.deepcopy(value)) for name, value in own.items()}
     nested = {name: value for name, value in values.items() if "." not in name}
     valid = list(keys())
     for name in values:
-        inside = name.startswith("env.kwargs.") if "." in name else any(key.startswith(f"{name}.") for key in valid)
+        inside = is_free_form(name) if "." in name else any(key.startswith(f"{name}.") for key in valid)
         if name not in valid and not inside:
             raise UserError(f"W&B's config: unknown key {name}{nearest(name, valid)}")
         if "." in name:
@@ -220,3 +221,12 @@ def read_back(config: Mapping[str, Any]) -> RunSettings:
                 node = node.setdefault(group, {})
             node[leaf] = values[name]
     return from_dict(nested)
+
+
+def _null_of_sweep(name: str, value: Any) -> Any:
+    """The value of a sweep's dotted key: W&B has no null, and makes the text `None` of Python's."""
+    if not isinstance(value, str) or value not in ("null", "None"):
+        return value
+    kind = "Any | None" if is_free_form(name) else str(keys()[name].type) if name in keys() else ""
+    stands_for_null = value == "null" or kind.startswith(("int", "float", "list", "bool"))
+    return None if "None" in kind and stands_for_null else value

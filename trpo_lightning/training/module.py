@@ -15,7 +15,7 @@ from trpo_lightning.environments.supervised.deadline import EnvironmentFailure
 from trpo_lightning.errors import StuckError, UserError
 from trpo_lightning.numerics.returns import explained_variance
 from trpo_lightning.policies.policy import Policy, build_policy
-from trpo_lightning.randomness import Stream, torch_generator
+from trpo_lightning.randomness import Stream, global_generators, torch_generator
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.rollout import AnyBatch, Rollout
 from trpo_lightning.rollouts.schemes import build_scheme
@@ -56,7 +56,8 @@ class TRPO(pl.LightningModule):
             raise UserError("give TRPO either settings or an environment id and keywords, not both")
         self.settings = settings
         self.automatic_optimization = False
-        self.spec = describe_environment(settings.env, restorable=settings.rollout.scheme == "vine")
+        with global_generators(settings.seed, Stream.GLOBAL):
+            self.spec = describe_environment(settings.env, restorable=settings.rollout.scheme == "vine")
         self.policy: Policy = build_policy(
             self.spec.observation_shape,
             self.spec.actions,
@@ -124,16 +125,21 @@ class TRPO(pl.LightningModule):
         return RolloutLoader(self.collect)
 
     def collect(self) -> Rollout:
-        """A rollout with the policy as it is now, in fresh environments at barriers and after failures."""
+        """A rollout with the policy as it is now, in fresh environments at barriers and after failures.
+
+        Environments that draw from global generators find them seeded, in each iteration anew: what they draw depends
+        on the iteration only, and not on what a logger, a callback or a resumed process has drawn before it.
+        """
         policy = self.policy
         if self.device.type != "cpu":
             policy = copy.deepcopy(policy).cpu()
         attempt = 0
         while True:
             try:
-                if attempt or self.at_barrier():
-                    self.scheme.restart(self.iteration, attempt)
-                return self.scheme.collect(policy, self.normalizer, self.iteration)
+                with global_generators(self.settings.seed, Stream.GLOBAL, self.iteration, attempt):
+                    if attempt or self.at_barrier():
+                        self.scheme.restart(self.iteration, attempt)
+                    return self.scheme.collect(policy, self.normalizer, self.iteration)
             except EnvironmentFailure as failure:
                 self.complete()
                 self.count_restart(failure)
