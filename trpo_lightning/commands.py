@@ -2,10 +2,18 @@
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.stopping import StopRequest
+
+
+def _import_torch() -> None:
+    try:
+        import torch  # noqa: F401
+    except Exception as error:  # libraries that are missing or do not fit are told in many ways
+        raise UserError(f"PyTorch cannot be imported here: {type(error).__name__}: {error}") from error
 
 
 def train(options: argparse.Namespace) -> int:
@@ -27,7 +35,7 @@ def _train_until(options: argparse.Namespace, stop: StopRequest) -> int:
         settings = load_settings(options.overrides, options.config)
         run_dir = options.run_dir or Path("runs") / "train" / directory_of(settings)
     os.environ.update(thread_environment(settings.threads or available_cores()))
-
+    _import_torch()
     from trpo_lightning.runs.run import train_run
 
     resume = options.resume is not None
@@ -121,6 +129,7 @@ def sweep_run(options: argparse.Namespace) -> int:
         experiment = load_experiment(options.name, options.scale)
         threads = cell_of(experiment, options.overrides).settings.threads or available_cores()
         os.environ.update(thread_environment(threads))
+        _import_torch()
         return run_of_sweep(experiment, options.overrides, options.root, stop)
 
 
@@ -128,13 +137,14 @@ def evaluate(options: argparse.Namespace) -> int:
     """Episodes of a trained policy."""
     from trpo_lightning.threads import available_cores, thread_environment
 
-    os.environ.update(thread_environment(available_cores()))
-    from trpo_lightning.runs.evaluate import evaluate_run
-
     if options.episodes < 1:
         raise UserError(f"--episodes {options.episodes} is too small: it must be at least 1")
     if options.seed < 0:
         raise UserError(f"--seed {options.seed} is too small: it must be at least 0")
+    os.environ.update(thread_environment(available_cores()))
+    _import_torch()
+    from trpo_lightning.runs.evaluate import evaluate_run
+
     evaluate_run(options.run_dir, options.policy, options.episodes, options.seed, options.video)
     return 0
 
@@ -144,6 +154,7 @@ def replay(options: argparse.Namespace) -> int:
     from trpo_lightning.threads import available_cores, thread_environment
 
     os.environ.update(thread_environment(available_cores()))
+    _import_torch()
     from trpo_lightning.runs.config import overridden
     from trpo_lightning.runs.replay import replay
     from trpo_lightning.training.failed_update import read_failed_update
@@ -155,17 +166,25 @@ def replay(options: argparse.Namespace) -> int:
 
 
 def list_experiments(options: argparse.Namespace) -> int:
-    """All experiments, with what is done of them."""
+    """All experiments, with what is done of them; files that are none, or broken, are named and hide no other."""
     from trpo_lightning.experiment.declaration import experiment_names, load_experiment
+    from trpo_lightning.experiment.experiment_file import foreign_files
     from trpo_lightning.experiment.runner import results_so_far
 
+    code = 0
     print(f"{'experiment':<26} {'scale':<6} {'runs':>4} {'done':>4} {'env steps':>13} {'min':>5}  title")
     for name in experiment_names():
-        for scale in ("full", *load_experiment(name).scales):
-            experiment = load_experiment(name, scale)
-            cells = experiment.cells()
-            done = sum(result.state == "finished" for result in results_so_far(cells, Path("runs")))
-            steps = sum(cell.settings.total_env_steps for cell in cells)
-            numbers = f"{len(cells):>4} {done:>4} {steps:>13,} {experiment.minutes:>5g}"
-            print(f"{name:<26} {scale:<6} {numbers}  {experiment.title}")
-    return 0
+        try:
+            for scale in ("full", *load_experiment(name).scales):
+                experiment = load_experiment(name, scale)
+                cells = experiment.cells()
+                done = sum(result.state == "finished" for result in results_so_far(cells, Path("runs")))
+                steps = sum(cell.settings.total_env_steps for cell in cells)
+                numbers = f"{len(cells):>4} {done:>4} {steps:>13,} {experiment.minutes:>5g}"
+                print(f"{name:<26} {scale:<6} {numbers}  {experiment.title}")
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            code = error.exit_code
+    for file in foreign_files():
+        print(f"note: {file} is passed over: it has no title and hypothesis, as an experiment has", file=sys.stderr)
+    return code

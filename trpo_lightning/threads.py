@@ -20,7 +20,10 @@ def available_cores() -> int:
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """Cores' worth of time that a control group grants this process (Linux; `docker run --cpus 2`); None is no limit."""
+    """Cores' worth of time that control groups grant this process (`docker run --cpus 2`); None is no limit.
+
+    Linux has these groups in two versions, whose files are looked for below `root`.
+    """
     found = []
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
@@ -56,6 +59,13 @@ def _quota_1(group: Path) -> float | None:
         return quota / period if quota > 0 else None
     except (OSError, ValueError, ZeroDivisionError):
         return None
+
+
+def default_threads() -> int:
+    """Torch's own number of threads, which knows nothing of a container's share or a Slurm task's cores."""
+    import torch
+
+    return min(torch.get_num_threads(), available_cores())
 
 
 def thread_environment(threads: int) -> dict[str, str]:

@@ -17,13 +17,15 @@ from trpo_lightning.experiment.experiment_file import (
     MOST_RUNS,
     VARIANT_KEYS,
     dotted,
+    experiment_file,
     experiment_names,
-    experiments_folder,
+    experiments_folders,
     laid_over,
     read_experiment_file,
 )
 from trpo_lightning.runs.config import from_flat, merge, parse_overrides, read_yaml
 from trpo_lightning.settings import RunSettings, get, is_free_form, keys, updated
+from trpo_lightning.tracking.wandb_variables import with_variables
 
 ONE_THREAD = OmegaConf.create({"threads": 1})
 """Runs of an experiment stand side by side: one thread each, unless the file says otherwise."""
@@ -109,6 +111,7 @@ class Experiment:
         settings = self._resolved(tuple(values.get("bases", ())), own, extra)
         levels = {key: get(settings, key) for key in axes if key in values}
         name = ",".join([*([variant] if variant else []), *(f"{_leaf(k, axes)}={_text(v)}" for k, v in levels.items())])
+        settings = with_variables(settings)
         tracking = replace(settings.tracking, group=settings.tracking.group or self.name)
         settings = replace(settings, name=name or "default", tracking=tracking)
         levels = {**({"variant": variant} if variant else {}), **levels}
@@ -181,19 +184,20 @@ class Experiment:
         return [("default", ONE_THREAD), *((str(file), read_yaml(file)) for file in files)]
 
     def _base_file(self, name: str) -> Path:
-        file = self.file.parent / f"{name}.yaml"
-        if not file.is_file():
-            valid = [str(p.relative_to(self.file.parent).with_suffix("")) for p in self.file.parent.glob("*/*.yaml")]
-            raise UserError(f"{self.file}: there is no base {name}{nearest(str(name), valid)}")
-        return file
+        folders = [self.file.parent, *experiments_folders()]
+        for folder in folders:
+            if (folder / f"{name}.yaml").is_file():
+                return folder / f"{name}.yaml"
+        valid = [str(p.relative_to(folder).with_suffix("")) for folder in folders for p in folder.glob("*/*.yaml")]
+        raise UserError(f"{self.file}: there is no base {name}{nearest(str(name), valid)}")
 
 
 def load_experiment(name: str, scale: str = FULL) -> Experiment:
     """The experiment of a name at a scale. Raises `UserError` for an unknown one (naming the nearest) or a bad file."""
-    names = experiment_names()
-    if name not in names:
+    file = experiment_file(name)
+    if file is None:
+        names = experiment_names()
         raise UserError(f"there is no experiment {name}{nearest(name, names)}: `list` shows {', '.join(names)}")
-    file = experiments_folder() / f"{name}.yaml"
     values, scales = read_experiment_file(file, scale)
     experiment = Experiment(name=name, scale=scale, file=file, scales=tuple(scales), **values)
     if experiment.claims:  # at the full scale: others may leave variants out

@@ -1,6 +1,7 @@
 """Reading an experiment's YAML file: its keys and types, its scales, its axes and ranges, judged in one line each."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -38,6 +39,7 @@ X_AXES = ("env_steps", "iteration")
 """Of learning curves, and of what claims measure along them."""
 VARIANT_KEYS = ("seeds", "bases", "environments")
 """Keys of a variant that are no settings: seeds and bases of its own, and its settings in single environments."""
+OURS = re.compile(r"""^["']?(title|hypothesis)["']?\s*:""", re.MULTILINE)
 FULL = "full"
 NAMED_ELSEWHERE = {"seed": "seeds", "name": "variants"}
 """Settings that the experiment gives each run, and the key of the file that they come from."""
@@ -48,17 +50,53 @@ RANGE_KEYS = ("min", "max", "distribution")
 DISTRIBUTIONS = ("uniform", "log_uniform_values")
 
 
-def experiments_folder() -> Path:
-    """Where experiment files are: `experiments/` of the working directory, else of the checkout of this code."""
-    for folder in (Path.cwd() / "experiments", Path(__file__).resolve().parents[2] / "experiments"):
-        if folder.is_dir():
-            return folder
-    raise UserError("there is no folder named experiments here: run this in a checkout of the project")
+def experiments_folders() -> list[Path]:
+    """Where experiment files are: `experiments/` of the working directory, then of the checkout of this code.
+
+    The first may be someone's own, with or without files of ours; it hides those of the second by name only.
+    """
+    here, shipped = Path.cwd() / "experiments", Path(__file__).resolve().parents[2] / "experiments"
+    folders = [folder for folder in (here, shipped) if folder.is_dir()]
+    if not folders:
+        raise UserError("there is no folder named experiments here: run this in a checkout of the project")
+    return folders[:1] if here.resolve() == shipped else folders
+
+
+def experiment_files() -> dict[str, Path]:
+    """Files of all declared experiments by name."""
+    found = {}
+    for folder in reversed(experiments_folders()):
+        found |= {file.stem: file for file in folder.glob("*.yaml") if _is_experiment(file)}
+    return dict(sorted(found.items()))
 
 
 def experiment_names() -> list[str]:
     """All declared experiments."""
-    return [file.stem for file in sorted(experiments_folder().glob("*.yaml"))]
+    return list(experiment_files())
+
+
+def experiment_file(name: str) -> Path | None:
+    """The file of an experiment; where only another program's has the name that one, to be told what is wrong."""
+    others = {file.stem: file for file in foreign_files()}
+    return {**others, **experiment_files()}.get(name)
+
+
+def foreign_files() -> list[Path]:
+    """YAML files beside the experiments that are other programs'."""
+    return [
+        file for folder in experiments_folders() for file in sorted(folder.glob("*.yaml")) if not _is_experiment(file)
+    ]
+
+
+def _is_experiment(file: Path) -> bool:
+    """Whether a file says what each experiment must: one that says half of it is ours, and to be told what it lacks.
+
+    Looked for as text: a file of another program's need not be YAML that can be read.
+    """
+    try:
+        return OURS.search(file.read_text(encoding="utf-8", errors="replace")) is not None
+    except OSError:
+        return True  # to be told so
 
 
 def read_experiment_file(file: Path, scale: str) -> tuple[dict[str, Any], list[str]]:

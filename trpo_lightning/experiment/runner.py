@@ -27,8 +27,8 @@ from trpo_lightning.threads import available_cores, thread_environment
 INTERRUPTED = (130, 143)
 """Exit codes of a run stopped by Ctrl-C or SIGTERM."""
 POLL_SECONDS = 0.2
-PRIVATE_VARIABLES = ("WANDB_SERVICE", "WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
-"""Of the process that starts runs: a child that inherits them would mix with its W&B run."""
+PRIVATE_VARIABLES = ("WANDB_SERVICE", "WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_NAME")
+"""Of the process that starts runs: a child that inherits them would mix with its W&B run, or all have one name."""
 
 
 HANG_UP: int = getattr(signal, "SIGHUP", signal.SIGTERM)

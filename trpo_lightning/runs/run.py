@@ -31,7 +31,9 @@ from trpo_lightning.training.module import TRPO
 from trpo_lightning.training.third_party_messages import quiet_lightning
 from trpo_lightning.runs.lock import locked
 from trpo_lightning.runs.records import append_provenance, reached, read_status, recorded_run_id, write_status
+from trpo_lightning.threads import default_threads
 from trpo_lightning.tracking.wandb_logger import RunTracker, start_tracking
+from trpo_lightning.tracking.wandb_variables import variable, with_variables
 from trpo_lightning.tracking.wandb_client import check_server, first_line, resolve_mode
 
 
@@ -63,6 +65,7 @@ def train_run(
     `rule.max_rejections` rejected updates in a row, with a file of the last one in `run_dir`. `check_settings` may
     raise on the settings that W&B's config gives back. `stop` is a request that may have come already.
     """
+    settings = with_variables(settings)
     quiet_lightning()
     print_what_there_is_no_letter_for()
     with nullcontext(stop) if stop else StopRequest() as stop, locked(run_dir):
@@ -81,7 +84,7 @@ def train_run(
             settings,
             run_dir,
             run_id=state["wandb_run_id"] if state else recorded_run_id(run_dir),
-            name=f"{settings.env.id} {settings.name} seed {settings.seed}",
+            name=_title(settings),
             job_type="train",
             tags=[_git_tag()],
             rows=rows,
@@ -123,7 +126,7 @@ def _send_the_rest(settings: RunSettings, run_dir: Path, status: dict[str, Any])
         settings,
         run_dir,
         run_id=run_id,
-        name=f"{settings.env.id} {settings.name} seed {settings.seed}",
+        name=_title(settings),
         job_type="train",
         tags=[_git_tag()],
         rows=read_rows(run_dir / "metrics.csv"),
@@ -143,7 +146,7 @@ def _fit(
     quiet: bool,
     stop: StopRequest,
 ) -> RunOutcome:
-    torch.set_num_threads(settings.threads or torch.get_num_threads())
+    torch.set_num_threads(settings.threads or default_threads())
     seed_global_generators(settings.seed, Stream.GLOBAL)  # for callbacks and loggers: environments have theirs
     module = TRPO(settings=settings)
     module.rows_may_wait = True
@@ -275,6 +278,11 @@ def _check_budget(settings: RunSettings, state: dict[str, Any] | None) -> None:
                 f"{key}={after}: rule.final_delta is approached over the {before} that the run began with: "
                 "start a new one with another name="
             )
+
+
+def _title(settings: RunSettings) -> str:
+    """The run's name in W&B."""
+    return variable("NAME") or f"{settings.env.id} {settings.name} seed {settings.seed}"
 
 
 def _git_tag() -> str:

@@ -22,6 +22,7 @@ from trpo_lightning.rollouts.schemes import build_scheme
 from trpo_lightning.rules import build_rule
 from trpo_lightning.rules.rule import ParameterUpdate, RuleResult, apply_rule
 from trpo_lightning.settings import RunSettings, from_keywords, is_over, progress
+from trpo_lightning.threads import default_threads
 from trpo_lightning.training.background_task import BackgroundTask
 from trpo_lightning.training.batches import ValueData, make_batch
 from trpo_lightning.training.failed_update import FailedUpdate, collected_arrays, leave_failed_update
@@ -71,7 +72,7 @@ class TRPO(pl.LightningModule):
         )
         self.normalizer = Normalizer(self.spec.observation_shape, settings.normalize)
         self.rule = build_rule(settings.rule)
-        threads = settings.threads or torch.get_num_threads()
+        threads = settings.threads or default_threads()
         self.scheme = build_scheme(settings, self.spec, threads, self.rule.propose)
         self.iteration = 0
         self.env_steps = 0

@@ -30,11 +30,11 @@ class Deadline:
     """`with deadline:` around calls of environments; each may take `seconds` (None: for ever).
 
     What takes longer ends by the first of these that works: at the deadline a signal raises `Overdue` in the call (in
-    the main thread, not on Windows), which leaves as an `EnvironmentFailure` that tells `where()`; after `GRACE` seconds a thread
-    writes that line and ends the process with exit code 2 (a call in C that lets other threads run); later still
-    faulthandler prints where each thread is and ends it with exit code 1 (a call in C that keeps the interpreter's
-    lock). Entering and leaving set two attributes; a thread looks at them now and then, and sleeps when nothing is
-    entered. Deadlines do not nest.
+    the main thread, not on Windows), which leaves as an `EnvironmentFailure` that tells `where()`; after `GRACE`
+    seconds a thread writes that line and ends the process with exit code 2 (a call in C that lets other threads run);
+    later still faulthandler prints where each thread is and ends it with exit code 1 (a call in C that keeps the
+    interpreter's lock). Entering and leaving set two attributes; a thread looks at them now and then, and sleeps when
+    nothing is entered. Deadlines do not nest.
     """
 
     def __init__(self, seconds: float | None, where: Callable[[], str]) -> None:
