@@ -4,11 +4,12 @@ import copy
 from typing import Any
 
 import torch
+from methods import mlp_policy
 from torch import Tensor, distributions
 
 from trpo_lightning.policies.distributions import Bernoulli, Categorical, Gaussian
 from trpo_lightning.policies.networks import assign_parameter_vector, parameter_vector
-from trpo_lightning.policies.policy import Policy, build_policy
+from trpo_lightning.policies.policy import Policy
 from trpo_lightning.policies.spaces import ActionSpec, BinaryActions, ContinuousActions, DiscreteActions
 from trpo_lightning.rollouts.rollout import Batch
 from trpo_lightning.settings import RuleSettings
@@ -33,7 +34,7 @@ def problem(
 ) -> tuple[Policy, Batch]:
     """A policy away from its start, and a batch of its own actions with random advantages."""
     source = generator(1)
-    policy = build_policy(
+    policy = mlp_policy(
         (3,), KINDS[kind], hidden_sizes=list(hidden_sizes), activation="tanh", initial_log_std=-0.4, generator=source
     ).to(dtype)
     theta = parameter_vector(policy)

@@ -4,10 +4,11 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
+from methods import mlp_policy
 
 from trpo_lightning.environments.backends import describe_environment
 from trpo_lightning.environments.vector_environment import EnvironmentSpec
-from trpo_lightning.policies.policy import Policy, build_policy
+from trpo_lightning.policies.policy import Policy
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.single_path import SinglePathScheme
 from trpo_lightning.settings import RunSettings
@@ -175,7 +176,7 @@ def broken():
 
 
 def policy_for(settings: RunSettings, spec: EnvironmentSpec, seed: int = 0) -> Policy:
-    return build_policy(
+    return mlp_policy(
         spec.observation_shape,
         spec.actions,
         hidden_sizes=settings.policy.hidden_sizes,

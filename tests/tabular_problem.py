@@ -1,9 +1,10 @@
 """A random MDP with a linear policy on one-hot observations, as a batch of the scheme `exact`."""
 
 import torch
+from methods import mlp_policy
 
 from trpo_lightning.numerics.tabular import evaluate_policy, random_mdp
-from trpo_lightning.policies.policy import Policy, build_policy
+from trpo_lightning.policies.policy import Policy
 from trpo_lightning.policies.spaces import DiscreteActions
 from trpo_lightning.policies.table import policy_table
 from trpo_lightning.rollouts.rollout import TabularBatch
@@ -14,7 +15,7 @@ def tabular_problem(
 ) -> tuple[Policy, TabularBatch]:
     generator = torch.Generator().manual_seed(seed)
     mdp = random_mdp(states, actions, gamma=gamma, generator=generator)
-    policy = build_policy(
+    policy = mlp_policy(
         (states,),
         DiscreteActions((actions,)),
         hidden_sizes=list(hidden_sizes),

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from trpo_lightning.settings import keys
+from trpo_lightning.settings import all_keys
 from trpo_lightning.training.metrics import METRICS
 
 ROOT = Path(__file__).parents[1]
@@ -18,7 +18,7 @@ def test_it_explains_every_metric_in_the_words_of_the_code():
 
 def test_the_keys_and_files_it_names_exist():
     for key in re.findall(r"[ `]([a-z]+\.[a-z_]+)=", README):
-        assert key in keys() or key.startswith("env.kwargs"), key
+        assert key in all_keys() or key.startswith("env.kwargs"), key
     for path in re.findall(r"`((?:trpo_lightning|policies|rules|experiments)/[\w/.]+)`", README):
         assert any((root / path).exists() for root in (ROOT, ROOT / "trpo_lightning")), path
     for path in re.findall(r"\]\(((?!http)[^)#]+)\)", README):

@@ -6,18 +6,34 @@ import types
 import typing
 
 import pytest
+from where_keys_count import changed, settings_where
 
 from trpo_lightning.errors import UserError
-from trpo_lightning.settings import RunSettings, check, from_dict, from_keywords, get, keys, progress, to_dict, updated
+from trpo_lightning.settings import (
+    CHOICES,
+    RunSettings,
+    all_keys,
+    check,
+    counting_keys,
+    from_dict,
+    from_keywords,
+    from_record,
+    get,
+    keys,
+    progress,
+    to_dict,
+    updated,
+)
 
-KEYS = keys()
+KEYS = all_keys()
 
 
 def hint(key):
-    owner = RunSettings
-    for part in key.split("."):
-        owner = typing.get_type_hints(owner)[part]
-    return owner
+    owner = settings_where(key)
+    *groups, leaf = key.split(".")
+    for part in groups:
+        owner = getattr(owner, part)
+    return typing.get_type_hints(type(owner))[leaf]
 
 
 def number_type(key):
@@ -27,30 +43,9 @@ def number_type(key):
     return next((kind for kind in (int, float) if kind in parts), None)
 
 
-NEEDS = {
-    "population": {"rule.name": "cem"},
-    "cem": {"rollout.scheme": "population"},
-    "cma_es": {"rollout.scheme": "population"},
-    "vine": {"value.name": "none", "rollout.rollout_set_size": 1},
-    "exact": {"value.name": "none", "rule.fisher_fraction": 1.0},
-    "algorithm_1": {"rollout.scheme": "exact", "value.name": "none", "policy.hidden_sizes": []},
-}
-"""What a scheme or a rule does not go without."""
-
-
-def assign(settings, key, value):
-    *groups, leaf = key.split(".")
-    setattr(get(settings, groups[0]) if groups else settings, leaf, value)
-
-
 def with_value(key, value):
     """Settings in which one key has a value, and the others fit it."""
-    settings = RunSettings()
-    settings.env.num_envs = settings.rollout.steps_per_iteration = 1
-    for other, needed in NEEDS.get(value if isinstance(value, str) else "", {}).items():
-        assign(settings, other, needed)
-    assign(settings, key, [value] if typing.get_origin(hint(key)) is list else value)
-    return settings
+    return changed(settings_where(key, value), key, [value] if typing.get_origin(hint(key)) is list else value)
 
 
 def refused(key, value):
@@ -132,9 +127,7 @@ def plain_type(key):
 def test_wrong_types_fail(key):
     optional = type(None) in typing.get_args(hint(key))
     for value in WRONG[plain_type(key)]:
-        settings = RunSettings()
-        *groups, leaf = key.split(".")
-        setattr(get(settings, groups[0]) if groups else settings, leaf, value)
+        settings = changed(settings_where(key), key, value)
         if value is None and optional:
             assert get(check(settings), key) is None
             continue
@@ -192,7 +185,6 @@ def test_population_rules_and_the_population_scheme_need_each_other(rule, scheme
     [
         ("env.backend", "envpool"),
         ("env.asynchronous", True),
-        ("rollout.whole_episodes", True),
         ("value.name", "adam"),
         ("rule.name", "reward_weighted_regression"),
         ("rollout.rollout_set_size", 4097),
@@ -233,7 +225,6 @@ def test_name_is_the_variant_and_not_the_rule():
     ("keywords", "parts"),
     [
         ({"hidden_sizes": [3]}, ["hidden_sizes is ambiguous", "policy.hidden_sizes", "value.hidden_sizes"]),
-        ({"learning_rate": 0.1}, ["ambiguous", "rule.learning_rate", "value.learning_rate"]),
         ({"every": 1}, ["ambiguous", "evaluation.every", "checkpoint.every"]),
         ({"gama": 0.5}, ["unknown key gama", "did you mean gamma?"]),
         ({"rule": {"dleta": 0.5}}, ["unknown key rule.dleta", "did you mean rule.delta?"]),
@@ -267,16 +258,17 @@ def test_keys_are_all_leaves_in_order_of_declaration():
             flat += [f"{item.name}.{inner.name}" for inner in dataclasses.fields(value)]
         else:
             flat.append(item.name)
-    assert list(KEYS) == flat
+    assert list(keys()) == flat and set(flat) < set(KEYS)
 
 
 @pytest.mark.parametrize("scheme", ["vine", "exact"])
 @pytest.mark.parametrize("key", ["rule.curvature=empirical_fisher", "rule.discounted_state_weights=true"])
 def test_options_that_need_single_paths_are_refused_elsewhere(scheme, key):
     name, _, value = key.partition("=")
-    base = {"rollout.scheme": scheme, "value.name": "none", "env.backend": "gymnasium", "rule.fisher_fraction": 1.0}
+    base = {"rollout.scheme": scheme, "value.name": "none", "rule.fisher_fraction": 1.0}
     settings = updated(RunSettings(), base)
-    with pytest.raises(UserError, match=f"^{key} does not go with rollout.scheme={scheme}"):
+    refused = "does not count with|does not go with"
+    with pytest.raises(UserError, match=f"^({key}|{name}) ({refused}) rollout.scheme={scheme}"):
         updated(settings, {name: True if value == "true" else value})
 
 
@@ -285,3 +277,62 @@ def test_progress_is_the_larger_share_of_both_budgets():
     assert [progress(settings, 7, steps) for steps in (0, 250, 1000, 1200)] == [0.0, 0.25, 1.0, 1.0]
     settings = updated(settings, {"total_iterations": 10})
     assert [progress(settings, i, 250) for i in (0, 2, 5, 10, 11)] == [0.25, 0.25, 0.5, 1.0, 1.0]
+
+
+def test_a_key_of_another_method_is_refused_with_the_choice_that_it_belongs_to():
+    for values, said in [
+        ({"rule.learning_rate": 9.0}, "rule.name=trust_region: it belongs to rule.name=vanilla_policy_gradient"),
+        ({"rule.elite_fraction": 0.5}, "rule.name=trust_region: it belongs to rule.name=cem"),
+        ({"value.l2": 1.0}, "value.name=adam: it belongs to value.name=lbfgs or value.name=linear"),
+        ({"rollout.branches": 3}, "rollout.scheme=single_path: it belongs to rollout.scheme=vine"),
+        ({"rule.step_size": 1.0}, "rule.step_length=damped: it belongs to rule.step_length=fixed"),
+        ({"normalize.rewards": False, "normalize.reward_clip": 5.0}, "normalize.rewards=false: it belongs to"),
+        ({"rule.name": "vanilla_policy_gradient", "rule.delta": 0.1}, "it belongs to rule.name=trust_region"),
+    ]:
+        key = list(values)[-1]
+        with pytest.raises(UserError) as error:
+            updated(RunSettings(), values)
+        assert str(error.value).startswith(f"{key} does not count with") and said in str(error.value)
+
+
+def test_choosing_another_method_leaves_the_keys_of_the_one_before_behind():
+    before = updated(RunSettings(), {"rule.delta": 0.5, "rule.max_rejections": 7})
+    after = updated(before, {"rule.name": "vanilla_policy_gradient"})
+    assert after.rule.max_rejections == 7 and "rule.delta" not in keys(after)
+    assert get(updated(after, {"rule.name": "trust_region"}), "rule.delta") == 0.02
+
+
+def test_keywords_are_those_of_the_chosen_methods():
+    assert from_keywords(learning_rate=0.5).value.learning_rate == 0.5  # no rule here has one
+    with pytest.raises(UserError, match="learning_rate is ambiguous"):
+        from_keywords(learning_rate=0.5, rule={"name": "vanilla_policy_gradient"})
+    with pytest.raises(UserError, match=r"rule\.elite_fraction does not count with rule\.name=trust_region"):
+        from_keywords(elite_fraction=0.5)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_record_of_what_counts_is_complete(key):
+    settings = check(settings_where(key))
+    assert from_record(to_dict(settings)) == from_dict(to_dict(settings)) == settings
+    assert (key in counting_keys(settings)) and set(counting_keys(settings)) <= set(keys(settings))
+
+
+def test_a_record_from_before_keys_belonged_to_methods_is_read():
+    record = to_dict(RunSettings())
+    record["rule"] |= {"learning_rate": 0.003, "elite_fraction": 0.2, "covariance": "auto", "step_size": 5.0}
+    record["rollout"] |= {"branches": 9}
+    record["value"] |= {"l2": 0.5}
+    assert from_record(record) == RunSettings()
+    with pytest.raises(UserError, match=r"unknown key rule\.no_such"):
+        from_record({**record, "rule": {**record["rule"], "no_such": 1}})
+
+
+def test_each_method_has_its_keys_in_the_help_and_no_key_is_without_a_method():
+    owned = {
+        f"{key.partition('.')[0]}.{item.name}"
+        for key, choice in CHOICES.items()
+        for method in choice.methods.values()
+        for item in dataclasses.fields(method.settings)
+    }
+    groups = tuple(f"{key.partition('.')[0]}." for key in CHOICES)
+    assert owned == {key for key in KEYS if key.startswith(groups)}

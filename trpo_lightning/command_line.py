@@ -1,6 +1,7 @@
 """The commands' options: `python -m trpo_lightning COMMAND --help`."""
 
 import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,41 +29,43 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells its errors in one line, like all others."""
+    """Tells its errors in one line, like all others; `more_help` adds to the help, from what was given before it."""
+
+    more_help: Callable[[list[str]], str] | None = None
+    _given: Sequence[str] = ()
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}: see {self.prog} --help")
 
-
-class _SettingsHelp(argparse.HelpFormatter):
-    """Adds every key with its default, meaning and source."""
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
+        self._given = list(args or ())
+        return super().parse_known_args(args, namespace)
 
     def format_help(self) -> str:
-        from trpo_lightning.settings import RunSettings, get, keys
+        return super().format_help() + (self.more_help(list(self._given)) if self.more_help else "")
 
-        defaults, lines = RunSettings(), []
-        for key, item in keys().items():
-            source = item.metadata["source"]
-            choices = item.metadata["choices"]
-            meaning = item.metadata["meaning"] + (f" ({' | '.join(choices)})" if choices else "")
-            value = get(defaults, key)
-            shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
-            lines.append(f"  {f'{key}={shown}':<42} {meaning}{f' [{source}]' if source else ''}")
-        return super().format_help() + "\nkeys:\n" + "\n".join(lines) + "\n"
+
+def _keys_help(given: list[str]) -> str:
+    """Every key that counts with the methods chosen in `given`."""
+    from trpo_lightning.settings import CHOICES, described_keys
+
+    pairs = (item.partition("=")[::2] for item in given)
+    described = described_keys({key: value for key, value in pairs if key in CHOICES})
+    lines = [f"  {f'{key}={value}':<42} {meaning}" for key, value, meaning in described]
+    return "\n".join(["", "keys with these methods (others: for example rule.name=cem --help):", *lines, ""])
 
 
 _Parsers = argparse._SubParsersAction  # argparse has no public name for it
 
 
 def _add_train(parsers: _Parsers) -> None:
-    parser = parsers.add_parser(
-        "train", help="one run", description="One run. All keys:", formatter_class=_SettingsHelp, allow_abbrev=False
-    )
+    parser = parsers.add_parser("train", help="one run", description="One run.", allow_abbrev=False)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as env.id=Hopper-v5")
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings of a file, such as a run's config.yaml")
     parser.add_argument("--resume", type=Path, metavar="RUN_DIR", help="continue a run from its last barrier")
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="default: runs/train/<env>/<name>/seed_<n>")
     parser.add_argument("--quiet", action="store_true", help="no line per update and no progress bar")
+    parser.more_help = _keys_help
     parser.set_defaults(function=commands.train)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.experiment.declaration import directory_of, experiment_names, load_experiment
-from trpo_lightning.runs.config import merge, read_yaml
+from trpo_lightning.runs.config import Source, merge, read_yaml
 from trpo_lightning.settings import RunSettings, check, from_keywords, get
 
 FOLDER = Path(__file__).parents[2] / "experiments"
@@ -574,7 +574,7 @@ def test_all_runs_of_all_experiments_validate(name, scale):
 
 @pytest.mark.parametrize("file", sorted(FOLDER.glob("*/*.yaml")), ids=lambda file: file.stem)
 def test_all_bases_validate(file):
-    merge([(str(file), read_yaml(file))])
+    merge([Source(str(file), read_yaml(file))])
 
 
 def test_names_are_those_of_the_files():

@@ -23,10 +23,9 @@ TINY = {
 
 def tiny(settings: RunSettings) -> RunSettings:
     """The settings at a budget of seconds, without what names a run."""
-    small = {**TINY, "rollout.steps_per_iteration": max(128, settings.rollout.steps_per_iteration // 32)}
-    if settings.rollout.scheme == "population":
-        small["rule.population"] = 8
-    return replace(updated(settings, small), name="tiny", seed=0, threads=1, tracking=TrackingSettings())
+    steps = getattr(settings.rollout, "steps_per_iteration", 0)
+    small = {**TINY, "rollout.steps_per_iteration": max(128, steps // 32), "rule.population": 8}
+    return replace(updated(settings, small, lenient=small), name="tiny", seed=0, threads=1, tracking=TrackingSettings())
 
 
 def cells():

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from methods import mlp_policy, rule_settings, value_settings
 
 from trpo_lightning import TRPO
 from trpo_lightning.numerics.conjugate_gradient import conjugate_gradient
 from trpo_lightning.policies.networks import parameter_vector
-from trpo_lightning.policies.policy import build_policy
 from trpo_lightning.policies.spaces import ContinuousActions, DiscreteActions
 from trpo_lightning.rollouts.normalizers import RunningMoments
 from trpo_lightning.rollouts.rollout import Batch, PopulationBatch, VineBatch
 from trpo_lightning.rules import build_rule
 from trpo_lightning.rules.rule import apply_rule
-from trpo_lightning.settings import RuleSettings, RunSettings, ValueSettings, updated
+from trpo_lightning.settings import RunSettings, updated
 from trpo_lightning.values import build_value_function
 
 FAULTY = {"env.id": "faulty_numbers:faulty", "env.backend": "gymnasium", "env.num_envs": 4, "threads": 1}
@@ -187,7 +187,7 @@ def test_log_std_at_its_bounds(rule, log_std):
 
 
 def gaussian(hidden=(8,)):
-    return build_policy(
+    return mlp_policy(
         (3,),
         ContinuousActions(2),
         hidden_sizes=list(hidden),
@@ -203,7 +203,7 @@ def rows(count=40):
 
 
 def rule_of(name):
-    settings = RuleSettings(**{k.partition(".")[2]: v for k, v in RULES[name].items() if k.startswith("rule.")})
+    settings = rule_settings(**{k.partition(".")[2]: v for k, v in RULES[name].items() if k.startswith("rule.")})
     return build_rule(settings)
 
 
@@ -252,7 +252,7 @@ def test_a_gradient_whose_square_overflows_would_poison_adam():
 
 
 def test_an_infinite_kl_rejects_the_update():
-    settings = RuleSettings(step_length="fixed", step_size=1e8, max_backtracks=2)
+    settings = rule_settings(step_length="fixed", step_size=1e8, max_backtracks=2)
     assert "surrogate or KL is not finite" in rejected(build_rule(settings), gaussian(), rows())
 
 
@@ -290,7 +290,7 @@ def test_a_broken_generation_leaves_the_search_as_it_was(name, broken, monkeypat
 @pytest.mark.parametrize("part", ["observations", "targets"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_value_function_ignores_what_is_not_finite(name, part, value):
-    settings = ValueSettings(name=name, hidden_sizes=[8], epochs=2, minibatch_size=16)
+    settings = value_settings(name=name, hidden_sizes=[8], epochs=2, minibatch_size=16)
     function = build_value_function((3,), settings, torch.Generator().manual_seed(0))
     batch = rows()
     observations, targets = batch.observations, batch.advantages
@@ -304,7 +304,7 @@ def test_a_value_function_ignores_what_is_not_finite(name, part, value):
 @pytest.mark.parametrize("name", ["adam", "lbfgs", "trust_region", "linear", "none"])
 @pytest.mark.parametrize("scale", [1e18, 1e30, 1e38])
 def test_a_value_function_survives_targets_whose_squares_overflow(name, scale):
-    settings = ValueSettings(name=name, hidden_sizes=[8], epochs=2, minibatch_size=16)
+    settings = value_settings(name=name, hidden_sizes=[8], epochs=2, minibatch_size=16)
     function = build_value_function((3,), settings, torch.Generator().manual_seed(0))
     batch = rows()
     before = flat(function.state_dict())
@@ -335,7 +335,7 @@ def test_statistics_are_not_poisoned(value):
 
 
 def test_a_policy_of_logits_that_are_not_finite_rejects_the_update():
-    policy = build_policy(
+    policy = mlp_policy(
         (3,),
         DiscreteActions((4,)),
         hidden_sizes=[8],

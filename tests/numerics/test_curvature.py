@@ -2,13 +2,14 @@ from typing import Any
 
 import pytest
 import torch
+from methods import mlp_policy
 from torch import Tensor
 
 from trpo_lightning.numerics.curvature import Scalars, curvature_of_rows, fisher_vector_product
 from trpo_lightning.numerics.objectives import mean_kl
 from trpo_lightning.policies.distributions import Bernoulli, Categorical, Gaussian
 from trpo_lightning.policies.networks import assign_parameter_vector, parameter_vector
-from trpo_lightning.policies.policy import Policy, build_policy
+from trpo_lightning.policies.policy import Policy
 from trpo_lightning.policies.spaces import ActionSpec, BinaryActions, ContinuousActions, DiscreteActions
 
 ROWS = 11
@@ -23,7 +24,7 @@ KINDS: dict[str, ActionSpec] = {
 @pytest.fixture(params=KINDS)
 def policy(request) -> Policy:
     generator = torch.Generator().manual_seed(0)
-    policy = build_policy(
+    policy = mlp_policy(
         (4,), KINDS[request.param], hidden_sizes=[5], activation="tanh", initial_log_std=-0.5, generator=generator
     ).double()
     theta = parameter_vector(policy)

@@ -1,11 +1,12 @@
 import pytest
 import torch
+from methods import mlp_policy
 from torch import Tensor, distributions
 
 from trpo_lightning.numerics.objectives import importance_sampled_surrogate, kl_divergence, mean_kl
 from trpo_lightning.policies.distributions import Categorical, Gaussian
 from trpo_lightning.policies.networks import parameter_vector
-from trpo_lightning.policies.policy import Policy, build_policy
+from trpo_lightning.policies.policy import Policy
 from trpo_lightning.policies.spaces import ContinuousActions, DiscreteActions
 
 ROWS = 9
@@ -13,7 +14,7 @@ ROWS = 9
 
 @pytest.fixture(params=[ContinuousActions(2), DiscreteActions((3, 2))], ids=["gaussian", "multi_discrete"])
 def policy(request) -> Policy:
-    return build_policy(
+    return mlp_policy(
         (3,),
         request.param,
         hidden_sizes=[4],

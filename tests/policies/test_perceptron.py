@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from methods import mlp_policy
 
 from trpo_lightning.numerics.curvature import curvature_of_rows, fisher_vector_product
 from trpo_lightning.policies.linearized import linearized
 from trpo_lightning.policies.networks import ACTIVATIONS, parameter_vector
 from trpo_lightning.policies.perceptron import Perceptron
-from trpo_lightning.policies.policy import GaussianPolicy, build_policy
+from trpo_lightning.policies.policy import GaussianPolicy
 from trpo_lightning.policies.spaces import ActionSpec, BinaryActions, ContinuousActions, DiscreteActions
 from trpo_lightning.threads import torch_threads
 
@@ -33,7 +34,7 @@ def generator(seed=0):
 
 def build(kind, hidden_sizes, activation="tanh"):
     """A policy, and a theta in float64 that is not the policy's own."""
-    policy = build_policy(
+    policy = mlp_policy(
         (4,),
         KINDS[kind],
         hidden_sizes=list(hidden_sizes),

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from methods import mlp_policy
 from torch import Tensor, nn
 
 from trpo_lightning.policies.distributions import Bernoulli, Categorical, Gaussian
@@ -11,7 +12,6 @@ from trpo_lightning.policies.policy import (
     CategoricalPolicy,
     GaussianPolicy,
     Policy,
-    build_policy,
 )
 from trpo_lightning.policies.spaces import ActionSpec, BinaryActions, ContinuousActions, DiscreteActions
 
@@ -27,7 +27,7 @@ every_spec = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
 def build(
     spec: ActionSpec, *, seed: int = 0, hidden_sizes: list[int] | None = None, activation: str = "tanh"
 ) -> Policy:
-    return build_policy(
+    return mlp_policy(
         (3,),
         spec,
         hidden_sizes=[6, 5] if hidden_sizes is None else hidden_sizes,

@@ -17,13 +17,13 @@ EXACT = {
     "env.id": "FrozenLake-v1",
     "rollout.scheme": "exact",
     "value.name": "none",
-    "rule.fisher_fraction": 1.0,
     "gamma": 0.9,
 }
 
 
 def settings(**changes):
-    return updated(RunSettings(), {**EXACT, **changes})
+    fraction = {"rule.fisher_fraction": 1.0} if changes.get("rule.name", "trust_region") == "trust_region" else {}
+    return updated(RunSettings(), {**EXACT, **fraction, **changes})
 
 
 def collected(s):
@@ -34,9 +34,8 @@ def collected(s):
     return scheme.collect(policy, normalizer, 0), policy, normalizer
 
 
-@pytest.mark.parametrize("normalize", [True, False])
-def test_it_yields_the_policys_exact_values(normalize):
-    s = settings(**{"normalize.observations": normalize, "policy.hidden_sizes": [8]})
+def test_it_yields_the_policys_exact_values():
+    s = settings(**{"policy.hidden_sizes": [8]})
     rollout, policy, normalizer = collected(s)
     assert rollout.env_steps == 16 * 4 and not rollout.episode_returns
     np.testing.assert_array_equal(rollout.observations, np.eye(16, dtype=np.float32))
@@ -59,7 +58,9 @@ def test_it_yields_the_policys_exact_values(normalize):
         ({"rule.curvature": "empirical_fisher"}, "rule.curvature"),
         ({"rule.name": "algorithm_1"}, "policy.hidden_sizes"),
         ({"rule.name": "algorithm_1", "policy.hidden_sizes": [], "gamma": 0.0}, "gamma=0.0"),
-        ({"rule.name": "algorithm_1", "rollout.scheme": "single_path"}, "rollout.scheme=exact"),
+        ({"rule.name": "algorithm_1", "rollout.scheme": "single_path"}, "it needs exact"),
+        ({"normalize.observations": False}, "normalize.observations does not count with rollout.scheme=exact"),
+        ({"rollout.steps_per_iteration": 7}, "rollout.steps_per_iteration does not count with rollout.scheme=exact"),
     ],
 )
 def test_what_does_not_go_with_a_known_model_is_one_line(changes, part):
@@ -67,7 +68,8 @@ def test_what_does_not_go_with_a_known_model_is_one_line(changes, part):
         settings(**changes)
 
 
-def test_steps_and_environments_do_not_limit_it():
-    settings(**{"rollout.steps_per_iteration": 7, "env.num_envs": 3})
+def test_a_batch_that_other_schemes_could_not_divide_among_environments_is_left_behind():
+    before = updated(RunSettings(), {"rollout.steps_per_iteration": 6, "env.num_envs": 3})
+    assert updated(before, {**EXACT, "rule.fisher_fraction": 1.0}).rollout.kind == "exact"
     with pytest.raises(UserError, match="multiple"):
         updated(RunSettings(), {"rollout.steps_per_iteration": 7, "env.num_envs": 3})

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from environments import Walk, policy_for
+from methods import mlp_policy
 
 from trpo_lightning.environments.backends import describe_environment
 from trpo_lightning.errors import UserError
 from trpo_lightning.policies.networks import assign_parameter_vector
-from trpo_lightning.policies.policy import build_policy
 from trpo_lightning.policies.spaces import BinaryActions, ContinuousActions, DiscreteActions
 from trpo_lightning.randomness import Stream, environment_seed
 from trpo_lightning.rollouts.normalizers import Normalizer
@@ -33,7 +33,7 @@ def scheme_for(env, *, num_envs, episodes=1, normalize=False, hidden_sizes=(3,),
         rollout={"scheme": "population"},
         rule={"name": "cem", "episodes_per_candidate": episodes},
         policy={"hidden_sizes": list(hidden_sizes)},
-        normalize={"observations": normalize, "rewards": normalize},
+        normalize={"observations": normalize},
     )
     spec = describe_environment(settings.env)
     normalizer = Normalizer(spec.observation_shape, settings.normalize)
@@ -136,7 +136,7 @@ def test_the_same_seed_and_iteration_give_the_same_bits_after_a_restart(env_id, 
 def test_each_environment_acts_by_its_candidate_s_mode(actions, hidden_sizes):
     generator = torch.Generator().manual_seed(0)
     keywords = {"hidden_sizes": hidden_sizes, "activation": "tanh", "initial_log_std": 0.0}
-    policy = build_policy((3,), actions, **keywords, generator=generator)
+    policy = mlp_policy((3,), actions, **keywords, generator=generator)
     candidates = around(policy, generator, 5)
     actors = _Actors(policy, candidates)
     for chosen in ([0, 1, 4, 4], [0, 1, 4, 4], [0, 1, 2, 4], [3, 3, 3, 3]):

@@ -1,10 +1,11 @@
 """What the tests of population methods share."""
 
 import torch
+from methods import mlp_policy
 from torch import Tensor
 
 from trpo_lightning.policies.networks import assign_parameter_vector
-from trpo_lightning.policies.policy import Policy, build_policy
+from trpo_lightning.policies.policy import Policy
 from trpo_lightning.policies.spaces import ActionSpec, ContinuousActions
 from trpo_lightning.rollouts.rollout import PopulationBatch
 from trpo_lightning.rules.population import PopulationRule
@@ -16,7 +17,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def policy(actions: ActionSpec | None = None, observations: int = 3) -> Policy:
     """Of a Gaussian, `log_std` is the first of its parameters: [log_std (2), weight (2 x 3), bias (2)]."""
-    return build_policy(
+    return mlp_policy(
         (observations,),
         actions or ContinuousActions(2),
         hidden_sizes=[],

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from methods import rule_settings
 from tabular_problem import tabular_problem
 
 from trpo_lightning.numerics.algorithm_1 import algorithm_1_step
@@ -10,13 +11,12 @@ from trpo_lightning.policies.networks import assign_parameter_vector, parameter_
 from trpo_lightning.policies.table import policy_table, with_logits_changed
 from trpo_lightning.rollouts.rollout import TabularBatch
 from trpo_lightning.rules import build_rule
-from trpo_lightning.settings import RuleSettings
 
 GENERATOR = torch.Generator()
 
 
 def update(policy, batch):
-    return build_rule(RuleSettings(name="algorithm_1")).update(policy, batch, GENERATOR)
+    return build_rule(rule_settings(name="algorithm_1")).update(policy, batch, GENERATOR)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-6)])

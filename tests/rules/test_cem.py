@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from methods import rule_settings
 from populations import generation, policy, random, rosenbrock, sphere
 
 from trpo_lightning.rules.cem import CrossEntropyMethod, CrossEntropySearch
@@ -9,7 +10,7 @@ from trpo_lightning.settings import RuleSettings
 
 
 def settings(**values) -> RuleSettings:
-    return RuleSettings(name="cem", **values)
+    return rule_settings(name="cem", **values)
 
 
 def loops(candidates, returns, elites, extra):

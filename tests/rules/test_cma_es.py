@@ -4,6 +4,7 @@ import cma
 import numpy as np
 import pytest
 import torch
+from methods import rule_settings
 from populations import generation, policy, random, rosenbrock, sphere
 
 from trpo_lightning.rules import cma_es
@@ -14,7 +15,7 @@ SHAPES = [(1, 4), (2, 6), (3, 3), (5, 8), (10, 10), (10, 41), (60, 16)]
 
 
 def settings(**values) -> RuleSettings:
-    return RuleSettings(name="cma_es", **values)
+    return rule_settings(name="cma_es", **values)
 
 
 def library(n: int, population: int, sigma: float):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from methods import rule_settings
 from tabular_problem import tabular_problem
 
 from trpo_lightning.numerics.tabular import evaluate_policy, state_kl, surrogate
@@ -9,7 +10,6 @@ from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.table import policy_table
 from trpo_lightning.rules import build_rule
 from trpo_lightning.rules.surrogate import build_surrogate, mean_entropy, surrogate_gradient
-from trpo_lightning.settings import RuleSettings
 
 SETTINGS = {"fisher_fraction": 1.0, "cg_iterations": 60, "solve_dtype": "float64"}
 
@@ -56,7 +56,7 @@ def test_and_in_the_mean_entropy():
 @pytest.mark.parametrize("damping", [1e-8, 0.3])
 def test_a_step_is_that_of_dense_matrices(damping):
     policy, batch = tabular_problem()
-    settings = RuleSettings(**SETTINGS, delta=1e-4, damping=damping, step_length="undamped", kl_slack=1.5)
+    settings = rule_settings(**SETTINGS, delta=1e-4, damping=damping, step_length="undamped", kl_slack=1.5)
     result = build_rule(settings).update(policy, batch, torch.Generator())
     assert result.rejection_reason is None and result.metrics["line_search/backtracks"] == 0
     theta, old = parameter_vector(policy), batch.values

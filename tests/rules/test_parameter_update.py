@@ -1,16 +1,15 @@
 import pytest
 import torch
+from methods import mlp_policy, rule_settings
 
 from trpo_lightning.policies.networks import parameter_vector
-from trpo_lightning.policies.policy import build_policy
 from trpo_lightning.policies.spaces import ContinuousActions
 from trpo_lightning.rollouts.rollout import Batch
 from trpo_lightning.rules.rule import ParameterUpdate, UpdateRule
-from trpo_lightning.settings import RuleSettings
 
 
 def policy():
-    return build_policy(
+    return mlp_policy(
         (3,),
         ContinuousActions(2),
         hidden_sizes=[4],
@@ -67,7 +66,7 @@ def test_optimizer_knows_every_parameter_of_the_policy():
 
 
 def test_base_rule_refuses_to_update_and_remembers_nothing():
-    base = UpdateRule(RuleSettings())
+    base = UpdateRule(rule_settings())
     with pytest.raises(NotImplementedError, match="UpdateRule"):
         base.update(policy(), Batch(torch.zeros(1, 3), torch.zeros(1, 2), torch.zeros(1)), torch.Generator())
     assert base.state_dict() == {}

@@ -3,14 +3,14 @@ import math
 
 import pytest
 import torch
+from methods import mlp_policy, rule_settings
 from torch import Tensor
 
 from trpo_lightning.policies.networks import assign_parameter_vector, parameter_vector
-from trpo_lightning.policies.policy import GaussianPolicy, Policy, build_policy
+from trpo_lightning.policies.policy import GaussianPolicy, Policy
 from trpo_lightning.policies.spaces import ActionSpec, BinaryActions, ContinuousActions, DiscreteActions
 from trpo_lightning.rollouts.rollout import Batch
 from trpo_lightning.rules.reward_weighted_regression import RewardWeightedRegression, reward_weights
-from trpo_lightning.settings import RuleSettings
 
 ROWS = 200
 KINDS: dict[str, ActionSpec] = {
@@ -26,7 +26,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def problem(kind="gaussian", hidden_sizes=(), dtype=torch.float64) -> tuple[Policy, Batch]:
     source = generator(1)
-    policy = build_policy(
+    policy = mlp_policy(
         (3,), KINDS[kind], hidden_sizes=list(hidden_sizes), activation="tanh", initial_log_std=0.3, generator=source
     ).to(dtype)
     theta = parameter_vector(policy)
@@ -39,7 +39,7 @@ def problem(kind="gaussian", hidden_sizes=(), dtype=torch.float64) -> tuple[Poli
 
 
 def rule(**values) -> RewardWeightedRegression:
-    return RewardWeightedRegression(RuleSettings(name="reward_weighted_regression", **values))
+    return RewardWeightedRegression(rule_settings(name="reward_weighted_regression", **values))
 
 
 def update(policy: Policy, batch: Batch, **values):

@@ -13,6 +13,7 @@ from dense_trust_region import (
     problem,
     surrogate_and_kls,
 )
+from methods import rule_settings
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.policies.networks import parameter_vector
@@ -68,7 +69,7 @@ def compare(kind: str, settings: RuleSettings, progress: float = 0.0, delta: flo
     ids=str,
 )
 def test_update_equals_the_dense_algorithm(kind, changes):
-    compare(kind, RuleSettings(**EXACT, **changes))
+    compare(kind, rule_settings(**EXACT, **changes))
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "multi_discrete"])
@@ -77,7 +78,7 @@ def test_acceptance_rules_equal_a_scan_over_all_backtracks(kind):
         {"kl_slack": slack, "improvement_ratio": ratio} for slack in (0.5, 1.0, None) for ratio in (None, 0.0, 0.9)
     ]
     far = {**FAR, "max_backtracks": 40}
-    found = [compare(kind, RuleSettings(**EXACT, **far, **rule))["line_search/backtracks"] for rule in rules]
+    found = [compare(kind, rule_settings(**EXACT, **far, **rule))["line_search/backtracks"] for rule in rules]
     assert len(set(found)) >= 3  # the rules differ here
 
 
@@ -86,7 +87,7 @@ def test_natural_gradient_takes_its_step_whatever_the_radius_even_downhill(kind)
     policy, batch = problem(kind, hidden_sizes=(3,), rows=ROWS)
     theta, falls = parameter_vector(policy), 0
     for step_size in (0.01, 1.0, 30.0, 1000.0):
-        settings = RuleSettings(**EXACT, **NATURAL, step_size=step_size, delta=1e-9)
+        settings = rule_settings(**EXACT, **NATURAL, step_size=step_size, delta=1e-9)
         result = TrustRegionRule(settings).update(policy, batch, generator())
         fisher = dense_curvature(policy, batch, torch.arange(ROWS), settings)
         damped = fisher + settings.damping * torch.eye(len(theta), dtype=theta.dtype)
@@ -99,7 +100,7 @@ def test_natural_gradient_takes_its_step_whatever_the_radius_even_downhill(kind)
 
 def test_a_natural_gradient_step_to_nowhere_is_rejected():
     policy, batch = problem("gaussian", rows=ROWS, dtype=torch.float32)
-    result = TrustRegionRule(RuleSettings(**NATURAL, step_size=1e100)).update(policy, batch, generator())
+    result = TrustRegionRule(rule_settings(**NATURAL, step_size=1e100)).update(policy, batch, generator())
     assert result.rejection_reason == "the line search found no step: surrogate or KL is not finite"
     assert torch.equal(result.theta, parameter_vector(policy))
 
@@ -108,7 +109,7 @@ def test_a_natural_gradient_step_to_nowhere_is_rejected():
 @pytest.mark.parametrize("changes", [{}, {"kl_over_states": "max"}], ids=str)
 def test_largest_kl_is_the_bound_of_max_kl_and_beyond_it_otherwise(kind, changes):
     policy, batch = problem(kind)
-    settings = RuleSettings(**EXACT, **changes, delta=0.02, step_length="undamped", damping=1e-3)
+    settings = rule_settings(**EXACT, **changes, delta=0.02, step_length="undamped", damping=1e-3)
     metrics = TrustRegionRule(settings).update(policy, batch, generator()).metrics
     assert metrics["trust_region/kl"] < metrics["trust_region/kl_max"]
     assert (metrics["trust_region/kl_max"] <= 0.02) == bool(changes)
@@ -116,10 +117,10 @@ def test_largest_kl_is_the_bound_of_max_kl_and_beyond_it_otherwise(kind, changes
 
 @pytest.mark.parametrize(("progress", "delta"), [(0.0, 0.08), (0.25, 0.065), (0.9, 0.026), (1.0, 0.02)])
 def test_delta_is_annealed_linearly(progress, delta):
-    settings = RuleSettings(**EXACT, delta=0.08, final_delta=0.02)
+    settings = rule_settings(**EXACT, delta=0.08, final_delta=0.02)
     metrics = compare("gaussian", settings, progress, delta)
     assert metrics["trust_region/delta"] == pytest.approx(delta, rel=1e-12)
-    constant = RuleSettings(**EXACT, delta=0.08)
+    constant = rule_settings(**EXACT, delta=0.08)
     assert compare("gaussian", constant, progress)["trust_region/delta"] == 0.08
 
 
@@ -131,7 +132,7 @@ def test_curvature_of_every_iterate_equals_its_ascent(solve_dtype, dtype, curvat
     exact = solve_dtype == "float64" or dtype == torch.float64
     for iterations in range(1, 7):
         choices = {"curvature": curvature, "solve_dtype": solve_dtype, "fisher_fraction": 1.0}
-        settings = RuleSettings(cg_iterations=iterations, **choices, **NATURAL)
+        settings = rule_settings(cg_iterations=iterations, **choices, **NATURAL)
         metrics = TrustRegionRule(settings).update(policy, batch, generator()).metrics
         assert metrics["cg/iterations"] == iterations
         curvature_of_step = 2.0 * metrics["trust_region/kl_quadratic_damped"]  # beta^2 s'(A + damping I)s
@@ -144,13 +145,13 @@ def test_float64_solve_reaches_what_float32_cannot(kind):
     residuals, thetas = {}, {}
     policy, batch = problem(kind, dtype=torch.float32)
     for solve_dtype in ("float32", "float64"):
-        settings = RuleSettings(**EXACT, damping=1e-6, solve_dtype=solve_dtype)
+        settings = rule_settings(**EXACT, damping=1e-6, solve_dtype=solve_dtype)
         result = TrustRegionRule(settings).update(policy, batch, generator())
         residuals[solve_dtype], thetas[solve_dtype] = result.metrics["cg/residual"], result.theta
         assert result.rejection_reason is None and result.theta.dtype == torch.float32
     assert residuals["float64"] < 1e-10 < residuals["float32"]
     exact = (policy.double(), Batch(batch.observations.double(), batch.actions, batch.advantages.double()))
-    expected, _ = dense_update(*exact, RuleSettings(damping=1e-6))
+    expected, _ = dense_update(*exact, rule_settings(damping=1e-6))
     error = {name: float((theta.double() - expected).norm()) for name, theta in thetas.items()}
     assert error["float64"] < error["float32"]  # what is left is of the float32 gradient
 
@@ -178,7 +179,7 @@ class Weighted(ImportanceSampled):
 )
 def test_weights_of_states_count_as_repeated_rows(changes, monkeypatch):
     policy, batch = problem("multi_discrete", hidden_sizes=(3,), rows=ROWS)
-    settings = RuleSettings(**EXACT, **changes)
+    settings = rule_settings(**EXACT, **changes)
     unweighted = TrustRegionRule(settings).update(policy, batch, generator())
     times = torch.arange(ROWS) % 4  # some states not at all, the one with the largest KL among them
     times[surrogate_and_kls(policy, batch, unweighted.theta, settings)[1].argmax()] = 0
@@ -202,25 +203,25 @@ def test_empirical_fisher_matrix_needs_single_paths():
     policy, batch = problem("gaussian", rows=ROWS)
     vine = VineBatch(batch.observations[:7], batch.actions.view(7, 2, 2), batch.advantages.view(7, 2))
     with pytest.raises(UserError, match=r"rule\.curvature=empirical_fisher needs .*single_path"):
-        TrustRegionRule(RuleSettings(curvature="empirical_fisher")).update(policy, vine, generator())
+        TrustRegionRule(rule_settings(curvature="empirical_fisher")).update(policy, vine, generator())
 
 
 @every_kind
 @pytest.mark.parametrize("bonus", [0.0, 0.3])
 def test_entropy_bonus_is_in_the_gradient_of_both_rules(kind, bonus):
     policy, batch = problem(kind)
-    settings = RuleSettings(entropy_bonus=bonus)
+    settings = rule_settings(entropy_bonus=bonus)
     expected = dense_gradient(policy, batch, settings)
     found = surrogate_gradient(policy, build_surrogate(policy, batch, bonus), chunk=7)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
-    vanilla = VanillaPolicyGradient(RuleSettings(name="vanilla_policy_gradient", entropy_bonus=bonus))
+    vanilla = VanillaPolicyGradient(rule_settings(name="vanilla_policy_gradient", entropy_bonus=bonus))
     step = vanilla.update(policy, batch, generator()).theta - parameter_vector(policy)
     assert torch.equal(step.sign(), expected.sign())  # Adam's first step
 
 
 def test_a_large_entropy_bonus_raises_the_entropy():
     policy, batch = problem("gaussian")
-    result = TrustRegionRule(RuleSettings(entropy_bonus=100.0)).update(policy, batch, generator())
+    result = TrustRegionRule(rule_settings(entropy_bonus=100.0)).update(policy, batch, generator())
     with torch.no_grad():
         before, after = policy(batch.observations), policy.at(result.theta, batch.observations)
     assert dense_entropy(after).mean() > dense_entropy(before).mean() + 0.01
@@ -237,7 +238,7 @@ def test_a_large_entropy_bonus_raises_the_entropy():
 def test_presets_are_the_default_rule_with_other_parts(preset, changes):
     settings = load_settings([], Path(__file__).parents[2] / "experiments" / "rules" / f"{preset}.yaml")
     assert set(changed_keys(RunSettings(), settings)) == {f"rule.{name}" for name in changes}
-    assert settings.rule == RuleSettings(**changes)
+    assert settings.rule == rule_settings(**changes)
 
 
 def test_states_without_weight_count_in_neither_mean_nor_maximum():

@@ -13,24 +13,25 @@ from dense_trust_region import (
     problem,
     surrogate_and_kls,
 )
+from methods import rule_settings
 
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.rollouts.rollout import Batch
-from trpo_lightning.rules import RULES, build_rule, constraint, surrogate
+from trpo_lightning.rules import build_rule, constraint, surrogate
 from trpo_lightning.rules.constraint import fisher_rows
 from trpo_lightning.rules.surrogate import build_surrogate, surrogate_gradient
 from trpo_lightning.rules.trust_region import TrustRegionRule
-from trpo_lightning.settings import RuleSettings
+from trpo_lightning.settings import CHOICES, RuleSettings, load_class
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def rule(**settings) -> TrustRegionRule:
-    return TrustRegionRule(RuleSettings(**settings))
+    return TrustRegionRule(rule_settings(**settings))
 
 
 def surrogate_and_kl(policy, batch, theta, direction="old_new") -> tuple[float, float]:
-    value, kls = surrogate_and_kls(policy, batch, theta, RuleSettings(kl_direction=direction))
+    value, kls = surrogate_and_kls(policy, batch, theta, rule_settings(kl_direction=direction))
     return value, float(kls.mean())
 
 
@@ -49,7 +50,7 @@ def surrogate_and_kl(policy, batch, theta, direction="old_new") -> tuple[float, 
 )
 def test_update_equals_the_dense_algorithm(kind, changes):
     policy, batch = problem(kind, hidden_sizes=(3,))
-    settings = RuleSettings(**EXACT, **changes)
+    settings = rule_settings(**EXACT, **changes)
     result = TrustRegionRule(settings).update(policy, batch, generator())
     assert result.rejection_reason is None
     torch.testing.assert_close(result.theta, dense_update(policy, batch, settings)[0], rtol=1e-6, atol=1e-8)
@@ -136,7 +137,7 @@ def test_exhausted_line_search_rejects():
 @every_kind
 def test_only_the_fisher_products_use_the_subset(kind, seed):
     policy, batch = problem(kind, hidden_sizes=(3,))
-    settings = RuleSettings(**{**EXACT, "fisher_fraction": 0.25})
+    settings = rule_settings(**{**EXACT, "fisher_fraction": 0.25})
     rows = fisher_rows(ROWS, 0.25, generator(seed))
     result = TrustRegionRule(settings).update(policy, batch, generator(seed))
     expected, _ = dense_update(policy, batch, settings, rows=rows)
@@ -246,8 +247,9 @@ def test_trust_region_rule_remembers_nothing():
 
 def test_every_name_that_settings_allow_builds_its_rule():
     names = RuleSettings.__dataclass_fields__["name"].metadata["choices"]
-    assert set(names) == set(RULES)
+    assert set(names) == set(CHOICES["rule.name"].methods)
     for name in names:
-        settings = RuleSettings(name=name)
+        settings = rule_settings(name=name)
         built = build_rule(settings)
-        assert type(built) is RULES[name] and built.settings is settings
+        assert type(built) is load_class("rule.name", name) and built.settings is settings
+        assert type(settings) is type(built).Settings

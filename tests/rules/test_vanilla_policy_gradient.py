@@ -3,14 +3,14 @@ import math
 
 import pytest
 import torch
+from methods import mlp_policy, rule_settings
 from torch import Tensor
 
 from trpo_lightning.policies.networks import assign_parameter_vector, parameter_vector
-from trpo_lightning.policies.policy import Policy, build_policy
+from trpo_lightning.policies.policy import Policy
 from trpo_lightning.policies.spaces import ContinuousActions
 from trpo_lightning.rollouts.rollout import Batch
 from trpo_lightning.rules.vanilla import VanillaPolicyGradient
-from trpo_lightning.settings import RuleSettings
 
 ROWS = 40
 LEARNING_RATE = 0.02
@@ -21,7 +21,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def policy() -> Policy:
-    return build_policy(
+    return mlp_policy(
         (3,), ContinuousActions(2), hidden_sizes=[4], activation="tanh", initial_log_std=-0.4, generator=generator()
     ).double()
 
@@ -34,7 +34,7 @@ def batch(seed: int) -> Batch:
 
 
 def rule() -> VanillaPolicyGradient:
-    return VanillaPolicyGradient(RuleSettings(name="vanilla_policy_gradient", learning_rate=LEARNING_RATE))
+    return VanillaPolicyGradient(rule_settings(name="vanilla_policy_gradient", learning_rate=LEARNING_RATE))
 
 
 def policy_gradient(policy: Policy, batch: Batch) -> Tensor:
@@ -74,7 +74,7 @@ def test_small_steps_raise_the_weighted_log_likelihood():
             return float((one(data.observations).log_prob(data.actions) * data.advantages).mean())
 
     before = score()
-    settings = RuleSettings(name="vanilla_policy_gradient", learning_rate=1e-4)
+    settings = rule_settings(name="vanilla_policy_gradient", learning_rate=1e-4)
     assign_parameter_vector(one, VanillaPolicyGradient(settings).update(one, data, generator()).theta)
     assert score() > before
 
@@ -142,7 +142,7 @@ def test_state_is_a_copy_on_both_sides():
 def test_loaded_state_leaves_the_step_size_to_the_settings():
     network, one = policy(), rule()
     do(one, network, range(1, 4))
-    settings = RuleSettings(name="vanilla_policy_gradient", learning_rate=3.0 * LEARNING_RATE)
+    settings = rule_settings(name="vanilla_policy_gradient", learning_rate=3.0 * LEARNING_RATE)
     faster, same = VanillaPolicyGradient(settings), rule()
     for other in (faster, same):
         other.load_state_dict(one.state_dict())

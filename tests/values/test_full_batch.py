@@ -5,10 +5,10 @@ import math
 
 import pytest
 import torch
+from methods import value_settings
 from torch import Tensor
 
 from trpo_lightning.policies.networks import parameter_vector
-from trpo_lightning.settings import ValueSettings
 from trpo_lightning.values import full_batch
 from trpo_lightning.values.full_batch import LBFGSValueFunction, TrustRegionValueFunction
 
@@ -31,7 +31,9 @@ def jacobian(vf: torch.nn.Module, observations: Tensor) -> Tensor:
 
 
 def trust_region(**settings) -> TrustRegionValueFunction:
-    return TrustRegionValueFunction((3,), ValueSettings(**{"hidden_sizes": [4], **settings}), generator()).double()
+    return TrustRegionValueFunction(
+        (3,), value_settings("trust_region", **{"hidden_sizes": [4], **settings}), generator()
+    ).double()
 
 
 @pytest.mark.parametrize("epsilon", [0.003, 0.1])
@@ -83,7 +85,7 @@ def test_settings_of_the_trust_region_count(changed):
 
 
 def lbfgs(**settings) -> LBFGSValueFunction:
-    return LBFGSValueFunction((3,), ValueSettings(**{"hidden_sizes": [4], **settings}), generator()).double()
+    return LBFGSValueFunction((3,), value_settings("lbfgs", **{"hidden_sizes": [4], **settings}), generator()).double()
 
 
 def test_lbfgs_finds_a_minimum_of_the_regularised_error():
@@ -126,9 +128,8 @@ def test_a_large_batch_is_evaluated_in_chunks(monkeypatch):
 
     monkeypatch.setattr(full_batch.torch.func, "functional_call", watch)
     observations, targets = torch.randn(70_000, 3, generator=generator()), torch.ones(70_000)
-    settings = ValueSettings(hidden_sizes=[2], cg_iterations=2, iterations=2)
-    for kind in (TrustRegionValueFunction, LBFGSValueFunction):
-        vf = kind((3,), settings, generator())
+    for vf in (trust_region(hidden_sizes=[2], cg_iterations=2), lbfgs(hidden_sizes=[2], iterations=2)):
+        vf = vf.float()
         before = float((vf.predict(observations) - targets).square().mean())
         assert vf.fit(observations, targets, generator()) < before
     assert set(seen) == {65536, 70_000 - 65536}

@@ -2,9 +2,9 @@ import math
 
 import pytest
 import torch
+from methods import value_settings
 from torch import Tensor
 
-from trpo_lightning.settings import ValueSettings
 from trpo_lightning.values.linear import CHUNK, LinearValueFunction
 
 
@@ -13,7 +13,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def linear(shape: tuple[int, ...] = (3,), **settings) -> LinearValueFunction:
-    return LinearValueFunction(shape, ValueSettings(**settings), generator())
+    return LinearValueFunction(shape, value_settings("linear", **settings), generator())
 
 
 def data(rows: int = 300) -> tuple[Tensor, Tensor]:

@@ -3,10 +3,10 @@ import math
 
 import pytest
 import torch
+from methods import value_settings
 from torch import Tensor, nn
 
 from trpo_lightning.policies.networks import assign_parameter_vector, parameter_vector
-from trpo_lightning.settings import ValueSettings
 from trpo_lightning.values.network import NetworkValueFunction
 
 
@@ -15,7 +15,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def value_function(seed: int = 0, **settings) -> NetworkValueFunction:
-    return NetworkValueFunction((3,), ValueSettings(**{"hidden_sizes": [8], **settings}), generator(seed))
+    return NetworkValueFunction((3,), value_settings(**{"hidden_sizes": [8], **settings}), generator(seed))
 
 
 def data(rows: int = 200) -> tuple[Tensor, Tensor]:

@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
+from methods import value_settings
 from torch import Tensor
 
 from trpo_lightning.policies.networks import assign_parameter_vector, parameter_vector
-from trpo_lightning.settings import ValueSettings
 from trpo_lightning.values.network import NetworkValueFunction
 
 
@@ -17,7 +17,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def value_function(**settings) -> NetworkValueFunction:
     defaults = {"hidden_sizes": [8], "learning_rate": 0.02, "epochs": 4, "minibatch_size": 60}
-    return NetworkValueFunction((3,), ValueSettings(**{**defaults, **settings}), generator())
+    return NetworkValueFunction((3,), value_settings(**{**defaults, **settings}), generator())
 
 
 def data(rows: int = 200) -> tuple[Tensor, Tensor]:

@@ -5,12 +5,14 @@ import math
 
 import pytest
 import torch
+from methods import value_settings
 from torch import Tensor
 
-from trpo_lightning.settings import ValueSettings
-from trpo_lightning.values import VALUE_FUNCTIONS, build_value_function
+from trpo_lightning.settings import CHOICES, ValueSettings, load_class
+from trpo_lightning.values import build_value_function
 from trpo_lightning.values.value_function import ValueFunction
 
+VALUE_FUNCTIONS = CHOICES["value.name"].methods
 FITTED = [name for name in VALUE_FUNCTIONS if name != "none"]
 SMALL = {"hidden_sizes": [8], "learning_rate": 0.01, "minibatch_size": 64}
 
@@ -20,7 +22,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def build(name: str, seed: int = 0, **settings) -> ValueFunction:
-    return build_value_function((3,), ValueSettings(name=name, **{**SMALL, **settings}), generator(seed))
+    return build_value_function((3,), value_settings(name=name, **{**SMALL, **settings}), generator(seed))
 
 
 def data(rows: int = 200) -> tuple[Tensor, Tensor]:
@@ -42,8 +44,10 @@ def error(vf: ValueFunction, observations: Tensor, targets: Tensor) -> float:
 
 def test_the_registry_is_what_value_name_offers():
     assert set(VALUE_FUNCTIONS) == set(ValueSettings.__dataclass_fields__["name"].metadata["choices"])
-    for name, kind in VALUE_FUNCTIONS.items():
-        assert type(build(name)) is kind
+    for name, method in VALUE_FUNCTIONS.items():
+        built = build(name)
+        assert type(built) is load_class("value.name", name)
+        assert type(built.settings) is method.settings and issubclass(method.settings, type(built).Settings)
 
 
 @pytest.mark.parametrize("name", FITTED)

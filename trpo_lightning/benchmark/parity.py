@@ -20,7 +20,7 @@ from trpo_lightning.policies.policy import build_policy
 from trpo_lightning.policies.spaces import ContinuousActions
 from trpo_lightning.rollouts.rollout import Batch
 from trpo_lightning.rules.trust_region import TrustRegionRule
-from trpo_lightning.settings import EnvSettings, RunSettings, updated
+from trpo_lightning.settings import EnvSettings, RunSettings, get, updated
 
 ITERATIONS = 40
 ADVANTAGES = "largest difference of advantages / their std"
@@ -46,7 +46,8 @@ def _compared(bench: Bench, environment: str) -> list[Result]:
     folder = bench.folder / f"batches_{environment}"
     folder.mkdir()
     settings = updated(RunSettings(), LIKE_SB3)
-    keys = {**LIKE_SB3, "env.id": environment, "total_env_steps": ITERATIONS * settings.rollout.steps_per_iteration}
+    total = ITERATIONS * get(settings, "rollout.steps_per_iteration")
+    keys = {**LIKE_SB3, "env.id": environment, "total_env_steps": total}
     run_peer(bench, SB3, keys, batches=folder.resolve())
     batches = [_arrays(folder / f"{i}.npz") for i in range(1, ITERATIONS + 1)]
     found = {
@@ -99,10 +100,8 @@ def _policy(batch: Batch, theta: Tensor, settings: RunSettings) -> Any:
     policy = build_policy(
         tuple(batch.observations.shape[1:]),
         ContinuousActions(batch.actions.shape[1]),
-        hidden_sizes=settings.policy.hidden_sizes,
-        activation=settings.policy.activation,
-        initial_log_std=0.0,
-        generator=torch.Generator(),
+        settings.policy,
+        torch.Generator(),
     )
     assign_parameter_vector(policy, theta)
     return policy

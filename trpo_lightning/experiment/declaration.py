@@ -4,11 +4,12 @@ import functools
 import itertools
 import math
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from trpo_lightning.errors import UserError, nearest
 from trpo_lightning.experiment.claims import Claim, check_names
@@ -23,8 +24,8 @@ from trpo_lightning.experiment.experiment_file import (
     laid_over,
     read_experiment_file,
 )
-from trpo_lightning.runs.config import from_flat, merge, parse_overrides, read_yaml
-from trpo_lightning.settings import RunSettings, get, is_free_form, keys, updated
+from trpo_lightning.runs.config import Source, from_flat, merge, parse_overrides, read_yaml
+from trpo_lightning.settings import RunSettings, does_not_count, get, is_free_form, keys, updated
 from trpo_lightning.tracking.wandb_variables import with_variables
 
 ONE_THREAD = OmegaConf.create({"threads": 1})
@@ -93,6 +94,8 @@ class Experiment:
         cells = [cell for _, cell in sorted(found, key=lambda pair: pair[0])]
         if "name" in chosen:
             cells = [cell for cell in cells if cell.settings.name == str(chosen["name"])]
+        self._refuse_what_counts_nowhere(cells, [] if arguments else self.overrides, str(self.file))
+        self._refuse_what_counts_nowhere(cells, chosen, "command line")
         if not cells:
             given = f" with {' '.join(arguments)}" if arguments else ""
             raise UserError(f"{self.file}: no run is left of experiment {self.name}{given}")
@@ -104,11 +107,12 @@ class Experiment:
     ) -> Cell:
         """The run with these levels: `values` are dotted keys, of a variant and of a point of the axes, and `bases`."""
         axes = [*self.axes, *self.search.get("ranges", {})]
+        env = {} if env_id is None else {"env.id": env_id}
         extra = {key: value for key, value in (chosen or {}).items() if key != "name"}
-        named = {**({} if env_id is None else {"env.id": env_id}), **values, "seed": seed}
-        own = laid_over(self.overrides, named)
-        own = {key: value for key, value in own.items() if key not in VARIANT_KEYS and key not in extra}
-        settings = self._resolved(tuple(values.get("bases", ())), own, extra)
+        shared = {key: value for key, value in self.overrides.items() if key not in extra}
+        own = {key: value for key, value in {**env, **values, "seed": seed}.items() if key not in VARIANT_KEYS}
+        own = {key: value for key, value in own.items() if key not in extra}
+        settings = self._resolved(tuple(values.get("bases", ())), shared, own, extra)
         levels = {key: get(settings, key) for key in axes if key in values}
         name = ",".join([*([variant] if variant else []), *(f"{_leaf(k, axes)}={_text(v)}" for k, v in levels.items())])
         settings = with_variables(settings)
@@ -123,16 +127,23 @@ class Experiment:
         settings = replace(cell.settings, seed=int(seed))
         return Cell(settings, cell.levels, self.directory / directory_of(settings))
 
-    def _resolved(self, bases: tuple[str, ...], own: dict[str, Any], extra: dict[str, Any]) -> RunSettings:
-        """Bases, the run's own keys, the command line's. Plain values need no second pass through OmegaConf."""
-        values = laid_over(own, extra)
-        if all((key in keys() or is_free_form(key)) and "${" not in str(value) for key, value in values.items()):
+    def _resolved(
+        self, bases: tuple[str, ...], shared: dict[str, Any], own: dict[str, Any], extra: dict[str, Any]
+    ) -> RunSettings:
+        """Bases, the experiment's keys, the run's own, the command line's.
+
+        Bases, the experiment and the command line speak to all runs: what a run's methods do not read is left out
+        there. Plain values need no second pass through OmegaConf.
+        """
+        values = functools.reduce(laid_over, (own, extra), shared)
+        if all("${" not in str(value) for value in values.values()):
             try:
-                return updated(self._base(bases), values)
+                return updated(self._base(bases), values, lenient={*shared, *extra} - own.keys())
             except UserError:
                 pass  # below, the error names the file, and texts are converted
-        sources = [*self._base_sources(bases), from_flat(own, str(self.file))]
-        return merge([*sources, from_flat(extra, "command line")])
+        file = str(self.file)
+        sources = [*self._base_sources(bases), from_flat(shared, file, lenient=True), from_flat(own, file)]
+        return merge([*sources, from_flat(extra, "command line", lenient=True)])
 
     def _base(self, bases: tuple[str, ...] = ()) -> RunSettings:
         """The experiment's bases with a variant's on top, merged once."""
@@ -153,8 +164,8 @@ class Experiment:
         """The variant that others are compared with: at the base's own values of all axes, else the first."""
         cells = self.cells()
         for cell in cells:
-            levels = {key: value for key, value in cell.levels.items() if key in keys() or is_free_form(key)}
-            if levels and levels == cell.levels and all(get(self._base(), k) == v for k, v in levels.items()):
+            known = all(key in keys(self._base()) or is_free_form(key) for key in cell.levels)
+            if cell.levels and known and all(get(self._base(), k) == v for k, v in cell.levels.items()):
                 return cell.settings.name
         return cells[0].settings.name
 
@@ -173,15 +184,21 @@ class Experiment:
         if runs > MOST_RUNS:
             raise UserError(f"{self.file}: {runs} runs are too many: an experiment has at most {MOST_RUNS} runs")
 
+    def _refuse_what_counts_nowhere(self, cells: list[Cell], keys_given: Iterable[str], source: str) -> None:
+        for key in keys_given:
+            reasons = [does_not_count(cell.settings, key) for cell in cells]
+            if reasons and all(reasons):
+                raise UserError(f"{source}: {key} {reasons[0]}")
+
     def _environments(self, variant: dict[str, Any], chosen: dict[str, Any]) -> list[str | None]:
         own = variant.get("env.id")
         if "env.id" not in chosen:
             return [own] if own else [*self.environments] or [None]
         return [chosen["env.id"]] if own in (None, chosen["env.id"]) else []
 
-    def _base_sources(self, bases: tuple[str, ...]) -> list[tuple[str, DictConfig]]:
+    def _base_sources(self, bases: tuple[str, ...]) -> list[Source]:
         files = map(self._base_file, [*self.bases, *bases])
-        return [("default", ONE_THREAD), *((str(file), read_yaml(file)) for file in files)]
+        return [Source("default", ONE_THREAD), *(Source(str(file), read_yaml(file), lenient=True) for file in files)]
 
     def _base_file(self, name: str) -> Path:
         folders = [self.file.parent, *experiments_folders()]

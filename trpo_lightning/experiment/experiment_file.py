@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from trpo_lightning.errors import UserError, nearest
 from trpo_lightning.experiment.claims import read_claims
 from trpo_lightning.runs.config import read_yaml
-from trpo_lightning.settings import FREE_FORM, is_free_form, keys
+from trpo_lightning.settings import CHOICES, FREE_FORM, all_keys, group_of, is_free_form, is_own
 
 KEYS: dict[str, tuple[type, ...]] = {
     "title": (str,),
@@ -45,6 +45,8 @@ NAMED_ELSEWHERE = {"seed": "seeds", "name": "variants"}
 """Settings that the experiment gives each run, and the key of the file that they come from."""
 MOST_RUNS = 10_000
 """Of an experiment: more are a slip, and would take all memory before the first began."""
+OPEN_GROUPS = tuple(f"{group_of(key)}." for key in CHOICES)
+"""Groups whose keys depend on the method, perhaps a class from outside: unknown ones show when runs are made."""
 SEARCH_KEYS = ("method", "runs", "ranges", "early_terminate")
 RANGE_KEYS = ("min", "max", "distribution")
 DISTRIBUTIONS = ("uniform", "log_uniform_values")
@@ -125,7 +127,7 @@ def dotted(config: dict[str, Any]) -> dict[str, Any]:
     """Groups of keys as dotted keys: `{"rule": {"delta": 1}}` as `{"rule.delta": 1}`."""
     found = {}
     for name, value in config.items():
-        if isinstance(value, dict) and value and name not in keys() and not is_free_form(str(name)):
+        if isinstance(value, dict) and value and name not in all_keys() and not is_free_form(str(name)):
             found |= {f"{name}.{inner}": item for inner, item in value.items()}
         else:
             found[str(name)] = value
@@ -190,16 +192,29 @@ def _check(values: dict[str, Any], file: Path) -> None:
         if values.get(key, choices[0]) not in choices:
             raise UserError(f"{file}: {key}={values[key]} is not one of {', '.join(choices)}")
     _refuse_named_elsewhere(file, "overrides", values.get("overrides", {}))
-    axes = values.get("axes", {})
+    axes, own = values.get("axes", {}), _uses_a_class_from_outside(values, file)
     for key, levels in axes.items():
-        _check_axis_key(file, "axis ", key)
+        _check_axis_key(file, "axis ", key, own)
         if not isinstance(levels, list) or not levels:
             raise UserError(f"{file}: axis {key} has no levels: give a list")
-    _check_search(file, values.get("search", {}))
+    _check_search(file, values.get("search", {}), own)
     if values.get("search") and axes:
         raise UserError(f"{file}: axes and search exclude each other")
     for name, variant in values.get("variants", {}).items():
         _check_variant(file, str(name), variant, [*axes, *values.get("search", {}).get("ranges", {})])
+
+
+def _uses_a_class_from_outside(values: dict[str, Any], file: Path) -> bool:
+    """Whether the file or one of its bases names a method of one's own: then there are keys that only it knows."""
+    bases = (file.parent / f"{name}.yaml" for name in values.get("bases", []))
+    parts = [OmegaConf.to_container(read_yaml(base), resolve=False) for base in bases if base.is_file()]
+    return _names_a_class([*parts, *(values.get(key) for key in ("overrides", "axes", "variants"))])
+
+
+def _names_a_class(values: Any) -> bool:
+    if isinstance(values, dict):
+        return any(_names_a_class(value) for name, value in values.items() if name not in ("env", "env.id"))
+    return any(map(_names_a_class, values)) if isinstance(values, list) else is_own(values)
 
 
 def _check_type(file: Path, key: str, value: Any, types: tuple[type, ...]) -> None:
@@ -247,14 +262,15 @@ def _refuse_named_elsewhere(file: Path, where: str, values: dict[str, Any]) -> N
             raise UserError(f"{file}: {where}: {key} would have no effect: use {owner}")
 
 
-def _check_axis_key(file: Path, where: str, key: Any) -> None:
+def _check_axis_key(file: Path, where: str, key: Any, own: bool) -> None:
     if key in NAMED_ELSEWHERE:
         raise UserError(f"{file}: {where}{key} would have no effect: use {NAMED_ELSEWHERE[key]}")
-    if key not in keys() and not is_free_form(str(key)):
-        raise UserError(f"{file}: {where}{key} is not a key{nearest(str(key), list(keys()))}")
+    known = key in all_keys() or is_free_form(str(key))
+    if not known and not (own and str(key).startswith(OPEN_GROUPS)):
+        raise UserError(f"{file}: {where}{key} is not a key{nearest(str(key), list(all_keys()))}")
 
 
-def _check_search(file: Path, search: dict[str, Any]) -> None:
+def _check_search(file: Path, search: dict[str, Any], own: bool) -> None:
     if not search:
         return
     for key in search:
@@ -269,7 +285,7 @@ def _check_search(file: Path, search: dict[str, Any]) -> None:
     if not isinstance(search.get("ranges"), dict) or not search["ranges"]:
         raise UserError(f"{file}: search.ranges is missing: give min and max for a key")
     for key, limits in search["ranges"].items():
-        _check_axis_key(file, "search.ranges: ", key)
+        _check_axis_key(file, "search.ranges: ", key, own)
         _check_range(f"{file}: search.ranges.{key}", limits)
 
 

@@ -19,7 +19,7 @@ from trpo_lightning.experiment.declaration import Cell
 from trpo_lightning.experiment.progress import ProgressView
 from trpo_lightning.output import print_what_there_is_no_letter_for
 from trpo_lightning.runs.config import recorded_settings, write_config
-from trpo_lightning.settings import RESUMABLE, changed_keys, covers, get, keys
+from trpo_lightning.settings import RESUMABLE, changed_keys, covers, different_keys, get
 from trpo_lightning.stopping import BREAK, handle_signals
 from trpo_lightning.storage.file_lock import try_lock
 from trpo_lightning.threads import available_cores, thread_environment
@@ -260,7 +260,7 @@ def _command(cell: Cell, run_dir: Path, folder: Path) -> list[str] | None:
     if is_finished(cell, run_dir):
         return None
     before, after = recorded_settings(run_dir), cell.settings
-    changed = [key for key in keys() if key.startswith(RESUMABLE) and get(before, key) != get(after, key)]
+    changed = [key for key in different_keys(before, after) if key.startswith(RESUMABLE)]
     return [*train, "--resume", str(run_dir), *(f"{key}={json.dumps(get(after, key))}" for key in changed), "--quiet"]
 
 

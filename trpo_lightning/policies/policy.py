@@ -1,7 +1,7 @@
 """Policies: modules that map observations `[B, *O]` to a `Distribution` over actions."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -10,15 +10,32 @@ from torch import Tensor, nn
 from trpo_lightning.policies.distributions import Bernoulli, Categorical, Distribution, Gaussian
 from trpo_lightning.policies.networks import build_network, named_views
 from trpo_lightning.policies.spaces import ActionSpec, BinaryActions, ContinuousActions, DiscreteActions
+from trpo_lightning.settings import MLPPolicySettings, PolicySettings, load_class
 
 OUTPUT_GAIN = 0.01
 """Initial scale of the last layer: actions start independent of the observation (Andrychowicz et al. 2021)."""
 
 
 class Policy(nn.Module):
-    """Base of all policies: a network, and distributions from its outputs. Every parameter belongs to theta."""
+    """Base of all policies: a network, and distributions from its outputs. Every parameter belongs to theta.
 
+    A policy of one's own is a subclass that is made from (observation shape, actions, its settings, a generator for
+    its initial parameters); `Settings` is the dataclass of its keys.
+    """
+
+    Settings: ClassVar[type[PolicySettings]] = PolicySettings
     network: nn.Module
+
+    @classmethod
+    def for_spaces(
+        cls,
+        observation_shape: tuple[int, ...],
+        actions: ActionSpec,
+        settings: PolicySettings,
+        generator: torch.Generator,
+    ) -> "Policy":
+        """The policy for an environment's spaces; some classes choose a subclass by the actions."""
+        return cls(observation_shape, actions, settings, generator)  # type: ignore[call-arg]
 
     def distribution(self, outputs: Tensor) -> Distribution:
         """The distributions of actions for the network's outputs `[B, M]`."""
@@ -41,7 +58,42 @@ class Policy(nn.Module):
         return torch.func.functional_call(self, named_views(self, theta), (observations,))
 
 
-class GaussianPolicy(Policy):
+class MLPPolicy(Policy):
+    """The built-in policies: a multi-layer perceptron, its distribution as the action space asks for."""
+
+    Settings = MLPPolicySettings
+
+    @classmethod
+    def for_spaces(
+        cls,
+        observation_shape: tuple[int, ...],
+        actions: ActionSpec,
+        settings: PolicySettings,
+        generator: torch.Generator,
+    ) -> Policy:
+        """A `GaussianPolicy`, `CategoricalPolicy` or `BernoulliPolicy`."""
+        assert isinstance(settings, MLPPolicySettings)
+
+        def network(outputs: int) -> nn.Module:
+            return build_network(
+                observation_shape,
+                outputs,
+                hidden_sizes=settings.hidden_sizes,
+                activation=settings.activation,
+                output_gain=OUTPUT_GAIN,
+                generator=generator,
+            )
+
+        match actions:
+            case ContinuousActions(size):
+                return GaussianPolicy(network(size), size, settings.initial_log_std)
+            case DiscreteActions(choices):
+                return CategoricalPolicy(network(sum(choices)), choices)
+            case BinaryActions(size):
+                return BernoulliPolicy(network(size))
+
+
+class GaussianPolicy(MLPPolicy):
     """Mean from a network, log std a free vector independent of the state (TRPO 2015, section 8.1)."""
 
     def __init__(self, network: nn.Module, size: int, initial_log_std: float) -> None:
@@ -60,7 +112,7 @@ class GaussianPolicy(Policy):
         return lambda t, outputs: outputs + scaled[t]
 
 
-class CategoricalPolicy(Policy):
+class CategoricalPolicy(MLPPolicy):
     """Factored categorical: logits of all dimensions from one network (TRPO 2015, section 8.1)."""
 
     def __init__(self, network: nn.Module, choices: tuple[int, ...]) -> None:
@@ -71,7 +123,7 @@ class CategoricalPolicy(Policy):
         return Categorical(outputs, self.choices)
 
 
-class BernoulliPolicy(Policy):
+class BernoulliPolicy(MLPPolicy):
     """Independent bits, their logits from one network."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -83,30 +135,9 @@ class BernoulliPolicy(Policy):
 
 
 def build_policy(
-    observation_shape: tuple[int, ...],
-    actions: ActionSpec,
-    *,
-    hidden_sizes: list[int],
-    activation: str,
-    initial_log_std: float,
-    generator: torch.Generator,
+    observation_shape: tuple[int, ...], actions: ActionSpec, settings: PolicySettings, generator: torch.Generator
 ) -> Policy:
-    """The policy for an environment's spaces. Linear policies (`hidden_sizes=[]`) start at zero weights' scale too."""
-
-    def network(outputs: int) -> nn.Module:
-        return build_network(
-            observation_shape,
-            outputs,
-            hidden_sizes=hidden_sizes,
-            activation=activation,
-            output_gain=OUTPUT_GAIN,
-            generator=generator,
-        )
-
-    match actions:
-        case ContinuousActions(size):
-            return GaussianPolicy(network(size), size, initial_log_std)
-        case DiscreteActions(choices):
-            return CategoricalPolicy(network(sum(choices)), choices)
-        case BinaryActions(size):
-            return BernoulliPolicy(network(size))
+    """The policy that `policy.name` names, for an environment's spaces; `generator` makes its initial parameters."""
+    cls = load_class("policy.name", settings.name)
+    assert issubclass(cls, Policy)
+    return cls.for_spaces(observation_shape, actions, settings, generator)

@@ -18,7 +18,7 @@ from trpo_lightning.policies.inference import fast_forward
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.randomness import Stream, numpy_generator
 from trpo_lightning.rollouts.normalizers import Normalizer
-from trpo_lightning.settings import RunSettings
+from trpo_lightning.settings import RunSettings, VineSettings
 
 WORKERS = 256
 """Branches that run at the same time, each in an environment of its own: bounds memory."""
@@ -41,6 +41,7 @@ class Branches:
     """
 
     def __init__(self, settings: RunSettings) -> None:
+        assert isinstance(settings.rollout, VineSettings)
         self.settings, self.length = settings, settings.rollout.branch_length
         self._workers: list[Restorable] = []
 

@@ -14,7 +14,7 @@ from trpo_lightning.policies.table import policy_table
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.rollout import Rollout
 from trpo_lightning.rollouts.scheme import Propose, SamplingScheme
-from trpo_lightning.settings import RunSettings
+from trpo_lightning.settings import ExactSettings, RunSettings
 
 
 @dataclass(kw_only=True)
@@ -37,6 +37,8 @@ class ExactScheme(SamplingScheme):
     episode ends where the environment terminates, and the discount does the rest. Raises `UserError` for an environment
     without a table.
     """
+
+    Settings = ExactSettings
 
     def __init__(self, settings: RunSettings, spec: EnvironmentSpec, threads: int, propose: Propose) -> None:
         super().__init__(settings, spec, threads, propose)

@@ -16,7 +16,7 @@ from trpo_lightning.randomness import Stream, environment_seed, torch_generator
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.rollout import Rollout
 from trpo_lightning.rollouts.scheme import Propose, SamplingScheme
-from trpo_lightning.settings import RunSettings
+from trpo_lightning.settings import PopulationRuleSettings, PopulationSettings, RunSettings
 from trpo_lightning.threads import torch_threads
 
 NONE = -1
@@ -49,6 +49,8 @@ class PopulationScheme(SamplingScheme):
     iteration begins new episodes everywhere. Raises `UserError` without a time limit: an episode might never end.
     """
 
+    Settings = PopulationSettings
+
     _envs: VectorEnvironment | None = None
     _attempt = 0
 
@@ -79,7 +81,8 @@ class PopulationScheme(SamplingScheme):
         """The returns of candidates around `policy` (on the CPU)."""
         began = time.perf_counter()
         candidates = self.propose(policy, torch_generator(self.settings.seed, Stream.POPULATION, iteration))
-        each = self.settings.rule.episodes_per_candidate
+        rule = self.settings.rule
+        each = rule.episodes_per_candidate if isinstance(rule, PopulationRuleSettings) else 1
         episodes = _Episodes(len(candidates) * each, self._environments(len(candidates) * each, iteration))
         actors = _Actors(policy, candidates)
         keep = self.settings.normalize.observations

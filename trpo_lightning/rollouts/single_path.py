@@ -15,6 +15,7 @@ from trpo_lightning.rollouts.episode_log import EpisodeLog
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.rollout import SinglePathRollout
 from trpo_lightning.rollouts.scheme import SamplingScheme
+from trpo_lightning.settings import SinglePathSettings
 from trpo_lightning.threads import torch_threads
 
 
@@ -26,7 +27,14 @@ class SinglePathScheme(SamplingScheme):
     steps are no data and not counted.
     """
 
+    Settings = SinglePathSettings
+
     _envs: VectorEnvironment | None = None
+
+    @property
+    def whole_episodes(self) -> bool:
+        """Whether an iteration holds whole episodes; vine's trunks never do."""
+        return isinstance(self.rollout_settings, SinglePathSettings) and self.rollout_settings.whole_episodes
 
     def restart(self, iteration: int, attempt: int = 0) -> None:
         """Cut all episodes and start fresh environments, seeded from (seed, iteration, attempt, index)."""
@@ -43,7 +51,7 @@ class SinglePathScheme(SamplingScheme):
         self._done_steps = np.zeros(self.num_envs, dtype=np.int64)
         self._running_return = np.zeros(self.num_envs)
         # whole episodes have no first ones that end early: all that begin also end
-        hold = self.spec.max_episode_steps is not None and not self.settings.rollout.whole_episodes
+        hold = self.spec.max_episode_steps is not None and not self.whole_episodes
         self._episodes = EpisodeLog(self.num_envs, hold)
 
     def close(self) -> None:
@@ -58,7 +66,7 @@ class SinglePathScheme(SamplingScheme):
         """T slots of each environment, or more for whole episodes, with `policy` as its parameters are now."""
         if self._envs is None:
             self.restart(iteration)
-        elif self.settings.rollout.whole_episodes and self._idle.all():
+        elif self.whole_episodes and self._idle.all():
             self._begin(self._envs)
         assert self._envs is not None
         began = time.perf_counter()
@@ -104,14 +112,14 @@ class SinglePathScheme(SamplingScheme):
     @property
     def _records_at_once(self) -> bool:
         """Whether the loop needs to know who resets and idles; otherwise it need not wait for the bookkeeping."""
-        return self.settings.rollout.whole_episodes
+        return self.whole_episodes
 
     def _visit(self, t: int) -> None:
         """Called before step t, for schemes that take more from these states."""
 
     def _rows(self) -> int:
         """Slots of each environment, at most: with whole episodes T, the rest of one, and a reset after each step."""
-        if not self.settings.rollout.whole_episodes:
+        if not self.whole_episodes:
             return self.steps
         if self.spec.max_episode_steps is None:
             raise UserError(
@@ -156,7 +164,7 @@ class SinglePathScheme(SamplingScheme):
             for episode_return, length in self._episodes.record(rewards, valid, self._resetting):
                 rollout.episode_returns.append(episode_return)
                 rollout.episode_lengths.append(length)
-            if self.settings.rollout.whole_episodes:
+            if self.whole_episodes:
                 self._done_steps += valid
                 self._idle |= self._resetting & (self._done_steps >= self.steps)
 

@@ -20,7 +20,7 @@ from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.rollout import Rollout, SinglePathRollout
 from trpo_lightning.rollouts.scheme import Propose, SamplingScheme
 from trpo_lightning.rollouts.single_path import SinglePathScheme
-from trpo_lightning.settings import RunSettings
+from trpo_lightning.settings import RunSettings, VineSettings
 from trpo_lightning.threads import torch_threads
 
 
@@ -53,6 +53,9 @@ class VineScheme(SamplingScheme):
     whole episodes also where an iteration is shorter than an episode. Raises `UserError` for environments that cannot
     be restored and for action spaces that `rollout.branch_actions` does not fit.
     """
+
+    Settings = VineSettings
+    rollout_settings: VineSettings
 
     def __init__(self, settings: RunSettings, spec: EnvironmentSpec, threads: int, propose: Propose) -> None:
         super().__init__(settings, spec, threads, propose)
@@ -96,7 +99,7 @@ class VineScheme(SamplingScheme):
             actions=actions,
             q_values=q_values,
             log_q=log_q,
-            all_actions=self.settings.rollout.branch_actions == "all",
+            all_actions=self.rollout_settings.branch_actions == "all",
             env_steps=trunks.env_steps + done.env_steps,
             episode_returns=trunks.episode_returns,
             episode_lengths=trunks.episode_lengths,
@@ -110,7 +113,7 @@ class VineScheme(SamplingScheme):
     def _rollout_set(self, iteration: int) -> set[tuple[int, int]]:
         """Slots (t, n) of the trunks."""
         generator = numpy_generator(self.settings.seed, Stream.ROLLOUT_SET, iteration)
-        slots = generator.choice(self.steps * self.num_envs, self.settings.rollout.rollout_set_size, replace=False)
+        slots = generator.choice(self.steps * self.num_envs, self.rollout_settings.rollout_set_size, replace=False)
         return {divmod(int(slot), self.num_envs) for slot in slots}
 
     def _choose(
@@ -120,18 +123,18 @@ class VineScheme(SamplingScheme):
         s, spec = self.settings, self.spec.actions
         distribution = policy(torch.from_numpy(observations))
         states, size = distribution.mode().shape
-        branches = s.rollout.branches
-        noise = np.empty((states, branches + s.rollout.branch_length - 1, size), dtype=np.float32)
+        branches = self.rollout_settings.branches
+        noise = np.empty((states, branches + self.rollout_settings.branch_length - 1, size), dtype=np.float32)
         for i in range(states):
             generator = numpy_generator(s.seed, Stream.BRANCH_NOISE, iteration, i)
             draw = generator.standard_normal if distribution.noise == "normal" else generator.random
             noise[i] = draw(noise.shape[1:], dtype=np.float32)
         first, later = noise[:, :branches], torch.from_numpy(noise[:, branches:])
-        if s.rollout.branch_actions == "policy":
+        if self.rollout_settings.branch_actions == "policy":
             columns = [distribution.sample(torch.from_numpy(first[:, k])) for k in range(branches)]
             return torch.stack(columns, dim=1).numpy(), None, later
         choices = np.array(_choices(spec))
-        if s.rollout.branch_actions == "uniform":
+        if self.rollout_settings.branch_actions == "uniform":
             return (first * choices.astype(np.float64)).astype(np.int64), -float(np.log(choices).sum()), later
         every = np.arange(choices[0])[None, :, None]
         return np.repeat(every, states, axis=0), None, later
@@ -160,6 +163,7 @@ class _Trunks(SinglePathScheme):
 
 
 def _check_actions(settings: RunSettings, actions: ActionSpec) -> None:
+    assert isinstance(settings.rollout, VineSettings)
     kind, env_id = settings.rollout.branch_actions, settings.env.id
     if kind == "uniform" and isinstance(actions, ContinuousActions):
         raise UserError(f"rollout.branch_actions=uniform: env.id={env_id} has continuous actions: use policy")

@@ -13,6 +13,7 @@ from trpo_lightning.policies.table import policy_table, with_logits_changed
 from trpo_lightning.rollouts.rollout import TabularBatch
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
 from trpo_lightning.rules.surrogate import build_surrogate, mean_entropy
+from trpo_lightning.settings import Algorithm1Settings
 
 
 class Algorithm1(UpdateRule):
@@ -21,6 +22,9 @@ class Algorithm1(UpdateRule):
     Where rounding to the parameters' precision leaves less than half of the rise that theorem 1 guarantees, and where
     the policy is optimal, the update is rejected: the exact return never falls.
     """
+
+    Settings = Algorithm1Settings
+    settings: Algorithm1Settings
 
     @torch.no_grad()
     def update(self, policy: Policy, batch: TabularBatch, generator: torch.Generator) -> RuleResult:

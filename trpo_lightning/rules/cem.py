@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from trpo_lightning.rules.population import PopulationRule
-from trpo_lightning.settings import RuleSettings
+from trpo_lightning.settings import CrossEntropySettings
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class CrossEntropySearch:
     generation: int
 
     @classmethod
-    def around(cls, mean: Tensor, settings: RuleSettings) -> Self:
+    def around(cls, mean: Tensor, settings: CrossEntropySettings) -> Self:
         """Every parameter with `initial_std`."""
         return cls(mean, torch.full_like(mean, settings.initial_std**2), 0)
 
@@ -32,7 +32,7 @@ class CrossEntropySearch:
         """Mean + std * noise, `[K, n]`."""
         return self.mean + self.variance.sqrt() * noise
 
-    def adapted(self, candidates: Tensor, settings: RuleSettings) -> Self:
+    def adapted(self, candidates: Tensor, settings: CrossEntropySettings) -> Self:
         """Mean and variance (divisor: their number) of the elites, plus the extra variance Z_t of generation t.
 
         Z_t = extra_std^2 max(0, 1 - t / extra_std_generations), t = 0 for the first update: the paper's
@@ -49,5 +49,7 @@ class CrossEntropySearch:
 
 class CrossEntropyMethod(PopulationRule):
     """CEM over theta: sample K candidates, keep the best, fit mean and variance to them (Szita & Lorincz 2006)."""
+
+    Settings = CrossEntropySettings
 
     distribution = CrossEntropySearch

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trpo_lightning.rules.population import PopulationRule
-from trpo_lightning.settings import RuleSettings
+from trpo_lightning.settings import CMAESSettings
 
 FULL_UP_TO = 1000
 """Parameters up to which `rule.covariance=auto` adapts a full matrix: beyond, its decompositions cost seconds."""
@@ -77,7 +77,7 @@ class CovarianceSearch:
     decomposed: int
 
     @classmethod
-    def around(cls, mean: Tensor, settings: RuleSettings) -> Self:
+    def around(cls, mean: Tensor, settings: CMAESSettings) -> Self:
         """C = I and sigma = `initial_std`."""
         n = len(mean)
         full = settings.covariance == "full" or (settings.covariance == "auto" and n <= FULL_UP_TO)
@@ -106,7 +106,7 @@ class CovarianceSearch:
             return rows * scales
         return (rows @ self.basis * scales) @ self.basis.T
 
-    def adapted(self, candidates: Tensor, settings: RuleSettings) -> Self:
+    def adapted(self, candidates: Tensor, settings: CMAESSettings) -> Self:
         """One generation (eq. 38 to 47): new mean, paths, step size (at most e times the old) and matrix."""
         n, c = len(self.mean), constants(len(self.mean), len(candidates), self.diagonal)
         y = (candidates - self.mean) / self.sigma
@@ -165,5 +165,7 @@ def _outer(rows: Tensor, diagonal: bool, weights: Tensor | None = None) -> Tenso
 
 class CMAES(PopulationRule):
     """CMA-ES over theta: weighted recombination of the best half, with path-length control of the step size."""
+
+    Settings = CMAESSettings
 
     distribution = CovarianceSearch

@@ -20,7 +20,7 @@ from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.rollouts.rollout import AnyBatch, Batch
 from trpo_lightning.rules.surrogate import CHUNK, Surrogate
-from trpo_lightning.settings import RuleSettings
+from trpo_lightning.settings import TrustRegionSettings
 
 Model = Callable[[Tensor, slice], Linearizable]
 """From theta and a part of the rows to what `numerics/curvature.py` linearizes."""
@@ -35,7 +35,7 @@ OVER_DIMENSIONS: dict[str, Callable[[int], float]] = {"sum": lambda size: 1.0, "
 """Factor of the joint KL of actions with so many dimensions."""
 
 
-def kl_factor(surrogate: Surrogate, settings: RuleSettings) -> float:
+def kl_factor(surrogate: Surrogate, settings: TrustRegionSettings) -> float:
     """What a state's joint KL, and so its curvature, is multiplied with."""
     _, old = surrogate.old[0]
     return OVER_DIMENSIONS[settings.kl_over_dimensions](old.mode().shape[-1])
@@ -44,7 +44,7 @@ def kl_factor(surrogate: Surrogate, settings: RuleSettings) -> float:
 class Candidates:
     """Parameters that the line search tries, against the old policy on the whole batch."""
 
-    def __init__(self, policy: Policy, surrogate: Surrogate, settings: RuleSettings) -> None:
+    def __init__(self, policy: Policy, surrogate: Surrogate, settings: TrustRegionSettings) -> None:
         self.policy, self.surrogate, self.settings = policy, surrogate, settings
         self.factor = kl_factor(surrogate, settings)
         self.kl: dict[str, float] = {}
@@ -83,7 +83,12 @@ class Curvature:
     """A v on a random part of the batch's states, and max_n v'A_n v over all of them, in the precision of the solve."""
 
     def __init__(
-        self, policy: Policy, batch: AnyBatch, surrogate: Surrogate, settings: RuleSettings, generator: torch.Generator
+        self,
+        policy: Policy,
+        batch: AnyBatch,
+        surrogate: Surrogate,
+        settings: TrustRegionSettings,
+        generator: torch.Generator,
     ) -> None:
         self.policy, self.batch, self.surrogate, self.settings = policy, batch, surrogate, settings
         self.factor = kl_factor(surrogate, settings)

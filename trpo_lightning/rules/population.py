@@ -11,7 +11,7 @@ from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.rollouts.rollout import AnyBatch, PopulationBatch
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
-from trpo_lightning.settings import RuleSettings
+from trpo_lightning.settings import PopulationRuleSettings
 
 
 class SearchDistribution(Protocol):
@@ -20,7 +20,7 @@ class SearchDistribution(Protocol):
     mean: Tensor
 
     @classmethod
-    def around(cls, mean: Tensor, settings: RuleSettings) -> Self:
+    def around(cls, mean: Tensor, settings: PopulationRuleSettings) -> Self:
         """The first distribution: isotropic around `mean` `[n]`."""
         ...
 
@@ -33,7 +33,7 @@ class SearchDistribution(Protocol):
         """Candidates `[K, n]` from standard normal `noise` `[K, n]`."""
         ...
 
-    def adapted(self, candidates: Tensor, settings: RuleSettings) -> Self:
+    def adapted(self, candidates: Tensor, settings: PopulationRuleSettings) -> Self:
         """The next distribution, from candidates `[K, n]` sorted from best to worst."""
         ...
 
@@ -50,9 +50,12 @@ class PopulationRule(UpdateRule):
     update.
     """
 
+    Settings = PopulationRuleSettings
+    settings: PopulationRuleSettings
+
     distribution: type[Any]
 
-    def __init__(self, settings: RuleSettings) -> None:
+    def __init__(self, settings: PopulationRuleSettings) -> None:
         super().__init__(settings)
         self._search: Any = None
 

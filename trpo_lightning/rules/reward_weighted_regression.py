@@ -14,6 +14,7 @@ from trpo_lightning.policies.policy import GaussianPolicy, Policy
 from trpo_lightning.rollouts.rollout import AnyBatch, Batch
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
 from trpo_lightning.rules.surrogate import CHUNK, build_surrogate, mean_entropy
+from trpo_lightning.settings import RewardWeightedRegressionSettings
 
 BISECTIONS = 100
 """Halvings of the interval of log temperatures: far below rounding."""
@@ -28,6 +29,9 @@ class RewardWeightedRegression(UpdateRule):
     a linear mean is solved for, others take `regression_iterations` of L-BFGS. A Gaussian's log std is the best one
     for the new mean, but at least `least_log_std`: regression on a policy's own actions only ever narrows it.
     """
+
+    Settings = RewardWeightedRegressionSettings
+    settings: RewardWeightedRegressionSettings
 
     def update(self, policy: Policy, batch: AnyBatch, generator: torch.Generator) -> RuleResult:
         """One fit. Rejects numbers that are not finite, in the batch and in the fit, and returns that are all equal."""

@@ -14,6 +14,7 @@ from trpo_lightning.rollouts.rollout import AnyBatch
 from trpo_lightning.rules.constraint import Candidates, Curvature
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
 from trpo_lightning.rules.surrogate import Surrogate, build_surrogate, mean_entropy, surrogate_gradient
+from trpo_lightning.settings import TrustRegionSettings
 
 
 class TrustRegionRule(UpdateRule):
@@ -23,6 +24,9 @@ class TrustRegionRule(UpdateRule):
     gradient, empirical Fisher matrix and max KL are settings of it: other parts for the step's length, the curvature
     (`CURVATURES`) and the bounded KL (`OVER_STATES`, `OVER_DIMENSIONS`).
     """
+
+    Settings = TrustRegionSettings
+    settings: TrustRegionSettings
 
     def update(self, policy: Policy, batch: AnyBatch, generator: torch.Generator) -> RuleResult:
         """One `trust_region_step`."""

@@ -12,6 +12,7 @@ from trpo_lightning.policies.policy import Policy
 from trpo_lightning.rollouts.rollout import AnyBatch
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
 from trpo_lightning.rules.surrogate import build_surrogate, mean_entropy, surrogate_gradient
+from trpo_lightning.settings import VanillaPolicyGradientSettings
 
 
 class VanillaPolicyGradient(UpdateRule):
@@ -19,6 +20,9 @@ class VanillaPolicyGradient(UpdateRule):
 
     With `discounted_state_weights` A carries the factor gamma^t of the policy gradient's definition.
     """
+
+    Settings = VanillaPolicyGradientSettings
+    settings: VanillaPolicyGradientSettings
 
     def __init__(self, settings: Any) -> None:
         super().__init__(settings)

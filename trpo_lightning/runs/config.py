@@ -1,17 +1,36 @@
 """Configuration: OmegaConf merges defaults, files and `key=value`; errors are one line that names key and source."""
 
+import copy
 import functools
+import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from trpo_lightning.errors import UserError, nearest
+from trpo_lightning.errors import UserError
 from trpo_lightning.runs.typed_text import load_yaml, typed_value
-from trpo_lightning.settings import FREE_FORM, RunSettings, check, completed, is_free_form, keys, to_dict
+from trpo_lightning.settings import (
+    CHOICES,
+    FREE_FORM,
+    RunSettings,
+    all_keys,
+    assign,
+    check,
+    completed,
+    conform,
+    does_not_count,
+    find_method,
+    is_free_form,
+    is_own,
+    keys,
+    to_dict,
+    why_refused,
+)
+from trpo_lightning.threads import available_cores, thread_environment
 
 NOT_YAML = (YAMLError, OmegaConfBaseException, ValueError, LookupError, AttributeError, RecursionError)
 """What reading a text as YAML can raise: the constructors of `!!int`, `!!bool`, `!!timestamp` let Python's through."""
@@ -20,43 +39,108 @@ NOT_MERGED = (OmegaConfBaseException, OverflowError, TypeError)
 """What merging can raise: a `TypeError` where a list meets a mapping."""
 
 
+class Source(NamedTuple):
+    """Settings from one place; of a `lenient` one, keys that do not count are left out instead of refused."""
+
+    name: str
+    config: DictConfig
+    lenient: bool = False
+
+
 def load_settings(overrides: list[str], file: Path | None = None) -> RunSettings:
     """Defaults, then `file`, then `key=value` overrides. Raises `UserError` for anything that does not fit."""
     sources = []
     if file is not None:
-        sources.append((str(file), read_yaml(file)))
-    sources.append(("command line", parse_overrides(overrides)))
+        config = read_yaml(file)
+        sources.append(Source(str(file), config, lenient=_is_old_record(config)))
+    sources.append(Source("command line", parse_overrides(overrides)))
     return merge(sources)
+
+
+def _is_old_record(config: DictConfig) -> bool:
+    """Whether a file is the `config.yaml` of a run before 0.2, which holds the keys of all rules."""
+    rule = config.get("rule") if not OmegaConf.is_missing(config, "rule") else None
+    return isinstance(rule, DictConfig) and {"delta", "learning_rate", "elite_fraction"} <= set(map(str, rule))
 
 
 def overridden(settings: RunSettings, source: str, overrides: list[str]) -> RunSettings:
     """`key=value` overrides on top of settings that come from `source`."""
     base = OmegaConf.create(_escaped(to_dict(settings)))
-    return merge([(source, base), ("command line", parse_overrides(overrides))])
+    return merge([Source(source, base, lenient=True), Source("command line", parse_overrides(overrides))])
 
 
-def merge(sources: list[tuple[str, DictConfig]]) -> RunSettings:
-    """Settings from named sources, later ones over earlier ones, checked key by key."""
-    for name, source in sources:
-        _refuse_unknown(name, source)
-    config: Any = OmegaConf.structured(RunSettings)
+def merge(sources: list[Source]) -> RunSettings:
+    """Settings from named sources, later ones over earlier ones, checked key by key.
+
+    The methods that the sources choose together say which keys there are. Raises `UserError`.
+    """
+    defaults = _chosen_methods(sources)
+    sources = [_without_what_does_not_count(source, defaults) for source in sources]
+    config: Any = OmegaConf.structured(defaults)
     try:
-        config = _over(config, functools.reduce(_over, (source for _, source in sources), OmegaConf.create({})))
+        config = _over(config, functools.reduce(_over, (s.config for s in sources), OmegaConf.create({})))
     except NOT_MERGED:
         config = _merge_one_by_one(config, sources)
     try:
-        return check(OmegaConf.to_object(config))  # type: ignore[arg-type]
+        settings = check(OmegaConf.to_object(config))  # type: ignore[arg-type]
     except OmegaConfBaseException as error:
         raise UserError(_explain(error)) from error
+    for source in sources:
+        for key, _ in [] if source.lenient else _leaves(source.config):
+            if reason := does_not_count(settings, key):
+                raise UserError(f"{source.name}: {key} {reason}")
+    return settings
 
 
-def _merge_one_by_one(config: Any, sources: list[tuple[str, DictConfig]]) -> Any:
-    """Slower, and able to name the source that does not fit."""
-    for name, source in sources:
+def _chosen_methods(sources: list[Source]) -> RunSettings:
+    """Default settings of the methods that the sources choose; classes from outside are imported."""
+    for source in sources:
+        _refuse_groups(source.name, source.config)
+    values = {key: None for key in CHOICES}
+    threads = None
+    for source in sources:
         try:
-            config = _over(config, source)
+            threads = OmegaConf.select(source.config, "threads") or threads
+            for key in CHOICES:
+                value = OmegaConf.select(source.config, key)
+                values[key] = values[key] if value is None else value
+        except OmegaConfBaseException as error:
+            raise UserError(f"{source.name}: {_explain(error)}") from error
+    if any(map(is_own, values.values())):  # the module may import torch, which reads its threads then
+        os.environ.update(thread_environment(threads if isinstance(threads, int) else available_cores()))
+    defaults = RunSettings()
+    for key, value in values.items():
+        if value is not None:
+            assign(defaults, key, value)
+    conform(defaults)
+    return defaults
+
+
+def _without_what_does_not_count(source: Source, settings: RunSettings) -> Source:
+    """The source without keys of other methods, if it is lenient; those and unknown keys are refused otherwise."""
+    known, elsewhere, dropped = keys(settings), all_keys(), []
+    for key, _ in _leaves(source.config):
+        if key in known or is_free_form(key):
+            continue
+        if not (source.lenient and key in elsewhere):
+            raise UserError(f"{source.name}: {why_refused(settings, key)}")
+        dropped.append(key)
+    if not dropped:
+        return source
+    config = copy.deepcopy(source.config)
+    for key in dropped:
+        group, _, leaf = key.rpartition(".")
+        del config[group][leaf]
+    return source._replace(config=config)
+
+
+def _merge_one_by_one(config: Any, sources: list[Source]) -> Any:
+    """Slower, and able to name the source that does not fit."""
+    for source in sources:
+        try:
+            config = _over(config, source.config)
         except NOT_MERGED as error:
-            raise UserError(f"{name}: {_explain(error)}") from error
+            raise UserError(f"{source.name}: {_explain(error)}") from error
     return config
 
 
@@ -112,7 +196,7 @@ def _joined(config: Any, source: str, key: str, value: Any) -> Any:
     return _over(config, one) if key in FREE_FORM else OmegaConf.merge(config, one)
 
 
-def from_flat(values: dict[str, Any], source: str) -> tuple[str, DictConfig]:
+def from_flat(values: dict[str, Any], source: str, *, lenient: bool = False) -> Source:
     """A named source from dotted keys, `{"rule.delta": 0.02}`."""
     config = OmegaConf.create({})
     for key, value in values.items():
@@ -121,7 +205,7 @@ def from_flat(values: dict[str, Any], source: str) -> tuple[str, DictConfig]:
         except NOT_MERGED as error:
             raise UserError(f"{source}: {key}: {_explain(error)}") from error
     assert isinstance(config, DictConfig)
-    return source, config
+    return Source(source, config, lenient)
 
 
 def write_config(settings: RunSettings, path: Path) -> None:
@@ -146,7 +230,7 @@ def recorded_settings(run_dir: Path) -> RunSettings:
     if not file.is_file():
         raise UserError(f"{run_dir}: is not a run directory: it has no config.yaml")
     record: Any = OmegaConf.to_container(read_yaml(file), resolve=False)
-    return merge([(str(file), OmegaConf.create(completed(record)))])
+    return merge([Source(str(file), OmegaConf.create(completed(record)), lenient=True)])
 
 
 def _refuse_groups(source: str, config: DictConfig) -> None:
@@ -154,14 +238,6 @@ def _refuse_groups(source: str, config: DictConfig) -> None:
     for key, value in _leaves(config):
         if key in groups:
             raise UserError(f"{source}: {key} is a group of keys, not a value: write {key}.KEY={value}")
-
-
-def _refuse_unknown(source: str, config: DictConfig) -> None:
-    _refuse_groups(source, config)
-    valid = keys()
-    for key, _ in _leaves(config):
-        if key not in valid and not is_free_form(key):
-            raise UserError(f"{source}: unknown key {key}{nearest(key, list(valid))}")
 
 
 def _leaves(config: DictConfig, prefix: str = "") -> list[tuple[str, Any]]:
@@ -172,7 +248,7 @@ def _leaves(config: DictConfig, prefix: str = "") -> list[tuple[str, Any]]:
     def walk(node: dict, prefix: str) -> None:
         for name, value in node.items():
             key = f"{prefix}{name}"
-            if isinstance(value, dict) and key not in FREE_FORM and (value or key not in keys()):
+            if isinstance(value, dict) and key not in FREE_FORM and (value or key not in all_keys()):
                 walk(value, f"{key}.")
             else:
                 found.append((key, value))

@@ -4,6 +4,7 @@ import pytorch_lightning as pl
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from trpo_lightning.settings import PathSettings, RolloutSettings
 from trpo_lightning.training.module import TRPO
 from trpo_lightning.runs.update_line import HEADER, update_line
 
@@ -22,7 +23,7 @@ class ConsoleCallback(pl.Callback):
         spec, settings = pl_module.spec, pl_module.settings
         self.console.print(
             f"[bold]{self.title}[/bold]: {settings.env.num_envs} environments on {spec.backend}, "
-            f"{settings.rollout.steps_per_iteration} steps an iteration, barriers every {pl_module.barrier_interval}"
+            f"{_size(settings.rollout)}barriers every {pl_module.barrier_interval}"
         )
         self.console.print(f"[dim]{HEADER}[/dim]")
         if self.console.is_terminal:
@@ -51,3 +52,7 @@ class ConsoleCallback(pl.Callback):
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+def _size(rollout: RolloutSettings) -> str:
+    return f"{rollout.steps_per_iteration} steps an iteration, " if isinstance(rollout, PathSettings) else ""

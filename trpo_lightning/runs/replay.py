@@ -15,7 +15,7 @@ from trpo_lightning.rollouts.rollout import PopulationBatch
 from trpo_lightning.rules.constraint import Candidates
 from trpo_lightning.rules.surrogate import build_surrogate, surrogate_gradient
 from trpo_lightning.rules.trust_region import TrustRegionRule
-from trpo_lightning.settings import RunSettings, get, keys
+from trpo_lightning.settings import RunSettings, different_keys, get
 from trpo_lightning.training.failed_update import FailedUpdate
 
 BEFORE_THE_UPDATE = tuple(
@@ -41,7 +41,7 @@ def replay(failed: FailedUpdate, settings: RunSettings) -> tuple[str, bool]:
     `settings` are its own with other values of `rule.*` to try; then the numbers of the search are theirs. Raises
     `UserError` for other keys that differ.
     """
-    changed = [key for key in keys() if get(settings, key) != get(failed.settings, key)]
+    changed = different_keys(settings, failed.settings)
     for key in changed:
         if not key.startswith("rule.") or key in BEFORE_THE_UPDATE:
             raise UserError(f"{key}: a replay has its batch already: change keys of the update, such as rule.damping")
@@ -132,16 +132,16 @@ def _search(failed: FailedUpdate, settings: RunSettings) -> list[str]:
     if isinstance(batch, PopulationBatch) or not len(batch):
         return []
     rule = failed.rule(settings)
-    surrogate = build_surrogate(policy, batch, settings.rule.entropy_bonus)
+    surrogate = build_surrogate(policy, batch, getattr(settings.rule, "entropy_bonus", 0.0))
     if not isinstance(rule, TrustRegionRule):
         return [_gradient_line(surrogate_gradient(policy, surrogate))]
-    candidates = Candidates(policy, surrogate, settings.rule)
+    candidates = Candidates(policy, surrogate, rule.settings)
     problem = rule.problem(policy, batch, surrogate, candidates, failed.generator())
     gradient = problem.gradient()
     lines = [_gradient_line(gradient)]
     if not torch.isfinite(gradient).all():
         return lines
-    s = settings.rule
+    s = rule.settings
     lines.append(f"Fisher       times the gradient, not finite: {_not_finite(problem.curvature_product(gradient))}")
     solution = conjugate_gradient(
         problem.curvature_product, gradient, iterations=s.cg_iterations, tolerance=s.cg_tolerance, damping=s.damping

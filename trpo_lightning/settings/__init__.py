@@ -6,53 +6,146 @@ judges values.
 """
 
 from trpo_lightning.settings.budget import BUDGET, covers, depends_on_budget, is_over, progress
-from trpo_lightning.settings.check import check
-from trpo_lightning.settings.conversions import completed, from_dict, from_keywords, from_record, to_dict, updated
-from trpo_lightning.settings.keys import FREE_FORM, get, is_free_form, keys
-from trpo_lightning.settings.models import PolicySettings, ValueSettings
-from trpo_lightning.settings.resuming import RESUMABLE, changed_bits, changed_keys, what_may_change
-from trpo_lightning.settings.rule import RuleSettings
+from trpo_lightning.settings.check import check, conform
+from trpo_lightning.settings.choices import (
+    CHOICES,
+    find_known_method,
+    find_method,
+    is_own,
+    load_class,
+)
+from trpo_lightning.settings.conversions import (
+    completed,
+    flat,
+    from_dict,
+    from_keywords,
+    from_record,
+    to_dict,
+    updated,
+    why_refused,
+)
+from trpo_lightning.settings.described import described_keys
+from trpo_lightning.settings.keys import (
+    FREE_FORM,
+    all_keys,
+    assign,
+    counting_keys,
+    does_not_count,
+    get,
+    group_of,
+    is_free_form,
+    keys,
+)
+from trpo_lightning.settings.models import (
+    AdamValueSettings,
+    FittedValueSettings,
+    LBFGSValueSettings,
+    LinearValueSettings,
+    MLPPolicySettings,
+    NetworkValueSettings,
+    PolicySettings,
+    TrustRegionValueSettings,
+    ValueSettings,
+)
+from trpo_lightning.settings.option import option
+from trpo_lightning.settings.resuming import RESUMABLE, changed_bits, changed_keys, different_keys, what_may_change
+from trpo_lightning.settings.rule import (
+    AdvantageRuleSettings,
+    Algorithm1Settings,
+    CMAESSettings,
+    CrossEntropySettings,
+    PopulationRuleSettings,
+    RewardWeightedRegressionSettings,
+    RuleSettings,
+    TrustRegionSettings,
+    VanillaPolicyGradientSettings,
+)
 from trpo_lightning.settings.run import (
     CheckpointSettings,
     EvaluationSettings,
     RunSettings,
     TrackingSettings,
 )
-from trpo_lightning.settings.sampling import EnvSettings, NormalizeSettings, RolloutSettings
+from trpo_lightning.settings.sampling import (
+    EnvSettings,
+    ExactSettings,
+    NormalizeSettings,
+    PathSettings,
+    PopulationSettings,
+    RolloutSettings,
+    SinglePathSettings,
+    VineSettings,
+)
 
 SWEEP_CELL = "cell"
 """A sweep's parameter that names a run as a whole, where the runs are no full product of axes; it is no setting."""
 
 __all__ = [
     "BUDGET",
+    "CHOICES",
     "FREE_FORM",
     "RESUMABLE",
     "SWEEP_CELL",
+    "AdamValueSettings",
+    "AdvantageRuleSettings",
+    "Algorithm1Settings",
+    "CMAESSettings",
     "CheckpointSettings",
+    "CrossEntropySettings",
     "EnvSettings",
     "EvaluationSettings",
+    "ExactSettings",
+    "FittedValueSettings",
+    "LBFGSValueSettings",
+    "LinearValueSettings",
+    "MLPPolicySettings",
+    "NetworkValueSettings",
     "NormalizeSettings",
+    "PathSettings",
     "PolicySettings",
+    "PopulationRuleSettings",
+    "PopulationSettings",
+    "RewardWeightedRegressionSettings",
     "RolloutSettings",
     "RuleSettings",
     "RunSettings",
+    "SinglePathSettings",
     "TrackingSettings",
+    "TrustRegionSettings",
+    "TrustRegionValueSettings",
     "ValueSettings",
+    "VanillaPolicyGradientSettings",
+    "VineSettings",
+    "all_keys",
+    "assign",
     "changed_bits",
     "changed_keys",
     "check",
     "completed",
+    "conform",
+    "counting_keys",
     "covers",
     "depends_on_budget",
+    "described_keys",
+    "different_keys",
+    "does_not_count",
+    "find_known_method",
+    "find_method",
+    "flat",
     "from_dict",
     "from_keywords",
     "from_record",
     "get",
+    "group_of",
     "is_free_form",
     "is_over",
+    "is_own",
     "keys",
+    "load_class",
+    "option",
     "progress",
     "to_dict",
     "updated",
     "what_may_change",
+    "why_refused",
 ]

@@ -28,4 +28,4 @@ def progress(settings: RunSettings, iteration: int, env_steps: int) -> float:
 
 def depends_on_budget(settings: RunSettings) -> bool:
     """Whether something changes along the run, so that an early part of a longer run is no shorter run."""
-    return settings.rule.final_delta is not None
+    return getattr(settings.rule, "final_delta", None) is not None

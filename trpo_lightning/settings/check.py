@@ -1,21 +1,34 @@
-"""The one place that judges values, key by key."""
+"""The one place that judges values, key by key, and gives each group the class of its method."""
 
+import dataclasses
 import math
 import types
 import typing
+from collections.abc import Callable
 from typing import Any
 
 from trpo_lightning.errors import UserError
+from trpo_lightning.settings.choices import CHOICES, Method, find_method
 from trpo_lightning.settings.combinations import check_combination
-from trpo_lightning.settings.keys import assign, get, hint, keys
+from trpo_lightning.settings.keys import assign, get, group_of, hint, keys, unmet_condition
 from trpo_lightning.settings.run import RunSettings
 
+Find = Callable[[str, str], Method]
+"""From a choosing key and a name to the method: `find_method`, or `find_known_method` for what a file holds."""
 
-def check(settings: RunSettings) -> RunSettings:
-    """The settings, if every value has its type and lies in its range; else raises a `UserError` naming the key."""
-    for key, item in keys().items():
-        value = get(settings, key)
-        assign(settings, key, _checked(key, value, hint(key), item.metadata))
+
+def check(settings: RunSettings, find: Find = find_method) -> RunSettings:
+    """The settings, if every value has its type and lies in its range, with the defaults of what does not count.
+
+    Raises:
+        UserError: a value does not fit; the message names the key.
+    """
+    conform(settings, find)
+    for key, item in keys(settings).items():
+        assign(settings, key, _checked(key, get(settings, key), hint(settings, key), item.metadata))
+    for key, item in keys(settings).items():
+        if unmet_condition(settings, key) is not None:
+            assign(settings, key, default_of(item))
     check_combination(settings)
     return settings
 
@@ -27,6 +40,25 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
     return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
+def conform(settings: RunSettings, find: Find = find_method) -> None:
+    """Give each group the dataclass of the method that it names; keys that both have keep their values."""
+    for key, choice in CHOICES.items():
+        name, group = get(settings, key), getattr(settings, group_of(key))
+        if not isinstance(name, str):
+            raise UserError(f"{key}={name!r} is not of type str")
+        if not name.strip():
+            raise UserError(f"{key} is empty")
+        wanted = choice.methods[name].settings if name in choice.methods else find(key, name).settings
+        if type(group) is not wanted:
+            common = {item.name for item in dataclasses.fields(wanted)} & vars(group).keys()
+            setattr(settings, group_of(key), wanted(**{field: getattr(group, field) for field in common}))
+
+
+def default_of(item: dataclasses.Field) -> Any:
+    """The default of a key."""
+    return item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
 
 
 def _checked(key: str, value: Any, hint: Any, limits: Any) -> Any:
@@ -55,7 +87,7 @@ def _checked(key: str, value: Any, hint: Any, limits: Any) -> Any:
         raise UserError(f"{key}={value} is not finite")
     if isinstance(value, str) and not value.strip():
         raise UserError(f"{key} is empty")
-    if limits["choices"] is not None and value not in limits["choices"]:
+    if limits["choices"] is not None and value not in limits["choices"] and not limits["extensible"]:
         raise UserError(f"{key}={value!r} is not one of {', '.join(limits['choices'])}")
     if isinstance(value, int | float) and not isinstance(value, bool):
         _check_range(key, value, limits)

@@ -1,62 +1,120 @@
 """Settings from and to keywords, dotted values and plain dicts."""
 
 import copy
-import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 from trpo_lightning.errors import UserError, nearest
-from trpo_lightning.settings.check import check
-from trpo_lightning.settings.keys import assign, is_free_form, keys
+from trpo_lightning.settings.check import check, conform
+from trpo_lightning.settings.choices import CHOICES, find_known_method
+from trpo_lightning.settings.keys import all_keys, assign, counting_keys, does_not_count, get, is_free_form, keys
 from trpo_lightning.settings.run import RunSettings
 
 OLD_TASKS, TASKS = "trpo_lightning.rollouts.tasks:", "trpo_lightning.environments.tasks:"
 
 
-def updated(settings: RunSettings, values: dict[str, Any]) -> RunSettings:
-    """A checked copy with other values of dotted keys. Raises `UserError` for an unknown key or a bad value."""
+def updated(settings: RunSettings, values: dict[str, Any], lenient: Collection[str] = ()) -> RunSettings:
+    """A checked copy with other values of dotted keys.
+
+    Args:
+        settings: keeps its values, but for keys that the methods chosen by `values` do not read.
+        values: dotted keys.
+        lenient: keys of `values` that are left out where they do not count.
+
+    Raises:
+        UserError: a key is unknown or does not count with the chosen methods, or a value is bad.
+    """
     changed = copy.deepcopy(settings)
+    for key in CHOICES:
+        if key in values:
+            assign(changed, key, values[key])
+    conform(changed)
     for key, value in values.items():
-        if key not in keys() and not is_free_form(key):
-            raise UserError(f"unknown key {key}{nearest(key, list(keys()))}")
-        assign(changed, key, value)
-    return check(changed)
+        if key in keys(changed) or is_free_form(key):
+            assign(changed, key, value)
+        elif key not in lenient or key not in all_keys():
+            raise UserError(why_refused(changed, key))
+    check(changed)
+    for key in values:
+        if key not in lenient and (reason := does_not_count(changed, key)):
+            raise UserError(f"{key} {reason}")
+    return changed
+
+
+def why_refused(settings: RunSettings, key: str) -> str:
+    """What to say of a key that the chosen methods do not have."""
+    reason = does_not_count(settings, key)
+    return f"{key} {reason}" if reason else f"unknown key {key}{nearest(key, list(keys(settings)))}"
 
 
 def from_keywords(**keywords: Any) -> RunSettings:
     """Settings from Python keywords: a leaf's own name where it is unique, a group as a dict, `settings` defaults else.
 
-    `from_keywords(delta=0.02, policy={"hidden_sizes": [32]})`. Raises `UserError` for an unknown or ambiguous name, a
-    wrong type, or a value out of range.
+    `from_keywords(delta=0.02, policy={"hidden_sizes": [32]})`; the keys are those of the methods that are chosen.
+
+    Raises:
+        UserError: a name is unknown, ambiguous or does not count, a type is wrong, or a value is out of range.
     """
-    settings = RunSettings()
-    valid = keys()
+    return updated(RunSettings(), _dotted(keywords))
+
+
+def _dotted(keywords: dict[str, Any]) -> dict[str, Any]:
+    """Groups and bare names as dotted keys."""
+    groups = {key.partition(".")[0] for key in keys() if "." in key}
+    values: dict[str, Any] = {}
+    for name, value in keywords.items():
+        if name in groups and isinstance(value, dict):
+            values |= {f"{name}.{inner}": item for inner, item in value.items()}
+    chosen = RunSettings()
+    for key in CHOICES:
+        if key in values:
+            assign(chosen, key, values[key])
+    conform(chosen)
+    valid = keys(chosen)
     for name, value in keywords.items():
         matches = [key for key in valid if key.rsplit(".", 1)[-1] == name]
         if name in valid:
-            assign(settings, name, value)
-        elif isinstance(value, dict) and any(key.startswith(name + ".") for key in valid):
-            for inner, item in value.items():
-                if f"{name}.{inner}" not in valid:
-                    raise UserError(f"unknown key {name}.{inner}{nearest(f'{name}.{inner}', list(valid))}")
-                assign(settings, f"{name}.{inner}", item)
+            values[name] = value
+        elif name in groups and isinstance(value, dict):
+            continue
         elif len(matches) == 1:
-            assign(settings, matches[0], value)
+            values[matches[0]] = value
         elif matches:
             group = matches[0].split(".")[0]
             raise UserError(f"{name} is ambiguous ({', '.join(matches)}): write {group}={{'{name}': ...}}")
         else:
-            raise UserError(f"unknown key {name}{nearest(name, list(valid))}")
-    return check(settings)
+            elsewhere = [key for key in all_keys() if key.rsplit(".", 1)[-1] == name]
+            raise UserError(why_refused(chosen, elsewhere[0] if len(elsewhere) == 1 else name))
+    return values
 
 
 def to_dict(settings: RunSettings) -> dict[str, Any]:
-    """Nested plain dicts, lists and scalars."""
-    return dataclasses.asdict(settings)
+    """What counts, as nested plain dicts, lists and scalars."""
+    nested: dict[str, Any] = {}
+    for key in counting_keys(settings):
+        *groups, leaf = key.split(".")
+        node = nested
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[leaf] = copy.deepcopy(get(settings, key))
+    return nested
+
+
+def flat(values: dict[str, Any]) -> dict[str, Any]:
+    """Dotted keys of nested ones; what lies below a key, as in `env.kwargs`, is its value."""
+    groups = {key.partition(".")[0] for key in keys() if "." in key}
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in groups and isinstance(value, dict):
+            found |= {f"{name}.{inner}": item for inner, item in value.items()}
+        else:
+            found[name] = value
+    return found
 
 
 def from_dict(values: dict[str, Any]) -> RunSettings:
     """The inverse of `to_dict`; keys that are missing keep their defaults, unknown ones raise `UserError`."""
-    return from_keywords(**values)
+    return updated(RunSettings(), flat(values))
 
 
 def completed(record: dict[str, Any]) -> dict[str, Any]:
@@ -79,5 +137,13 @@ def _with_new_names(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def from_record(values: dict[str, Any]) -> RunSettings:
-    """The inverse of `to_dict` for what a run of this or of an older version left."""
-    return from_dict(completed(values))
+    """The inverse of `to_dict` for what a run of this or of an older version left.
+
+    Keys that do not count are left out: before 0.2 records held those of all methods. A class from outside is not
+    imported on a record's word (`find_known_method`).
+    """
+    dotted = flat(completed(values))
+    for key in CHOICES:
+        if key in dotted:
+            find_known_method(key, dotted[key])
+    return updated(RunSettings(), dotted, lenient=dotted.keys())

@@ -3,7 +3,7 @@
 from typing import Any
 
 from trpo_lightning.settings.budget import BUDGET, depends_on_budget
-from trpo_lightning.settings.keys import get, keys
+from trpo_lightning.settings.keys import counting_keys, get
 from trpo_lightning.settings.run import RunSettings
 
 SUPERVISION = ("env.timeout", "env.restarts", "rule.max_rejections")
@@ -17,7 +17,13 @@ RESUMABLE = (*BUDGET, "tracking.", "evaluation.", *SUPERVISION, *LAST_BITS)
 def changed_keys(before: RunSettings, after: RunSettings) -> list[str]:
     """Keys whose values differ and that a continued run must not change: the budget, too, where settings follow it."""
     free = tuple(key for key in RESUMABLE if key not in BUDGET or not depends_on_budget(before))
-    return [key for key in keys() if not _same(get(before, key), get(after, key)) and not key.startswith(free)]
+    return [key for key in different_keys(before, after) if not key.startswith(free)]
+
+
+def different_keys(a: RunSettings, b: RunSettings) -> list[str]:
+    """Keys that count in both and differ: one that counts in one only follows from another that differs."""
+    both = [key for key in counting_keys(a) if key in counting_keys(b)]
+    return [key for key in both if not _same(get(a, key), get(b, key))]
 
 
 def what_may_change() -> str:

@@ -1,19 +1,25 @@
-"""Keys of update rules."""
+"""Keys of update rules: those that all rules have, and the settings of each rule."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from trpo_lightning.settings.option import option
+from trpo_lightning.settings.option import SAMPLED_PATH, option
 
 
 @dataclass
 class RuleSettings:
-    """How a batch becomes new policy parameters."""
+    """Keys of every update rule; a rule of one's own adds its keys in a subclass, `MyRule.Settings`.
+
+    `schemes` names the sampling schemes whose batches the rule takes.
+    """
+
+    schemes: ClassVar[tuple[str, ...]] = ("single_path", "vine")
 
     name: str = option(
         "trust_region",
-        "update rule; cem and cma_es need rollout.scheme=population",
+        "update rule; cem and cma_es need rollout.scheme=population; or a subclass of UpdateRule as `module:Class`",
         choices=(
             "trust_region",
             "vanilla_policy_gradient",
@@ -22,7 +28,35 @@ class RuleSettings:
             "cma_es",
             "algorithm_1",
         ),
+        extensible=True,
     )
+    max_rejections: int | None = option(
+        20,
+        "rejected updates in a row after which the run stops as failed and leaves a file to replay; null is never",
+        source="measured: no sampled run of 324 rejected two in a row of experiments",
+        minimum=1,
+    )
+
+
+@dataclass
+class AdvantageRuleSettings(RuleSettings):
+    """Keys of rules that learn from the advantages of single transitions."""
+
+    standardize_advantages: bool = option(True, "advantages of a batch get mean 0 and std 1", when=SAMPLED_PATH)
+    discounted_state_weights: bool = option(
+        False,
+        "advantages are multiplied by gamma^t, t the step within its episode (as in the definition of the "
+        "surrogate; nearly all implementations leave it out)",
+        when=SAMPLED_PATH,
+    )
+
+
+@dataclass
+class TrustRegionSettings(AdvantageRuleSettings):
+    """TRPO, and with other parts the natural gradient, the empirical Fisher matrix and max KL."""
+
+    schemes: ClassVar[tuple[str, ...]] = ("single_path", "vine", "exact")
+
     delta: float = option(
         0.02,
         "radius of the trust region: bound on the mean KL (TRPO 2015, table 2: 0.01)",
@@ -46,10 +80,11 @@ class RuleSettings:
     )
     step_size: float = option(
         1.0,
-        "rule.step_length=fixed: the full step is this times the solution of (Fisher + damping * I) s = gradient "
+        "the full step is this times the solution of (Fisher + damping * I) s = gradient "
         "(1 / lambda of TRPO 2015, section 8.1); delta then counts in the line search only",
         source="measured: about what rule.delta gives on Hopper-v5",
         above=0.0,
+        when={"rule.step_length": ("fixed",)},
     )
     curvature: str = option(
         "fisher",
@@ -106,62 +141,90 @@ class RuleSettings:
         minimum=0.0,
         maximum=0.99,
     )
-    max_rejections: int | None = option(
+
+
+@dataclass
+class VanillaPolicyGradientSettings(AdvantageRuleSettings):
+    """One Adam step along the policy gradient."""
+
+    entropy_bonus: float = option(
+        0.0,
+        "this times the mean entropy is added to the surrogate, in its gradient and in the line search",
+        minimum=0.0,
+    )
+    learning_rate: float = option(3e-3, "Adam's step size (Spinning Up: 3e-4)", above=0.0)
+
+
+@dataclass
+class RewardWeightedRegressionSettings(AdvantageRuleSettings):
+    """Weighted maximum likelihood of the actions taken."""
+
+    schemes: ClassVar[tuple[str, ...]] = ("single_path",)
+
+    effective_sample_fraction: float = option(
+        0.1,
+        "the temperature is such that (sum w)^2 / sum w^2 is this share of the batch",
+        above=0.0,
+        maximum=0.99,
+    )
+    least_log_std: float = option(-2.0, "a Gaussian's log std is raised to this after the fit", minimum=-20.0)
+    regression_iterations: int = option(
         20,
-        "rejected updates in a row after which the run stops as failed and leaves a file to replay; null is never",
-        source="measured: no sampled run of 324 rejected two in a row of experiments",
+        "L-BFGS iterations of the fit, where it is not that of a linear Gaussian policy, which is solved for",
         minimum=1,
     )
-    standardize_advantages: bool = option(True, "advantages of a batch get mean 0 and std 1")
-    discounted_state_weights: bool = option(
-        False,
-        "single_path: advantages are multiplied by gamma^t, t the step within its episode (as in the definition of the "
-        "surrogate; nearly all implementations leave it out)",
-    )
-    learning_rate: float = option(3e-3, "vanilla_policy_gradient: Adam's step size (Spinning Up: 3e-4)", above=0.0)
+
+
+@dataclass
+class PopulationRuleSettings(RuleSettings):
+    """Keys of methods that search with whole episodes of candidates."""
+
+    schemes: ClassVar[tuple[str, ...]] = ("population",)
+
     population: int | None = option(
         None,
-        "cem, cma_es: candidates an iteration; null: 100 for cem (Szita & Lorincz 2006), 4 + floor(3 ln n) for cma_es "
+        "candidates an iteration; null: 100 for cem (Szita & Lorincz 2006), 4 + floor(3 ln n) for cma_es "
         "with n searched parameters (Hansen 2016)",
         minimum=2,
     )
     episodes_per_candidate: int = option(
-        1, "cem, cma_es: a candidate's return is the mean over so many episodes", source="modular_rl", minimum=1
+        1, "a candidate's return is the mean over so many episodes", source="modular_rl", minimum=1
     )
-    initial_std: float = option(
-        1.0, "cem, cma_es: std of each parameter in the first population", source="modular_rl", above=0.0
-    )
+    initial_std: float = option(1.0, "std of each parameter in the first population", source="modular_rl", above=0.0)
+
+
+@dataclass
+class CrossEntropySettings(PopulationRuleSettings):
+    """The cross-entropy method."""
+
     elite_fraction: float = option(
-        0.2, "cem: share of the candidates that are kept (at least two)", source="modular_rl", above=0.0, maximum=1.0
+        0.2, "share of the candidates that are kept (at least two)", source="modular_rl", above=0.0, maximum=1.0
     )
     extra_std: float = option(
         0.3,
-        "cem: the variance gets extra_std^2 more in the first generation, falling linearly to 0 (Szita & Lorincz 2006: "
+        "the variance gets extra_std^2 more in the first generation, falling linearly to 0 (Szita & Lorincz 2006: "
         "sqrt(5); rllab: 1; modular_rl: 0)",
         source="measured: InvertedPendulum-v5, 3 seeds",
         minimum=0.0,
     )
     extra_std_generations: int = option(
-        50, "cem: generations until the extra variance is 0", source="Szita & Lorincz 2006", minimum=1
+        50, "generations until the extra variance is 0", source="Szita & Lorincz 2006", minimum=1
     )
+
+
+@dataclass
+class CMAESSettings(PopulationRuleSettings):
+    """Evolution strategy with covariance matrix adaptation."""
+
     covariance: str = option(
         "auto",
-        "cma_es: a full matrix or a diagonal one (sep-CMA-ES, Ros & Hansen 2008); auto is full up to 1000 searched "
-        "parameters",
+        "a full matrix or a diagonal one (sep-CMA-ES, Ros & Hansen 2008); auto is full up to 1000 searched parameters",
         choices=("auto", "full", "diagonal"),
     )
-    effective_sample_fraction: float = option(
-        0.1,
-        "reward_weighted_regression: the temperature is such that (sum w)^2 / sum w^2 is this share of the batch",
-        above=0.0,
-        maximum=0.99,
-    )
-    least_log_std: float = option(
-        -2.0, "reward_weighted_regression: a Gaussian's log std is raised to this after the fit", minimum=-20.0
-    )
-    regression_iterations: int = option(
-        20,
-        "reward_weighted_regression: L-BFGS iterations of the fit, where it is not that of a linear Gaussian policy, "
-        "which is solved for",
-        minimum=1,
-    )
+
+
+@dataclass
+class Algorithm1Settings(RuleSettings):
+    """TRPO 2015's algorithm 1 on a known model: nothing to set."""
+
+    schemes: ClassVar[tuple[str, ...]] = ("exact",)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from trpo_lightning.settings.models import PolicySettings, ValueSettings
-from trpo_lightning.settings.option import option
-from trpo_lightning.settings.rule import RuleSettings
-from trpo_lightning.settings.sampling import EnvSettings, NormalizeSettings, RolloutSettings
+from trpo_lightning.settings.models import AdamValueSettings, MLPPolicySettings, PolicySettings, ValueSettings
+from trpo_lightning.settings.option import SAMPLED_PATH, option
+from trpo_lightning.settings.rule import RuleSettings, TrustRegionSettings
+from trpo_lightning.settings.sampling import EnvSettings, NormalizeSettings, RolloutSettings, SinglePathSettings
 
 
 @dataclass
@@ -49,17 +49,29 @@ class RunSettings:
     """One training run."""
 
     env: EnvSettings = field(default_factory=EnvSettings)
-    rollout: RolloutSettings = field(default_factory=RolloutSettings)
+    rollout: RolloutSettings = field(default_factory=SinglePathSettings)
     normalize: NormalizeSettings = field(default_factory=NormalizeSettings)
-    policy: PolicySettings = field(default_factory=PolicySettings)
-    rule: RuleSettings = field(default_factory=RuleSettings)
-    value: ValueSettings = field(default_factory=ValueSettings)
+    policy: PolicySettings = field(default_factory=MLPPolicySettings)
+    rule: RuleSettings = field(default_factory=TrustRegionSettings)
+    value: ValueSettings = field(default_factory=AdamValueSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
-    gamma: float = option(0.99, "discount", source="TRPO 2015, table 2", minimum=0.0, maximum=1.0)
+    gamma: float = option(
+        0.99,
+        "discount",
+        source="TRPO 2015, table 2",
+        minimum=0.0,
+        maximum=1.0,
+        when={"rollout.scheme": ("single_path", "vine", "exact")},
+    )
     gae_lambda: float = option(
-        0.95, "lambda of generalized advantage estimation", source="GAE 2016", minimum=0.0, maximum=1.0
+        0.95,
+        "lambda of generalized advantage estimation",
+        source="GAE 2016",
+        minimum=0.0,
+        maximum=1.0,
+        when=SAMPLED_PATH,
     )
     total_env_steps: int = option(
         1_000_000, "the run ends with the first iteration that reaches so many env steps", minimum=1

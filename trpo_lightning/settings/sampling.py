@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from trpo_lightning.settings.option import option
+from trpo_lightning.settings.option import REWARDS_SCALED, SAMPLED, option
 
 
 @dataclass
@@ -13,7 +13,9 @@ class EnvSettings:
     """Environments that the policy is trained on."""
 
     id: str = option("Hopper-v5", "a registered gymnasium or EnvPool id, or `module:function` that returns an Env")
-    num_envs: int = option(32, "environments stepped together", source="measured: best steps/s on 2 cores", minimum=1)
+    num_envs: int = option(
+        32, "environments stepped together", source="measured: best steps/s on 2 cores", minimum=1, when=SAMPLED
+    )
     backend: str = option(
         "auto",
         "auto takes EnvPool where it is installed and has the id with the same spaces and time limit as gymnasium",
@@ -38,47 +40,77 @@ class EnvSettings:
 
 @dataclass
 class RolloutSettings:
-    """How the data of one update is collected, and how much of it."""
+    """How the data of one update is collected: the keys of every scheme.
+
+    A scheme of one's own adds its keys in `MyScheme.Settings`, derived from the settings of the scheme that it is like:
+    what `kind` says is what rules and other keys take it for.
+    """
+
+    kind: ClassVar[str] = "single_path"
 
     scheme: str = option(
         "single_path",
         "how states and actions are sampled: single_path follows the policy; vine tries several actions in states on "
         "its way, each followed by a short branch with the same random numbers; population runs whole episodes of "
-        "candidate parameters, each acting by its mode (rules cem and cma_es; rewards are raw, no value function); "
-        "exact samples nothing: all states and actions of an environment that has a table (gymnasium's toy text) are "
-        "weighted by their exact visitation, with exact advantages, without a time limit",
+        "candidate parameters, each acting by its mode (rules cem and cma_es: an iteration is rule.population * "
+        "rule.episodes_per_candidate episodes; rewards are raw, no value function); exact samples nothing: all states "
+        "and actions of an environment that has a table (gymnasium's toy text) are weighted by their exact visitation, "
+        "with exact advantages, without a time limit; or a subclass of SamplingScheme as `module:Class`",
         source="TRPO 2015, section 5",
         choices=("single_path", "vine", "population", "exact"),
+        extensible=True,
     )
+
+
+@dataclass
+class PathSettings(RolloutSettings):
+    """Keys of schemes that follow the policy for a number of steps."""
+
     steps_per_iteration: int = option(
         4096,
         "slots of one batch, num_envs times the steps of each environment (slots that only reset are left out); "
-        "vine: of the trunks, branches come on top; population: does not count, an iteration is rule.population * "
-        "rule.episodes_per_candidate episodes; exact: does not count",
+        "vine: of the trunks, branches come on top",
         source="Spinning Up uses 4000",
         minimum=1,
     )
+
+
+@dataclass
+class SinglePathSettings(PathSettings):
+    """Follow the policy."""
+
     whole_episodes: bool = option(
         False,
-        "single_path: each iteration begins new episodes and collects whole ones, steps_per_iteration steps or more "
+        "each iteration begins new episodes and collects whole ones, steps_per_iteration steps or more "
         "(the batches of TRPO 2015); false: episodes go on from one iteration to the next",
     )
+
+
+@dataclass
+class VineSettings(PathSettings):
+    """Branch from states on the policy's way."""
+
+    kind: ClassVar[str] = "vine"
+
     rollout_set_size: int = option(
         125,
-        "vine: states of an iteration that branches start from, drawn uniformly from the slots of the trunks (those "
+        "states of an iteration that branches start from, drawn uniformly from the slots of the trunks (those "
         "that only reset are left out)",
         source="TRPO 2015, table 2: swimmer",
         minimum=1,
     )
     branches: int = option(
-        4, "vine: actions tried in each of these states, if not all", source="TRPO 2015, table 2", minimum=1
+        4,
+        "actions tried in each of these states, if not all",
+        source="TRPO 2015, table 2",
+        minimum=1,
     )
     branch_length: int = option(
-        50, "vine: steps of a branch, the tried action included", source="TRPO 2015, table 2: swimmer", minimum=1
+        50, "steps of a branch, the tried action included", source="TRPO 2015, table 2: swimmer", minimum=1
     )
     branch_actions: str = option(
         "policy",
-        "vine: actions to try are drawn from the policy, or uniformly from discrete ones, and weighted by pi / q "
+        "actions to try are drawn from the policy, or uniformly from discrete ones, and weighted by pi / q "
         "(eq. 16); or all actions of a discrete space are tried once and weighted by pi (eq. 15)",
         source="TRPO 2015, section 5.2",
         choices=("policy", "uniform", "all"),
@@ -86,19 +118,43 @@ class RolloutSettings:
 
 
 @dataclass
+class PopulationSettings(RolloutSettings):
+    """Whole episodes of candidates: nothing to set, their number is the rule's."""
+
+    kind: ClassVar[str] = "population"
+
+
+@dataclass
+class ExactSettings(RolloutSettings):
+    """A known model: nothing to set."""
+
+    kind: ClassVar[str] = "exact"
+
+
+@dataclass
 class NormalizeSettings:
     """Running statistics, frozen while an iteration collects and updates; the first one sees observations raw."""
 
     observations: bool = option(
-        True, "standardize observations with running mean and variance", source="Henderson 2018"
+        True, "standardize observations with running mean and variance", source="Henderson 2018", when=SAMPLED
     )
-    rewards: bool = option(True, "divide rewards by the running std of discounted returns", source="Engstrom 2020")
+    rewards: bool = option(
+        True, "divide rewards by the running std of discounted returns", source="Engstrom 2020", when=REWARDS_SCALED
+    )
     first_rewards: str = option(
         "own_scale",
         "rewards of the first iteration, before there are statistics: divided by the std of its own discounted "
         "returns, or raw; the value function is then first fitted to targets many times larger than later ones",
         source="as in SB3, whose statistics move with each step",
         choices=("own_scale", "raw"),
+        when={**REWARDS_SCALED, "normalize.rewards": (True,)},
     )
-    observation_clip: float = option(10.0, "standardized observations are clipped to +- this", above=0.0)
-    reward_clip: float = option(10.0, "scaled rewards are clipped to +- this", above=0.0)
+    observation_clip: float = option(
+        10.0,
+        "standardized observations are clipped to +- this",
+        above=0.0,
+        when={**SAMPLED, "normalize.observations": (True,)},
+    )
+    reward_clip: float = option(
+        10.0, "scaled rewards are clipped to +- this", above=0.0, when={**REWARDS_SCALED, "normalize.rewards": (True,)}
+    )

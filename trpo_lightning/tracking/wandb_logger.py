@@ -17,8 +17,8 @@ from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
 
-from trpo_lightning.errors import UserError, nearest
-from trpo_lightning.settings import SWEEP_CELL, RunSettings, from_dict, is_free_form, keys, to_dict
+from trpo_lightning.errors import UserError
+from trpo_lightning.settings import SWEEP_CELL, RunSettings, all_keys, flat, is_free_form, to_dict, updated
 from trpo_lightning.tracking.wandb_client import (
     FINISH_TIMEOUT,
     check_key,
@@ -207,26 +207,27 @@ def read_back(config: Mapping[str, Any]) -> RunSettings:
     unknown key.
     """
     own = {name: value for name, value in dict(config).items() if not name.startswith("_") and name != SWEEP_CELL}
-    values = {name: _null_of_sweep(name, copy.deepcopy(value)) for name, value in own.items()}
-    nested = {name: value for name, value in values.items() if "." not in name}
-    valid = list(keys())
-    for name in values:
-        inside = is_free_form(name) if "." in name else any(key.startswith(f"{name}.") for key in valid)
-        if name not in valid and not inside:
-            raise UserError(f"W&B's config: unknown key {name}{nearest(name, valid)}")
-        if "." in name:
-            *groups, leaf = name.split(".")
-            node = nested
+    own = {name: _null_of_sweep(name, value) for name, value in own.items()}
+    values = flat({name: copy.deepcopy(value) for name, value in own.items() if "." not in name})
+    for name, value in own.items():
+        if name.startswith("env.kwargs."):
+            node = values.setdefault("env.kwargs", {})
+            *groups, leaf = name.removeprefix("env.kwargs.").split(".")
             for group in groups:
                 node = node.setdefault(group, {})
-            node[leaf] = values[name]
-    return from_dict(nested)
+            node[leaf] = copy.deepcopy(value)
+        elif "." in name:
+            values[name] = copy.deepcopy(value)
+    try:
+        return updated(RunSettings(), values)
+    except UserError as error:
+        raise UserError(f"W&B's config: {error}") from error
 
 
 def _null_of_sweep(name: str, value: Any) -> Any:
     """The value of a sweep's dotted key: W&B has no null, and makes the text `None` of Python's."""
     if not isinstance(value, str) or value not in ("null", "None"):
         return value
-    kind = "Any | None" if is_free_form(name) else str(keys()[name].type) if name in keys() else ""
+    kind = "Any | None" if is_free_form(name) else str(all_keys()[name].type) if name in all_keys() else ""
     stands_for_null = value == "null" or kind.startswith(("int", "float", "list", "bool"))
     return None if "None" in kind and stands_for_null else value

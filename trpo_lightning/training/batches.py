@@ -21,7 +21,7 @@ from trpo_lightning.rollouts.rollout import (
     valid_rows,
 )
 from trpo_lightning.rollouts.vine import VineRollout
-from trpo_lightning.settings import RunSettings
+from trpo_lightning.settings import AdvantageRuleSettings, FittedValueSettings, RunSettings
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,12 @@ def _single_path(rollout: SinglePathRollout, value_function: Any, s: RunSettings
     observations = torch.from_numpy(rollout.observations)
     values = value_function.predict(observations.flatten(0, 1).to(device)).cpu().double().view(slots)
     ends = rollout.terminated | rollout.truncated
-    terminated = rollout.terminated if s.value.bootstrap_time_limits else ends
+    fitted = s.value if isinstance(s.value, FittedValueSettings) else FittedValueSettings()
+    terminated = rollout.terminated if fitted.bootstrap_time_limits else ends
     rewards = torch.from_numpy(rollout.rewards)
     masks = (torch.from_numpy(terminated), torch.from_numpy(ends), torch.from_numpy(rollout.valid))
     advantages = generalized_advantages(rewards, values, *masks, gamma=s.gamma, gae_lambda=s.gae_lambda)
-    if s.value.targets == "returns":
+    if fitted.targets == "returns":
         targets = discounted_returns(rewards, values, *masks, gamma=s.gamma)
     else:
         targets = advantages + values[:-1]
@@ -82,9 +83,10 @@ def _single_path(rollout: SinglePathRollout, value_function: Any, s: RunSettings
         return valid_rows(x, rollout.valid, device)
 
     chosen = rows(advantages)
-    if s.rule.standardize_advantages:
+    rule = s.rule if isinstance(s.rule, AdvantageRuleSettings) else AdvantageRuleSettings()
+    if rule.standardize_advantages:
         chosen = standardize(chosen)
-    if s.rule.discounted_state_weights:
+    if rule.discounted_state_weights:
         chosen = chosen * s.gamma ** rows(rollout.episode_steps)
     batch = Batch(rows(rollout.observations), rows(rollout.actions), chosen.float())
     return Estimate(batch, ValueData(batch.observations, rows(targets).float(), rows(values).float()))

@@ -62,10 +62,8 @@ class TRPO(pl.LightningModule):
         self.policy: Policy = build_policy(
             self.spec.observation_shape,
             self.spec.actions,
-            hidden_sizes=settings.policy.hidden_sizes,
-            activation=settings.policy.activation,
-            initial_log_std=settings.policy.initial_log_std,
-            generator=torch_generator(settings.seed, Stream.POLICY_INIT),
+            settings.policy,
+            torch_generator(settings.seed, Stream.POLICY_INIT),
         )
         self.value_function = build_value_function(
             self.spec.observation_shape, settings.value, torch_generator(settings.seed, Stream.VALUE_INIT)

@@ -86,10 +86,8 @@ def rebuilt_policy(state: dict[str, Any], settings: RunSettings) -> tuple[Policy
     policy = build_policy(
         shape,
         actions,
-        hidden_sizes=settings.policy.hidden_sizes,
-        activation=settings.policy.activation,
-        initial_log_std=settings.policy.initial_log_std,
-        generator=torch.Generator(),
+        settings.policy,
+        torch.Generator(),
     )
     policy.load_state_dict(state["policy"])
     return policy, shape, actions

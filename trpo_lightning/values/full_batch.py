@@ -13,6 +13,7 @@ from trpo_lightning.numerics.least_squares import (
     trust_region_least_squares,
 )
 from trpo_lightning.policies.networks import assign_parameter_vector, named_views, parameter_vector
+from trpo_lightning.settings import LBFGSValueSettings, TrustRegionValueSettings
 from trpo_lightning.values.value_function import NeuralValueFunction
 
 
@@ -46,6 +47,9 @@ class FullBatchValueFunction(NeuralValueFunction):
 class TrustRegionValueFunction(FullBatchValueFunction):
     """One Gauss-Newton step in a trust region for each batch (GAE 2016, section 5)."""
 
+    Settings = TrustRegionValueSettings
+    settings: TrustRegionValueSettings
+
     def solve(self, model: Model, theta: Tensor, targets: Tensor) -> Tensor:
         """One `trust_region_least_squares`."""
         s = self.settings
@@ -62,6 +66,9 @@ class TrustRegionValueFunction(FullBatchValueFunction):
 
 class LBFGSValueFunction(FullBatchValueFunction):
     """L-BFGS for each batch, from the last batch's parameters, as in the TRPO authors' modular_rl."""
+
+    Settings = LBFGSValueSettings
+    settings: LBFGSValueSettings
 
     def solve(self, model: Model, theta: Tensor, targets: Tensor) -> Tensor:
         """One `lbfgs_least_squares`."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from trpo_lightning.numerics.least_squares import mean_square
 from trpo_lightning.numerics.ridge import ridge_regression
-from trpo_lightning.settings import ValueSettings
+from trpo_lightning.settings import LinearValueSettings, ValueSettings
 from trpo_lightning.values.value_function import ValueFunction
 
 CHUNK = 8192
@@ -21,6 +21,9 @@ class LinearValueFunction(ValueFunction):
     float64, forgets earlier batches: `value.l2` weighs the squares of w, the constant's left out. V = 0 before the
     first fit. Where observations are normalized, the second iteration's are scaled anew and V is off until its fit.
     """
+
+    Settings = LinearValueSettings
+    settings: LinearValueSettings
 
     def __init__(self, observation_shape: tuple[int, ...], settings: ValueSettings, generator: torch.Generator) -> None:
         super().__init__(observation_shape, settings, generator)

@@ -13,7 +13,7 @@ from torch.optim.adam import adam
 from trpo_lightning.numerics.curvature import row_slices
 from trpo_lightning.policies.networks import assign_parameter_vector, parameter_vector
 from trpo_lightning.policies.perceptron import ArrayLike
-from trpo_lightning.settings import ValueSettings
+from trpo_lightning.settings import AdamValueSettings
 from trpo_lightning.threads import threads_for, torch_threads
 from trpo_lightning.values.gradients import loss_gradient
 from trpo_lightning.values.value_function import NeuralValueFunction
@@ -27,7 +27,12 @@ class NetworkValueFunction(NeuralValueFunction):
     V_old from before the fit (Engstrom 2020, code-level optimizations).
     """
 
-    def __init__(self, observation_shape: tuple[int, ...], settings: ValueSettings, generator: torch.Generator) -> None:
+    Settings = AdamValueSettings
+    settings: AdamValueSettings
+
+    def __init__(
+        self, observation_shape: tuple[int, ...], settings: AdamValueSettings, generator: torch.Generator
+    ) -> None:
         super().__init__(observation_shape, settings, generator)
         self._optimizer: torch.optim.Adam | None = None
         self._loaded: dict[str, Any] | None = None

@@ -1,20 +1,22 @@
 """What every value function can do."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from trpo_lightning.policies.networks import build_network
-from trpo_lightning.settings import ValueSettings
+from trpo_lightning.settings import FittedValueSettings, NetworkValueSettings, ValueSettings
 
 
 class ValueFunction(nn.Module):
     """V(s): an estimate of the discounted return from s on, fitted anew to each batch.
 
     Made from (observation shape, settings, a generator for its initial parameters). Parameters and buffers are in the
-    module's state, what else a fit remembers is in `optimizer_state`.
+    module's state, what else a fit remembers is in `optimizer_state`. `Settings` is the dataclass of its keys.
     """
+
+    Settings: ClassVar[type[ValueSettings]] = FittedValueSettings
 
     def __init__(self, observation_shape: tuple[int, ...], settings: ValueSettings, generator: torch.Generator) -> None:
         del observation_shape, generator
@@ -50,7 +52,11 @@ class ValueFunction(nn.Module):
 class NeuralValueFunction(ValueFunction):
     """V_phi(s): a network with one output; its fit is a subclass's."""
 
-    def __init__(self, observation_shape: tuple[int, ...], settings: ValueSettings, generator: torch.Generator) -> None:
+    Settings = NetworkValueSettings
+
+    def __init__(
+        self, observation_shape: tuple[int, ...], settings: NetworkValueSettings, generator: torch.Generator
+    ) -> None:
         super().__init__(observation_shape, settings, generator)
         self.network = build_network(
             observation_shape,
@@ -69,6 +75,8 @@ class NeuralValueFunction(ValueFunction):
 
 class NoValueFunction(ValueFunction):
     """V = 0 everywhere and no fit: Monte-Carlo estimates without a baseline (TRPO 2015, section 5.1)."""
+
+    Settings = ValueSettings
 
     def predict(self, observations: Tensor, chunk: int = 65536) -> Tensor:
         """Zeros `[B]`."""

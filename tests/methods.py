@@ -1,0 +1,23 @@
+"""Settings and policies of methods by name, in one line."""
+
+import torch
+
+from trpo_lightning.policies.policy import Policy, build_policy
+from trpo_lightning.policies.spaces import ActionSpec
+from trpo_lightning.settings import CHOICES, MLPPolicySettings, RuleSettings, ValueSettings
+
+
+def rule_settings(name: str = "trust_region", **values: object) -> RuleSettings:
+    return CHOICES["rule.name"].methods[name].settings(name=name, **values)
+
+
+def value_settings(name: str = "adam", **values: object) -> ValueSettings:
+    """Of any value function; values that it has no key for are left out."""
+    kind = CHOICES["value.name"].methods[name].settings
+    return kind(name=name, **{key: value for key, value in values.items() if key in kind.__dataclass_fields__})
+
+
+def mlp_policy(
+    observation_shape: tuple[int, ...], actions: ActionSpec, *, generator: torch.Generator, **settings: object
+) -> Policy:
+    return build_policy(observation_shape, actions, MLPPolicySettings(**settings), generator)  # type: ignore[arg-type]

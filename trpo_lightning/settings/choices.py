@@ -1,0 +1,185 @@
+"""Methods by name: the built-in ones and `module:Class` of one's own, each with its settings.
+
+A name such as `trust_region` stands for a class of this package; nothing else sets built-in methods apart. Their
+settings are named here and not read off the classes, so that the command line answers without torch.
+"""
+
+import dataclasses
+import importlib
+import inspect
+from dataclasses import dataclass
+
+from trpo_lightning.errors import UserError, describe_failed_import
+from trpo_lightning.settings.models import (
+    AdamValueSettings,
+    LBFGSValueSettings,
+    LinearValueSettings,
+    MLPPolicySettings,
+    PolicySettings,
+    TrustRegionValueSettings,
+    ValueSettings,
+)
+from trpo_lightning.settings.rule import (
+    Algorithm1Settings,
+    CMAESSettings,
+    CrossEntropySettings,
+    RewardWeightedRegressionSettings,
+    RuleSettings,
+    TrustRegionSettings,
+    VanillaPolicyGradientSettings,
+)
+from trpo_lightning.settings.sampling import (
+    ExactSettings,
+    PopulationSettings,
+    RolloutSettings,
+    SinglePathSettings,
+    VineSettings,
+)
+
+
+@dataclass(frozen=True)
+class Method:
+    """One of the classes that a key chooses among, as `module:Class`, and the dataclass of its settings."""
+
+    target: str
+    settings: type
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A key that chooses a class: what classes of one's own and their settings must be subclasses of."""
+
+    base: str
+    settings: type
+    methods: dict[str, Method]
+
+
+CHOICES: dict[str, Choice] = {
+    "rollout.scheme": Choice(
+        "trpo_lightning.rollouts.scheme:SamplingScheme",
+        RolloutSettings,
+        {
+            "single_path": Method("trpo_lightning.rollouts.single_path:SinglePathScheme", SinglePathSettings),
+            "vine": Method("trpo_lightning.rollouts.vine:VineScheme", VineSettings),
+            "population": Method("trpo_lightning.rollouts.population:PopulationScheme", PopulationSettings),
+            "exact": Method("trpo_lightning.rollouts.exact:ExactScheme", ExactSettings),
+        },
+    ),
+    "policy.name": Choice(
+        "trpo_lightning.policies.policy:Policy",
+        PolicySettings,
+        {"mlp": Method("trpo_lightning.policies.policy:MLPPolicy", MLPPolicySettings)},
+    ),
+    "rule.name": Choice(
+        "trpo_lightning.rules.rule:UpdateRule",
+        RuleSettings,
+        {
+            "trust_region": Method("trpo_lightning.rules.trust_region:TrustRegionRule", TrustRegionSettings),
+            "vanilla_policy_gradient": Method(
+                "trpo_lightning.rules.vanilla:VanillaPolicyGradient", VanillaPolicyGradientSettings
+            ),
+            "reward_weighted_regression": Method(
+                "trpo_lightning.rules.reward_weighted_regression:RewardWeightedRegression",
+                RewardWeightedRegressionSettings,
+            ),
+            "cem": Method("trpo_lightning.rules.cem:CrossEntropyMethod", CrossEntropySettings),
+            "cma_es": Method("trpo_lightning.rules.cma_es:CMAES", CMAESSettings),
+            "algorithm_1": Method("trpo_lightning.rules.algorithm_1:Algorithm1", Algorithm1Settings),
+        },
+    ),
+    "value.name": Choice(
+        "trpo_lightning.values.value_function:ValueFunction",
+        ValueSettings,
+        {
+            "adam": Method("trpo_lightning.values.network:NetworkValueFunction", AdamValueSettings),
+            "lbfgs": Method("trpo_lightning.values.full_batch:LBFGSValueFunction", LBFGSValueSettings),
+            "trust_region": Method(
+                "trpo_lightning.values.full_batch:TrustRegionValueFunction", TrustRegionValueSettings
+            ),
+            "linear": Method("trpo_lightning.values.linear:LinearValueFunction", LinearValueSettings),
+            "none": Method("trpo_lightning.values.value_function:NoValueFunction", ValueSettings),
+        },
+    ),
+}
+"""Keys that choose a class, each with the built-in ones."""
+
+_OWN: dict[tuple[str, str], Method] = {}
+"""Classes from outside that the user's own configuration has named in this process."""
+
+
+def is_own(name: object) -> bool:
+    """Whether a name is that of a class from outside, `module:Class`."""
+    return isinstance(name, str) and ":" in name
+
+
+def find_method(key: str, name: str) -> Method:
+    """The method that `key=name` chooses; imports a class from outside, so `name` must come from the user.
+
+    Raises:
+        UserError: there is no such method, it cannot be imported, or it is not what the key needs.
+    """
+    choice = CHOICES[key]
+    if name in choice.methods:
+        return choice.methods[name]
+    if not is_own(name):
+        raise UserError(f"{key}={name!r} is not one of {', '.join(choice.methods)}, or `module:Class` of your own")
+    if (key, name) not in _OWN:
+        found = load_class(key, name)
+        _OWN[key, name] = Method(name, _settings_of(key, name, found, choice.settings))
+    return _OWN[key, name]
+
+
+def find_known_method(key: str, name: str) -> Method:
+    """As `find_method`, for a name that a file holds: nothing is imported that the user has not named in this process.
+
+    Raises:
+        UserError: the file names code to run.
+    """
+    if is_own(name) and (key, name) not in _OWN:
+        raise UserError(
+            f"{key}={name} names code to run: that is done only for a run directory whose config.yaml names the same, "
+            "or where your own configuration has named it before"
+        )
+    return find_method(key, name)
+
+
+def load_class(key: str, name: str) -> type:
+    """The class that `key=name` chooses, built-in or from outside. Raises `UserError` as `find_method` does."""
+    choice = CHOICES[key]
+    target = choice.methods[name].target if name in choice.methods else name
+    found, base = _imported(f"{key}={name}", target), _imported(key, choice.base)
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise UserError(f"{key}={name} is not a subclass of {choice.base.replace(':', '.')}")
+    return found
+
+
+def _imported(what: str, target: str) -> type:
+    module, _, qualname = target.partition(":")
+    if not module or not qualname:
+        raise UserError(f"{what}: write module:Class")
+    try:
+        found = importlib.import_module(module)
+    except Exception as error:  # a user's module may raise anything
+        raise UserError(f"{what}: {describe_failed_import(module, error)}") from error
+    for part in qualname.split("."):
+        if not hasattr(found, part):
+            raise UserError(f"{what}: module {module} has no {qualname}")
+        found = getattr(found, part)
+    return found  # pyright: ignore[reportReturnType]
+
+
+def _settings_of(key: str, name: str, found: type, base: type) -> type:
+    """The dataclass `Settings` of a class from outside: its own, or inherited from a built-in class."""
+    settings = getattr(found, "Settings", None)
+    if not (isinstance(settings, type) and issubclass(settings, base) and "__dataclass_fields__" in vars(settings)):
+        raise UserError(
+            f"{key}={name}: its Settings must be a dataclass derived from {base.__module__}.{base.__name__}, with each "
+            "key declared by trpo_lightning.settings.option"
+        )
+    inherited = {item.name for item in dataclasses.fields(base)} if settings is not base else set()
+    for item in dataclasses.fields(settings):
+        if item.name in inherited and item.name in inspect.get_annotations(settings):
+            raise UserError(f"{key}={name}: Settings.{item.name} clashes with a key that every class here has")
+        if "meaning" not in item.metadata:
+            raise UserError(f"{key}={name}: Settings.{item.name}: declare it with trpo_lightning.settings.option")
+    return settings
