@@ -18,7 +18,7 @@ OWNERS = {
     "gymnasium": ["environments", "rollouts/branches.py", "rollouts/video.py"],
     "envpool": ["environments", "benchmark/peer_scripts"],
     "pytorch_lightning": ["training", "runs", "tracking"],
-    "omegaconf": ["runs/config.py", "experiment"],
+    "omegaconf": ["runs/config.py", "runs/typed_text.py", "experiment"],
     "matplotlib": ["report", "benchmark"],
     "plotly": ["report"],
     "wandb": ["tracking", "runs/evaluate.py", "experiment", "report"],

@@ -276,3 +276,26 @@ def test_a_run_that_another_process_is_at_has_an_exit_code_of_its_own(tmp_path, 
         assert main(["train", "tracking.wandb=disabled", "--run-dir", str(run_dir)]) == BUSY == 75
     assert "another process is at this run" in one_line_of(capsys.readouterr().err)
     assert not (run_dir / "status.json").exists()
+
+
+def test_settings_may_be_written_with_hyphens_as_agents_of_wandb_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = [f"--{item}" for item in TINY]
+    assert main(["train", "--quiet", *settings, "--rule.delta=0.25", "--env.id=CartPole-v1", "--run-dir", "run"]) == 0
+    assert "delta: 0.25" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train", "--rule.dleta=1"], "unknown key rule.dleta (did you mean rule.delta?)"),
+        (["train", "--jobs=2"], "unknown option --jobs=2"),
+        (["train", "--rule.delta"], "unknown option --rule.delta"),
+        (["evaluate", "run", "--gamma=1"], "unknown option --gamma=1"),
+        (["evaluate", "run", "--seed", "-1"], "--seed -1 is too small: it must be at least 0"),
+    ],
+)
+def test_other_words_with_hyphens_are_one_line(capsys, arguments, told):
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert told in line

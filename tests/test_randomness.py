@@ -21,6 +21,7 @@ def test_the_numbers_of_streams_are_part_of_results_and_do_not_move():
         **{"POLICY_INIT": 0, "VALUE_INIT": 1, "ENVIRONMENT": 2, "ACTION_NOISE": 3, "FISHER_SUBSET": 4},
         **{"VALUE_FIT": 5, "EVALUATION_ENVIRONMENT": 6, "EVALUATION_NOISE": 7, "POPULATION": 8},
         **{"ROLLOUT_SET": 9, "BRANCH_NOISE": 10, "BRANCH_ENVIRONMENT": 11},
+        **{"GLOBAL": 12, "EVALUATION_GLOBAL": 13},
     }
 
 

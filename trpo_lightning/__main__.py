@@ -2,20 +2,24 @@
 
 import os
 import sys
+from contextlib import suppress
 
 from trpo_lightning.command_line import build_parser
 from trpo_lightning.errors import DiskError, UserError
-from trpo_lightning.output import OF_FILES, drop_what_does_not_fit
+from trpo_lightning.output import OF_FILES, drop_what_does_not_fit, print_what_there_is_no_letter_for
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; 0 is success, 1 a failed run, 128 + n a stop by signal n, others a `UserError`'s, in one line."""
     if arguments is None:
+        print_what_there_is_no_letter_for()
         drop_what_does_not_fit()
+        _find_modules_here()
     parser = build_parser()
     try:
         options, rest = parser.parse_known_args(arguments)
         for item in rest:
+            item = _without_hyphens(item) if hasattr(options, "overrides") else item
             if item.startswith("-") or not hasattr(options, "overrides"):
                 kind = "option" if item.startswith("-") else "argument"
                 raise UserError(f"unknown {kind} {item}: see python -m trpo_lightning {options.command or ''} --help")
@@ -34,6 +38,23 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"error: {error.filename or 'a file'}: cannot be read or written: {error.strerror}", file=sys.stderr)
         return DiskError.exit_code
+
+
+def _find_modules_here() -> None:
+    """Have `trpo-lightning` find modules of the working directory, as `python -m` does."""
+    with suppress(OSError):  # it was removed
+        here = os.getcwd()
+        if not sys.flags.safe_path and "" not in sys.path and here not in sys.path:
+            sys.path.insert(0, here)
+
+
+def _without_hyphens(item: str) -> str:
+    """`rule.delta=0.02` of `--rule.delta=0.02`, as W&B's `${args}` and people write it; other texts as they are."""
+    from trpo_lightning.settings import SWEEP_CELL, keys
+
+    key, equals, _ = item.removeprefix("--").partition("=")
+    known = {SWEEP_CELL, *(name.partition(".")[0] for name in keys())}
+    return item.removeprefix("--") if equals and key.partition(".")[0] in known else item
 
 
 if __name__ == "__main__":

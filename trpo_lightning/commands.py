@@ -8,6 +8,13 @@ from trpo_lightning.errors import UserError
 from trpo_lightning.stopping import StopRequest
 
 
+def _import_torch() -> None:
+    try:
+        import torch  # noqa: F401
+    except Exception as error:  # libraries that are missing or do not fit are told in many ways
+        raise UserError(f"PyTorch cannot be imported here: {type(error).__name__}: {error}") from error
+
+
 def train(options: argparse.Namespace) -> int:
     """One run, from the beginning or from its last barrier."""
     with StopRequest() as stop:  # the imports take seconds
@@ -27,7 +34,7 @@ def _train_until(options: argparse.Namespace, stop: StopRequest) -> int:
         settings = load_settings(options.overrides, options.config)
         run_dir = options.run_dir or Path("runs") / "train" / directory_of(settings)
     os.environ.update(thread_environment(settings.threads or available_cores()))
-
+    _import_torch()
     from trpo_lightning.runs.run import train_run
 
     resume = options.resume is not None
@@ -42,17 +49,18 @@ def _train_until(options: argparse.Namespace, stop: StopRequest) -> int:
 
 def _resumed_settings(options: argparse.Namespace):
     from trpo_lightning.runs.config import overridden, recorded_settings
-    from trpo_lightning.settings import changed_keys
+    from trpo_lightning.settings import changed_bits, changed_keys, what_may_change
 
     before = recorded_settings(options.resume)
     after = overridden(before, str(options.resume / "config.yaml"), options.overrides)
     changed = changed_keys(before, after)
     if changed:
         raise UserError(
-            f"a continued run keeps its settings: {', '.join(changed)} cannot change "
-            "(tracking.* and rule.max_rejections can, and the budget unless rule.final_delta is set); "
+            f"a continued run keeps its settings: {', '.join(changed)} cannot change ({what_may_change()}); "
             "start a new one with another name="
         )
+    for key in changed_bits(before, after):
+        print(f"note: {key} changes: from here on the last bits may be others than without the change")
     return after
 
 
@@ -120,6 +128,7 @@ def sweep_run(options: argparse.Namespace) -> int:
         experiment = load_experiment(options.name, options.scale)
         threads = cell_of(experiment, options.overrides).settings.threads or available_cores()
         os.environ.update(thread_environment(threads))
+        _import_torch()
         return run_of_sweep(experiment, options.overrides, options.root, stop)
 
 
@@ -127,11 +136,14 @@ def evaluate(options: argparse.Namespace) -> int:
     """Episodes of a trained policy."""
     from trpo_lightning.threads import available_cores, thread_environment
 
-    os.environ.update(thread_environment(available_cores()))
-    from trpo_lightning.runs.evaluate import evaluate_run
-
     if options.episodes < 1:
         raise UserError(f"--episodes {options.episodes} is too small: it must be at least 1")
+    if options.seed < 0:
+        raise UserError(f"--seed {options.seed} is too small: it must be at least 0")
+    os.environ.update(thread_environment(available_cores()))
+    _import_torch()
+    from trpo_lightning.runs.evaluate import evaluate_run
+
     evaluate_run(options.run_dir, options.policy, options.episodes, options.seed, options.video)
     return 0
 
@@ -141,6 +153,7 @@ def replay(options: argparse.Namespace) -> int:
     from trpo_lightning.threads import available_cores, thread_environment
 
     os.environ.update(thread_environment(available_cores()))
+    _import_torch()
     from trpo_lightning.runs.config import overridden
     from trpo_lightning.runs.replay import replay
     from trpo_lightning.training.failed_update import read_failed_update
@@ -155,5 +168,4 @@ def list_experiments(options: argparse.Namespace) -> int:
     """All experiments, with what is done of them."""
     from trpo_lightning.experiment.listing import print_list
 
-    print_list(Path("runs"))
-    return 0
+    return print_list(Path("runs"))

@@ -23,6 +23,14 @@ class _Log(io.FileIO):
             return len(data)
 
 
+def print_what_there_is_no_letter_for() -> None:
+    """Print `?` for what a console's encoding lacks (Latin-1, ASCII, Windows' code pages), instead of an exception."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            if not stream.encoding.lower().startswith("utf"):
+                stream.reconfigure(errors="replace")
+
+
 def drop_what_does_not_fit() -> None:
     """Print line by line, and go on where a log's disk is full, without a word about it from `logging`."""
     logging.raiseExceptions = False

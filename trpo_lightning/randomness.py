@@ -1,5 +1,12 @@
-"""One seed, many independent streams: every random number derives from (seed, stream, iteration, index)."""
+"""One seed, many independent streams: every random number derives from (seed, stream, iteration, index).
 
+The generators that Python, NumPy and torch share among all code of a process are for third-party code: this package
+never draws from them, and sees to it that an environment which does finds the same numbers in the same run.
+"""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 import numpy as np
@@ -21,6 +28,8 @@ class Stream(IntEnum):
     ROLLOUT_SET = 9
     BRANCH_NOISE = 10
     BRANCH_ENVIRONMENT = 11
+    GLOBAL = 12
+    EVALUATION_GLOBAL = 13
 
 
 def numpy_generator(seed: int, stream: Stream, iteration: int = 0, index: int = 0) -> np.random.Generator:
@@ -38,3 +47,24 @@ def environment_seed(seed: int, stream: Stream, iteration: int, index: int) -> i
     """A seed in `[0, 2**31)`, what both gymnasium and EnvPool accept."""
     state = np.random.SeedSequence((seed, int(stream), iteration, index)).generate_state(1, np.uint32)
     return int(state[0]) >> 1
+
+
+def seed_global_generators(seed: int, stream: Stream, iteration: int = 0, index: int = 0) -> None:
+    """Seed the generators of `random`, `numpy.random` and torch, for third-party code."""
+    words = np.random.SeedSequence((seed, int(stream), iteration, index)).generate_state(4, np.uint32)
+    random.seed(int(words[0]))
+    np.random.seed(int(words[1]))
+    torch.manual_seed(int(words[2]) << 32 | int(words[3]))
+
+
+@contextmanager
+def global_generators(seed: int, stream: Stream, iteration: int = 0, index: int = 0) -> Iterator[None]:
+    """Inside the block the global generators depend on the arguments only; afterwards they go on as if it was not."""
+    before = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
+    seed_global_generators(seed, stream, iteration, index)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])

@@ -1,14 +1,31 @@
 """SIGTERM and Ctrl-C as a request that a run looks at between two iterations."""
 
 import signal
+import threading
+from collections.abc import Callable
 from types import FrameType
-from typing import Self
+from typing import Any, Self
+
+
+def handle_signals(numbers: list[int], handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
+    """Install a handler, and return those it replaces; what the process was started to ignore, it goes on to ignore.
+
+    Only the main thread can: elsewhere (a notebook's executor, an agent's thread) nothing is installed, and a signal
+    does what the process has it do.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {n: signal.signal(n, handler) for n in numbers if signal.getsignal(n) not in (signal.SIG_IGN, None)}
+
+
+BREAK: int = getattr(signal, "SIGBREAK", signal.SIGTERM)
+"""Windows' Ctrl-Break: what can be sent there to a process without ending it at once."""
 
 
 class StopRequest:
     """`with StopRequest() as stop:` notes the first signal in `stop.signal_number`, 0 before it came.
 
-    A second Ctrl-C raises `KeyboardInterrupt`. What the process was started to ignore, it goes on to ignore.
+    A second Ctrl-C raises `KeyboardInterrupt`. Windows' Ctrl-Break counts as SIGTERM.
     """
 
     def __init__(self) -> None:
@@ -16,8 +33,7 @@ class StopRequest:
         self._before = {}
 
     def __enter__(self) -> Self:
-        watched = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) != signal.SIG_IGN]
-        self._before = {number: signal.signal(number, self._handle) for number in watched}
+        self._before = handle_signals([*{signal.SIGTERM, signal.SIGINT, BREAK}], self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -32,4 +48,4 @@ class StopRequest:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal_number and number == signal.SIGINT:
             signal.default_int_handler(number, frame)
-        self.signal_number = self.signal_number or number
+        self.signal_number = self.signal_number or (signal.SIGTERM if number == BREAK else number)

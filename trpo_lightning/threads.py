@@ -5,13 +5,67 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
+from pathlib import Path
 
 
 def available_cores() -> int:
-    """Cores that this process may use (an affinity mask counts, where the system has one)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores that this process may use: the least of affinity mask, a container's quota, and a Slurm task's cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    task = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    limits = [int(task)] if task.isdigit() else []
+    quota = cpu_quota()
+    if quota is not None:
+        limits.append(int(quota))  # half a core more would be taken from the other half of the time
+    return max(1, min([cores, *limits]))
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """Cores' worth of time that control groups grant this process (`docker run --cpus 2`); None is no limit.
+
+    Linux has these groups in two versions, whose files are looked for below `root`.
+    """
+    found = []
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
+        if controllers == "":
+            folders, quota_of = [root / "sys/fs/cgroup"], _quota_2
+        elif "cpu" in controllers.split(","):
+            folders, quota_of = [root / "sys/fs/cgroup" / controllers, root / "sys/fs/cgroup/cpu"], _quota_1
+        else:
+            continue
+        for folder in folders:  # a group within a group has no more than each of those around it
+            group = folder / path.strip("/")
+            found += [quota_of(part) for part in (group, *group.parents) if part.is_relative_to(folder)]
+    return min((quota for quota in found if quota is not None), default=None)
+
+
+def _quota_2(group: Path) -> float | None:
+    """Of version 2: `max 100000`, or microseconds of time and of the period."""
+    try:
+        quota, period = (group / "cpu.max").read_text(encoding="utf-8").split()
+        return int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _quota_1(group: Path) -> float | None:
+    """Of version 1: -1, or microseconds; the period in a file beside it."""
+    try:
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        quota, period = (int((group / name).read_text(encoding="utf-8")) for name in names)
+        return quota / period if quota > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+def default_threads() -> int:
+    """Torch's own number of threads, which knows nothing of a container's share or a Slurm task's cores."""
+    import torch
+
+    return min(torch.get_num_threads(), available_cores())
 
 
 def thread_environment(threads: int) -> dict[str, str]:

@@ -34,7 +34,7 @@ def train(run_dir: Path, *overrides: str, resume: bool = False) -> RunOutcome:
 
 def command_line(*arguments: str, cwd: Path | None = None, **variables: str) -> "subprocess.CompletedProcess[str]":
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    paths = os.pathsep.join([str(TESTS), str(TESTS / "faults")])
+    paths = os.pathsep.join([str(TESTS), str(TESTS / "faults"), str(TESTS.parent)])
     return subprocess.run(
         [sys.executable, "-m", "trpo_lightning", *arguments],
         env={**kept, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **variables},

@@ -18,12 +18,15 @@ from trpo_lightning.experiment.experiment_file import (
     MOST_RUNS,
     VARIANT_KEYS,
     dotted,
+    experiment_file,
     experiment_names,
-    experiments_folder,
+    experiments_folders,
+    laid_over,
     read_experiment_file,
 )
 from trpo_lightning.runs.config import Source, from_flat, merge, parse_overrides, read_yaml
-from trpo_lightning.settings import RunSettings, does_not_count, get, keys, updated
+from trpo_lightning.settings import RunSettings, does_not_count, get, is_free_form, keys, updated
+from trpo_lightning.tracking.wandb_variables import with_variables
 
 ONE_THREAD = OmegaConf.create({"threads": 1})
 """Runs of an experiment stand side by side: one thread each, unless the file says otherwise."""
@@ -85,7 +88,8 @@ class Experiment:
                 for order, seed in enumerate(seeds):
                     if cell is None or type(seed) is not int or seed < 0:  # else only the seed differs: no new merge
                         here = variant.get("environments", {}).get(env_id, {})
-                        cell = self.cell({**variant, **here, **point}, name, env_id, seed, chosen)
+                        values = functools.reduce(laid_over, (here, point), variant)
+                        cell = self.cell(values, name, env_id, seed, chosen)
                     found.append((order, self._with_seed(cell, seed)))
         cells = [cell for _, cell in sorted(found, key=lambda pair: pair[0])]
         if "name" in chosen:
@@ -110,6 +114,7 @@ class Experiment:
         own = {key: value for key, value in own.items() if key not in extra}
         settings = self._resolved(tuple(values.get("bases", ())), shared, own, extra)
         levels = {key: get(settings, key) for key in axes if key in values}
+        settings = with_variables(settings)
         tracking = replace(settings.tracking, group=settings.tracking.group or self.name)
         settings = replace(settings, name=_name(variant, levels, axes), tracking=tracking)
         levels = {**({"variant": variant} if variant else {}), **levels}
@@ -140,7 +145,7 @@ class Experiment:
         Bases, the experiment and the command line speak to all runs: what a run's methods do not read is left out
         there. Plain values need no second pass through OmegaConf.
         """
-        values = {**shared, **own, **extra}
+        values = functools.reduce(laid_over, (own, extra), shared)
         if all("${" not in str(value) for value in values.values()):
             try:
                 return updated(self._base(bases), values, lenient={*shared, *extra} - own.keys())
@@ -169,9 +174,8 @@ class Experiment:
         """The variant that others are compared with: at the base's own values of all axes, else the first."""
         cells = self.cells()
         for cell in cells:
-            if cell.levels and all(
-                k in keys(self._base()) and get(self._base(), k) == v for k, v in cell.levels.items()
-            ):
+            known = all(key in keys(self._base()) or is_free_form(key) for key in cell.levels)
+            if cell.levels and known and all(get(self._base(), k) == v for k, v in cell.levels.items()):
                 return cell.settings.name
         return cells[0].settings.name
 
@@ -207,19 +211,20 @@ class Experiment:
         return [Source("default", ONE_THREAD), *(Source(str(file), read_yaml(file), lenient=True) for file in files)]
 
     def _base_file(self, name: str) -> Path:
-        file = self.file.parent / f"{name}.yaml"
-        if not file.is_file():
-            valid = [str(p.relative_to(self.file.parent).with_suffix("")) for p in self.file.parent.glob("*/*.yaml")]
-            raise UserError(f"{self.file}: there is no base {name}{nearest(str(name), valid)}")
-        return file
+        folders = [self.file.parent, *experiments_folders()]
+        for folder in folders:
+            if (folder / f"{name}.yaml").is_file():
+                return folder / f"{name}.yaml"
+        valid = [str(p.relative_to(folder).with_suffix("")) for folder in folders for p in folder.glob("*/*.yaml")]
+        raise UserError(f"{self.file}: there is no base {name}{nearest(str(name), valid)}")
 
 
 def load_experiment(name: str, scale: str = FULL) -> Experiment:
     """The experiment of a name at a scale. Raises `UserError` for an unknown one (naming the nearest) or a bad file."""
-    names = experiment_names()
-    if name not in names:
+    file = experiment_file(name)
+    if file is None:
+        names = experiment_names()
         raise UserError(f"there is no experiment {name}{nearest(name, names)}: `list` shows {', '.join(names)}")
-    file = experiments_folder() / f"{name}.yaml"
     values, scales = read_experiment_file(file, scale)
     experiment = Experiment(name=name, scale=scale, file=file, scales=tuple(scales), **values)
     if experiment.claims:  # at the full scale: others may leave variants out

@@ -1,6 +1,7 @@
 """Reading an experiment's YAML file: its keys and types, its scales, its axes and ranges, judged in one line each."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -9,7 +10,7 @@ from omegaconf import OmegaConf
 from trpo_lightning.errors import UserError, nearest
 from trpo_lightning.experiment.claims import read_claims
 from trpo_lightning.runs.config import read_yaml
-from trpo_lightning.settings import CHOICES, all_keys, group_of, is_own
+from trpo_lightning.settings import CHOICES, FREE_FORM, all_keys, group_of, is_free_form, is_own
 
 KEYS: dict[str, tuple[type, ...]] = {
     "title": (str,),
@@ -38,6 +39,7 @@ X_AXES = ("env_steps", "iteration")
 """Of learning curves, and of what claims measure along them."""
 VARIANT_KEYS = ("seeds", "bases", "environments")
 """Keys of a variant that are no settings: seeds and bases of its own, and its settings in single environments."""
+OURS = re.compile(r"""^["']?(title|hypothesis)["']?\s*:""", re.MULTILINE)
 FULL = "full"
 NAMED_ELSEWHERE = {"seed": "seeds", "name": "variants"}
 """Settings that the experiment gives each run, and the key of the file that they come from."""
@@ -50,17 +52,53 @@ RANGE_KEYS = ("min", "max", "distribution")
 DISTRIBUTIONS = ("uniform", "log_uniform_values")
 
 
-def experiments_folder() -> Path:
-    """Where experiment files are: `experiments/` of the working directory, else of the checkout of this code."""
-    for folder in (Path.cwd() / "experiments", Path(__file__).resolve().parents[2] / "experiments"):
-        if folder.is_dir():
-            return folder
-    raise UserError("there is no folder named experiments here: run this in a checkout of the project")
+def experiments_folders() -> list[Path]:
+    """Where experiment files are: `experiments/` of the working directory, then of the checkout of this code.
+
+    The first may be someone's own, with or without files of ours; it hides those of the second by name only.
+    """
+    here, shipped = Path.cwd() / "experiments", Path(__file__).resolve().parents[2] / "experiments"
+    folders = [folder for folder in (here, shipped) if folder.is_dir()]
+    if not folders:
+        raise UserError("there is no folder named experiments here: run this in a checkout of the project")
+    return folders[:1] if here.resolve() == shipped else folders
+
+
+def experiment_files() -> dict[str, Path]:
+    """Files of all declared experiments by name."""
+    found = {}
+    for folder in reversed(experiments_folders()):
+        found |= {file.stem: file for file in folder.glob("*.yaml") if _is_experiment(file)}
+    return dict(sorted(found.items()))
 
 
 def experiment_names() -> list[str]:
     """All declared experiments."""
-    return [file.stem for file in sorted(experiments_folder().glob("*.yaml"))]
+    return list(experiment_files())
+
+
+def experiment_file(name: str) -> Path | None:
+    """The file of an experiment; where only another program's has the name that one, to be told what is wrong."""
+    others = {file.stem: file for file in foreign_files()}
+    return {**others, **experiment_files()}.get(name)
+
+
+def foreign_files() -> list[Path]:
+    """YAML files beside the experiments that are other programs'."""
+    return [
+        file for folder in experiments_folders() for file in sorted(folder.glob("*.yaml")) if not _is_experiment(file)
+    ]
+
+
+def _is_experiment(file: Path) -> bool:
+    """Whether a file says what each experiment must: one that says half of it is ours, and to be told what it lacks.
+
+    Looked for as text: a file of another program's need not be YAML that can be read.
+    """
+    try:
+        return OURS.search(file.read_text(encoding="utf-8", errors="replace")) is not None
+    except OSError:
+        return True  # to be told so
 
 
 def read_experiment_file(file: Path, scale: str) -> tuple[dict[str, Any], list[str]]:
@@ -93,17 +131,23 @@ def dotted(config: dict[str, Any]) -> dict[str, Any]:
     """Groups of keys as dotted keys: `{"rule": {"delta": 1}}` as `{"rule.delta": 1}`."""
     found = {}
     for name, value in config.items():
-        if isinstance(value, dict) and value and name not in all_keys():
+        if isinstance(value, dict) and value and name not in all_keys() and not is_free_form(str(name)):
             found |= {f"{name}.{inner}": item for inner, item in value.items()}
         else:
             found[str(name)] = value
     return found
 
 
+def laid_over(below: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Dotted keys over others: `env.kwargs` replaces all arguments of the environment, `env.kwargs.x` is one more."""
+    kept = {key: value for key, value in below.items() if not any(f"{key}.".startswith(f"{name}.") for name in values)}
+    return {**kept, **values}
+
+
 def _scaled(file: Path, scale: str, key: str, before: Any, value: Any) -> Any:
     """The value of a file's key at a scale."""
     if key == "overrides":
-        return {**before, **dotted(value)}
+        return laid_over(before, dotted(value))
     if key == "axes":
         return {**before, **value}
     if key != "variants":
@@ -113,7 +157,7 @@ def _scaled(file: Path, scale: str, key: str, before: Any, value: Any) -> Any:
             hint = nearest(str(name), list(before))
             raise UserError(f"{file}: scales.{scale}.variants: there is no variant {name}{hint}")
     changes = {str(name): _variant(variant or {}) for name, variant in value.items()}
-    return {name: {**variant, **changes.get(name, {})} for name, variant in before.items()}
+    return {name: laid_over(variant, changes.get(name, {})) for name, variant in before.items()}
 
 
 def _variant(variant: dict[str, Any]) -> dict[str, Any]:
@@ -193,12 +237,18 @@ def _check_variant(file: Path, name: str, variant: Any, axes: list[str]) -> None
     for values in (variant, *(own or {} for own in environments.values())):
         _refuse_named_elsewhere(file, f"variant {name}", values)
         for key in axes:
-            if key in _variant(values):
+            if _sets(_variant(values), key):
                 raise UserError(f"{file}: variant {name} sets {key}, which is an axis: its value would have no effect")
     for env_id, values in environments.items():
         for key in (*VARIANT_KEYS, "env.id"):
             if key in _variant(values or {}):
                 raise UserError(f"{file}: variant {name}: {key} has no place in its settings for {env_id}")
+
+
+def _sets(values: dict[str, Any], key: str) -> bool:
+    """Whether dotted keys give this one a value, perhaps as a part of `env.kwargs`."""
+    parts = [f"{free}.{name}" for free in FREE_FORM for name in values.get(free) or {}]
+    return key in values or key in parts
 
 
 def _check_environments_of_variants(values: dict[str, Any], file: Path) -> None:
@@ -219,7 +269,8 @@ def _refuse_named_elsewhere(file: Path, where: str, values: dict[str, Any]) -> N
 def _check_axis_key(file: Path, where: str, key: Any, own: bool) -> None:
     if key in NAMED_ELSEWHERE:
         raise UserError(f"{file}: {where}{key} would have no effect: use {NAMED_ELSEWHERE[key]}")
-    if key not in all_keys() and not (own and str(key).startswith(OPEN_GROUPS)):
+    known = key in all_keys() or is_free_form(str(key))
+    if not known and not (own and str(key).startswith(OPEN_GROUPS)):
         raise UserError(f"{file}: {where}{key} is not a key{nearest(str(key), list(all_keys()))}")
 
 

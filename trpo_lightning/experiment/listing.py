@@ -1,5 +1,6 @@
 """A line for each experiment: its scales, what has run of each, and what ran last."""
 
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +10,7 @@ from omegaconf import OmegaConf
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.experiment.declaration import Experiment
-from trpo_lightning.experiment.experiment_file import FULL, experiment_names, experiments_folder, values_at
+from trpo_lightning.experiment.experiment_file import FULL, experiment_files, foreign_files, values_at
 from trpo_lightning.experiment.runner import standing
 from trpo_lightning.runs.config import read_yaml
 
@@ -32,25 +33,29 @@ class ScaleState:
         return f"{self.name} {self.states['finished']}/{self.states.total()}"
 
 
-def print_list(root: Path) -> None:
+def print_list(root: Path) -> int:
     """Print all experiments, those that ran last first, then the others by name; at most 100 columns wide.
 
-    Files that do not fit are named below, with what is wrong.
+    Files that do not fit, and those of other programs, are named below. The exit code: 2 where a file does not fit.
     """
     found: dict[str, list[ScaleState]] = {}
     wrong: list[str] = []
-    for name in experiment_names():
+    for name, file in experiment_files().items():
         try:
-            found[name] = scale_states(name, root)
+            found[name] = scale_states(name, file, root)
         except UserError as error:
             wrong.append(str(error))
-    for line in [*table(found), *(f"left out: {text}" for text in wrong)]:
+    for line in table(found):
         print(line)
+    for text in wrong:
+        print(f"error: {text}", file=sys.stderr)
+    for file in foreign_files():
+        print(f"note: {file} is passed over: it has no title and hypothesis, as an experiment has", file=sys.stderr)
+    return UserError.exit_code if wrong else 0
 
 
-def scale_states(name: str, root: Path) -> list[ScaleState]:
+def scale_states(name: str, file: Path, root: Path) -> list[ScaleState]:
     """How an experiment's scales stand. Its file is read once and no settings are resolved, which takes seconds."""
-    file = experiments_folder() / f"{name}.yaml"
     read = OmegaConf.to_container(read_yaml(file))
     _, scales = values_at(file, read, FULL)
     return [_state(Experiment(name, scale, file, **values_at(file, read, scale)[0]), root) for scale in (FULL, *scales)]

@@ -1,6 +1,5 @@
 """Runs what an experiment lacks: several runs at a time, each on one thread in a process of its own."""
 
-import fcntl
 import json
 import os
 import signal
@@ -18,15 +17,25 @@ from typing import Any
 from trpo_lightning.errors import BUSY, DiskError, UserError
 from trpo_lightning.experiment.declaration import Cell
 from trpo_lightning.experiment.progress import ProgressView
+from trpo_lightning.output import print_what_there_is_no_letter_for
 from trpo_lightning.runs.config import recorded_settings, write_config
 from trpo_lightning.settings import RESUMABLE, changed_keys, covers, different_keys, get
+from trpo_lightning.stopping import BREAK, handle_signals
+from trpo_lightning.storage.file_lock import try_lock
 from trpo_lightning.threads import available_cores, thread_environment
 
 INTERRUPTED = (130, 143)
 """Exit codes of a run stopped by Ctrl-C or SIGTERM."""
 POLL_SECONDS = 0.2
-PRIVATE_VARIABLES = ("WANDB_SERVICE", "WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
-"""Of the process that starts runs: a child that inherits them would mix with its W&B run."""
+PRIVATE_VARIABLES = ("WANDB_SERVICE", "WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_NAME")
+"""Of the process that starts runs: a child that inherits them would mix with its W&B run, or all have one name."""
+
+
+HANG_UP: int = getattr(signal, "SIGHUP", signal.SIGTERM)
+OWN_GROUP: dict[str, Any] = {"process_group": 0}
+"""A child's group of processes: Ctrl-C in a terminal reaches it through its runner only, so just once."""
+if sys.platform == "win32":
+    OWN_GROUP = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,7 @@ def run_cells(
     all after their iteration, a second Ctrl-C at once. `force` moves earlier runs away and does all anew. Raises
     `UserError` for a run directory with other settings, before anything starts.
     """
+    print_what_there_is_no_letter_for()
     for cell in cells:
         _check(cell, root / cell.directory, force)
     if force:
@@ -113,8 +123,8 @@ class _Pool:
             run_dir.mkdir(parents=True, exist_ok=True)
             with open(run_dir / "log.txt", "a", encoding="utf-8") as log:
                 process = subprocess.Popen(
-                    command, env=variables, stdout=log, stderr=log, stdin=subprocess.DEVNULL, process_group=0
-                )  # a group of its own: Ctrl-C in a terminal reaches it through this process only, so just once
+                    command, env=variables, stdout=log, stderr=log, stdin=subprocess.DEVNULL, **OWN_GROUP
+                )
         except (OSError, DiskError) as error:
             self._record(cell, "failed", f"failed: it could not be started: {error}")
             return
@@ -148,19 +158,21 @@ class _Pool:
         for child in self.children:
             while child.signals < self.stopping:
                 child.signals += 1
-                child.process.send_signal(signal.SIGKILL if child.signals > 2 else self.signal_number)
+                if child.signals > 2:
+                    child.process.kill()
+                else:  # Windows knows Ctrl-Break only: all else would end the run at once
+                    child.process.send_signal(getattr(signal, "CTRL_BREAK_EVENT", self.signal_number))
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Note Ctrl-C, SIGTERM and a closed terminal, for the loop to act on."""
+        """Note Ctrl-C, SIGTERM and a closed terminal, for the loop to act on; in the main thread, which can."""
 
         def handle(number: int, _: object) -> None:
             self.stopping += 1
             self.signal_number = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
             self.view.stopping = True
 
-        watched = [n for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
-        before = {number: signal.signal(number, handle) for number in watched}
+        before = handle_signals([*{signal.SIGTERM, signal.SIGINT, HANG_UP, BREAK}], handle)
         try:
             yield
         finally:
@@ -201,12 +213,9 @@ def is_locked(run_dir: Path) -> bool:
     """Whether a process is at this run."""
     try:
         with open(run_dir / ".lock", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+            return not try_lock(file, shared=True)
     except OSError:
         return False
-    return False
 
 
 def _has_begun(run_dir: Path) -> bool:

@@ -21,11 +21,13 @@ from trpo_lightning.settings import SWEEP_CELL, RunSettings, changed_keys, get
 from trpo_lightning.stopping import StopRequest
 from trpo_lightning.storage.files import write_atomically
 
+NULLS = ("null", "None")
+"""Texts that stand for null in a sweep: ours, and what an agent makes of Python's."""
 COMMAND = ["${env}", "${interpreter}", "-m", "trpo_lightning", "sweep-run"]
 
 
 def sweep_config(experiment: Experiment, arguments: list[str], root: Path) -> dict[str, Any]:
-    """What `wandb sweep` takes. Raises `UserError` for a level that W&B would change (null becomes a text)."""
+    """What `wandb sweep` takes."""
     config: dict[str, Any] = {
         "name": f"{experiment.name} {experiment.scale}",
         "description": experiment.hypothesis,
@@ -57,19 +59,22 @@ def sweep_config(experiment: Experiment, arguments: list[str], root: Path) -> di
 
 
 def _grid(experiment: Experiment, cells: list[Cell]) -> dict[str, Any]:
-    """A parameter for each axis, environment and seed if the cells are their product, else one for all cells."""
+    """A parameter for each axis, environment and seed if the cells are their product, else one for all cells.
+
+    W&B has no null: the agent would pass it on as the text `None`. It is written as `null`, and read back as null by
+    `cell_of` and `read_back`.
+    """
     axes: dict[str, list[Any]] = {"seed": [], "env.id": []}
     for cell in cells:
         levels = {"seed": cell.settings.seed, "env.id": cell.settings.env.id, **cell.levels}
         for key, level in levels.items():
-            if level is None or isinstance(level, dict):
-                raise UserError(f"{experiment.file}: {key}={level} cannot be a level of a W&B sweep, which has no null")
             if level not in axes.setdefault(key, []):
                 axes[key].append(level)
     product = len(list(itertools.product(*axes.values()))) == len(cells)
-    if experiment.variants or not product:
+    unclear = any(isinstance(level, dict) or level in NULLS for levels in axes.values() for level in levels)
+    if experiment.variants or not product or unclear:
         return {SWEEP_CELL: {"values": [str(cell.directory) for cell in cells]}}
-    return {key: {"values": levels} for key, levels in axes.items()}
+    return {key: {"values": ["null" if level is None else level for level in levels]} for key, levels in axes.items()}
 
 
 def register(experiment: Experiment, arguments: list[str], root: Path, project: str, entity: str | None) -> str:
@@ -97,10 +102,11 @@ def register(experiment: Experiment, arguments: list[str], root: Path, project: 
 
 def cell_of(experiment: Experiment, arguments: list[str]) -> Cell:
     """The run that an agent's arguments name. Raises `UserError` if the experiment has no such run."""
+    texts = dict(item.split("=", 1) for item in arguments if "=" in item)
     values = _dotted(arguments)
-    if SWEEP_CELL in values:
-        wanted = values.pop(SWEEP_CELL)
-        cells = experiment.cells([f"{key}={_yaml(value)}" for key, value in values.items()])
+    if SWEEP_CELL in texts:
+        wanted = texts[SWEEP_CELL]
+        cells = experiment.cells([item for item in arguments if not item.startswith(f"{SWEEP_CELL}=")])
         found = [cell for cell in cells if str(cell.directory) == wanted]
         if not found:
             raise UserError(f"{experiment.file}: there is no run {wanted}")
@@ -109,7 +115,7 @@ def cell_of(experiment: Experiment, arguments: list[str]) -> Cell:
     missing = [key for key in ("seed", "env.id", *axes) if key not in values]
     if missing:
         raise UserError(f"sweep-run needs {', '.join(missing)}: it is called by a W&B agent")
-    point = {key: values[key] for key in axes}
+    point = {key: _level(experiment.axes.get(key, []), texts[key], values[key]) for key in axes}
     rest = {key: value for key, value in values.items() if key not in point}
     return experiment.cell(point, "", str(values["env.id"]), int(values["seed"]), rest)
 
@@ -119,8 +125,10 @@ def _dotted(arguments: list[str]) -> dict[str, Any]:
     return dotted(values)
 
 
-def _yaml(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True).strip().removesuffix("...").strip()
+def _level(levels: list[Any], text: str, value: Any) -> Any:
+    """The level that an agent wrote as `text`: a text such as `on` as it was declared, and null."""
+    declared = [level for level in levels if isinstance(level, str) and level == text]
+    return None if None in levels and text in NULLS else declared[0] if declared else value
 
 
 def run_of_sweep(experiment: Experiment, arguments: list[str], root: Path, stop: StopRequest | None = None) -> int:

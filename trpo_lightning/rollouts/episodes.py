@@ -8,7 +8,7 @@ import torch
 from trpo_lightning.environments.backends import make_environments
 from trpo_lightning.policies.inference import fast_forward
 from trpo_lightning.policies.policy import Policy
-from trpo_lightning.randomness import Stream, environment_seed, numpy_generator
+from trpo_lightning.randomness import Stream, environment_seed, global_generators, numpy_generator
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.settings import EnvSettings
 from trpo_lightning.threads import torch_threads
@@ -43,8 +43,24 @@ def run_episodes(
     """The first episode of each of `episodes` environments, seeded from (seed, iteration, index).
 
     One episode each and not the first so many to end, which would favour short ones. `deterministic` takes the
-    distribution's mode. Statistics of `normalizer` are used and not changed.
+    distribution's mode. Statistics of `normalizer` are used and not changed, nor are global generators.
     """
+    with global_generators(seed, Stream.EVALUATION_GLOBAL, iteration):
+        return _run(policy, normalizer, settings, backend, episodes, deterministic, seed, iteration, max_steps, threads)
+
+
+def _run(
+    policy: Policy,
+    normalizer: Normalizer,
+    settings: EnvSettings,
+    backend: str,
+    episodes: int,
+    deterministic: bool,
+    seed: int,
+    iteration: int,
+    max_steps: int | None,
+    threads: int,
+) -> Episodes:
     seeds = [environment_seed(seed, Stream.EVALUATION_ENVIRONMENT, iteration, i) for i in range(episodes)]
     generators = [numpy_generator(seed, Stream.EVALUATION_NOISE, iteration, i) for i in range(episodes)]
     envs = make_environments(settings, backend, seeds, threads)

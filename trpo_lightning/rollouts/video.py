@@ -12,7 +12,7 @@ from trpo_lightning.environments.gymnasium_backend import make_one
 from trpo_lightning.environments.spaces import to_env_action
 from trpo_lightning.environments.vector_environment import one_line
 from trpo_lightning.errors import UserError
-from trpo_lightning.randomness import Stream, environment_seed
+from trpo_lightning.randomness import Stream, environment_seed, global_generators
 from trpo_lightning.rollouts.episodes import MAX_STEPS_WITHOUT_LIMIT
 from trpo_lightning.settings import RunSettings
 
@@ -39,7 +39,8 @@ def record_episode(actor: Actor, file: Path, seed: int) -> float:
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     env = make_one(actor.settings.env, render_mode="rgb_array")
     try:
-        frames, total = _play(actor, env, environment_seed(seed, Stream.EVALUATION_ENVIRONMENT, 0, 0))
+        with global_generators(seed, Stream.EVALUATION_GLOBAL):
+            frames, total = _play(actor, env, environment_seed(seed, Stream.EVALUATION_ENVIRONMENT, 0, 0))
     except UserError:
         raise
     except Exception as error:

@@ -1,6 +1,7 @@
 """Configuration: OmegaConf merges defaults, files and `key=value`; errors are one line that names key and source."""
 
 import copy
+import functools
 import os
 import re
 from pathlib import Path
@@ -11,8 +12,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from trpo_lightning.errors import UserError
+from trpo_lightning.runs.typed_text import load_yaml, typed_value
 from trpo_lightning.settings import (
     CHOICES,
+    FREE_FORM,
     RunSettings,
     all_keys,
     assign,
@@ -20,15 +23,13 @@ from trpo_lightning.settings import (
     completed,
     conform,
     does_not_count,
+    is_free_form,
     is_own,
     keys,
     to_dict,
     why_refused,
 )
 from trpo_lightning.threads import available_cores, thread_environment
-
-FREE_FORM = ("env.kwargs",)
-"""Keys below which any name is valid."""
 
 NOT_YAML = (YAMLError, OmegaConfBaseException, ValueError, LookupError, AttributeError, RecursionError)
 """What reading a text as YAML can raise: the constructors of `!!int`, `!!bool`, `!!timestamp` let Python's through."""
@@ -76,7 +77,7 @@ def merge(sources: list[Source]) -> RunSettings:
     sources = [_without_what_does_not_count(source, defaults) for source in sources]
     config: Any = OmegaConf.structured(defaults)
     try:
-        config = OmegaConf.merge(config, OmegaConf.merge({}, *(source.config for source in sources)))
+        config = _over(config, functools.reduce(_over, (s.config for s in sources), OmegaConf.create({})))
     except NOT_MERGED:
         config = _merge_one_by_one(config, sources)
     try:
@@ -118,7 +119,7 @@ def _without_what_does_not_count(source: Source, settings: RunSettings) -> Sourc
     """The source without keys of other methods, if it is lenient; those and unknown keys are refused otherwise."""
     known, elsewhere, dropped = keys(settings), all_keys(), []
     for key, _ in _leaves(source.config):
-        if key in known or any(key.startswith(f"{free}.") for free in FREE_FORM):
+        if key in known or is_free_form(key):
             continue
         if not (source.lenient and key in elsewhere):
             raise UserError(f"{source.name}: {why_refused(settings, key)}")
@@ -136,16 +137,29 @@ def _merge_one_by_one(config: Any, sources: list[Source]) -> Any:
     """Slower, and able to name the source that does not fit."""
     for source in sources:
         try:
-            config = OmegaConf.merge(config, source.config)
+            config = _over(config, source.config)
         except NOT_MERGED as error:
             raise UserError(f"{source.name}: {_explain(error)}") from error
+    return config
+
+
+def _over(below: Any, source: DictConfig) -> Any:
+    """A source over what is below it: groups are merged, `env.kwargs` is replaced, `env.kwargs.x` joins the others."""
+    joining = [str(key) for key in source if is_free_form(str(key))]
+    groups = OmegaConf.masked_copy(source, [str(key) for key in source if key not in joining])
+    for free in FREE_FORM:
+        if OmegaConf.select(groups, free, throw_on_missing=False) is not None:
+            OmegaConf.update(below, free, {}, merge=False)
+    config = OmegaConf.merge(below, groups)
+    for key in joining:
+        OmegaConf.update(config, key, source._get_node(key), merge=False, force_add=True)
     return config
 
 
 def read_yaml(file: Path) -> DictConfig:
     """A YAML file whose top level is a mapping. Raises `UserError` naming the file."""
     try:
-        config = OmegaConf.load(file)
+        config = load_yaml(file)
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror or error}") from error
     except NOT_YAML as error:
@@ -159,17 +173,26 @@ def parse_overrides(overrides: list[str]) -> DictConfig:
     """`["rule.delta=0.02", ...]`; values are YAML. Raises `UserError` for what is not `key=value`."""
     config = OmegaConf.create({})
     for item in overrides:
-        key, equals, _ = item.partition("=")
+        key, equals, text = item.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z_][\w.\-/]*", key):
             raise UserError(f"command line: {item!r} is not key=value")
         try:
-            one = OmegaConf.from_dotlist([item])
-            _refuse_groups("command line", one)  # before the merge: a later key would cover `env=null`
-            config = OmegaConf.merge(config, one)
+            config = _joined(config, "command line", key, typed_value(key, text))
         except (*NOT_YAML, *NOT_MERGED) as error:
             raise UserError(f"command line: {item!r} cannot be read: {' '.join(str(error).split())[:200]}") from error
     assert isinstance(config, DictConfig)
     return config
+
+
+def _joined(config: Any, source: str, key: str, value: Any) -> Any:
+    """A source with one more dotted key. Those below `env.kwargs` stay dotted: they are to join what others say."""
+    for earlier in [name for name in config if name == key or str(name).startswith(f"{key}.")]:
+        del config[earlier]
+    one = OmegaConf.create({key: value} if is_free_form(key) else {})
+    if not is_free_form(key):
+        OmegaConf.update(one, key, value)
+    _refuse_groups(source, one)  # before the merge: a later key would cover `env=null`
+    return _over(config, one) if key in FREE_FORM else OmegaConf.merge(config, one)
 
 
 def from_flat(values: dict[str, Any], source: str, *, lenient: bool = False) -> Source:
@@ -177,10 +200,7 @@ def from_flat(values: dict[str, Any], source: str, *, lenient: bool = False) -> 
     config = OmegaConf.create({})
     for key, value in values.items():
         try:
-            one = OmegaConf.create({})
-            OmegaConf.update(one, key, value)
-            _refuse_groups(source, one)
-            config = OmegaConf.merge(config, one)
+            config = _joined(config, source, key, value)
         except NOT_MERGED as error:
             raise UserError(f"{source}: {key}: {_explain(error)}") from error
     assert isinstance(config, DictConfig)

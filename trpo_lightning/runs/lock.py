@@ -1,6 +1,5 @@
 """One process at a time in a run directory."""
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from trpo_lightning.errors import BusyError, DiskError
+from trpo_lightning.storage.file_lock import try_lock
 
 ATTEMPTS = 15
 PAUSE = 0.1
@@ -43,12 +43,11 @@ def locked(run_dir: Path) -> Iterator[None]:
 
 def _lock(file: IO[str], run_dir: Path) -> None:
     for attempt in range(ATTEMPTS):
-        try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if attempt == ATTEMPTS - 1:
-                raise BusyError(f"{run_dir}: another process is at this run") from error
+        if try_lock(file):
+            return
+        if attempt < ATTEMPTS - 1:
             time.sleep(PAUSE)
+    raise BusyError(f"{run_dir}: another process is at this run")
 
 
 def _let_go() -> None:
@@ -58,4 +57,5 @@ def _let_go() -> None:
     _held.clear()
 
 
-os.register_at_fork(after_in_child=_let_go)
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_let_go)

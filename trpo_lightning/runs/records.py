@@ -8,6 +8,7 @@ from typing import Any
 from trpo_lightning.runs.provenance import provenance
 from trpo_lightning.settings import RunSettings, is_over
 from trpo_lightning.storage.files import read_json, write_atomically
+from trpo_lightning.tracking.wandb_variables import recorded_variables
 from trpo_lightning.training.module import TRPO
 
 
@@ -21,6 +22,7 @@ def append_provenance(run_dir: Path, module: TRPO, run_id: str | None, state: di
         barrier_interval=module.barrier_interval,
         resumed_from_iteration=state["iteration"] if state else None,
         wandb_run_id=run_id,
+        wandb_variables=recorded_variables(),
     )
     write_atomically(path, json.dumps([*earlier, record], indent=2).encode() + b"\n")
 

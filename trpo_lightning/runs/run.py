@@ -10,11 +10,15 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import Logger
 
 from trpo_lightning.environments.supervised.deadline import EnvironmentFailure, before_hard_exit
 from trpo_lightning.errors import StuckError, UserError
+from trpo_lightning.output import print_what_there_is_no_letter_for
+from trpo_lightning.randomness import Stream, seed_global_generators
 from trpo_lightning.runs.checkpoint import CheckpointCallback, checkpoint_files, read_checkpoint, restore
 from trpo_lightning.runs.config import write_config
 from trpo_lightning.runs.console import ConsoleCallback
@@ -24,8 +28,10 @@ from trpo_lightning.runs.records import append_provenance, reached, read_status,
 from trpo_lightning.settings import BUDGET, RunSettings, depends_on_budget, get, is_over
 from trpo_lightning.stopping import StopRequest
 from trpo_lightning.storage.files import writing
+from trpo_lightning.threads import default_threads
 from trpo_lightning.tracking.wandb_client import check_server, first_line, resolve_mode
 from trpo_lightning.tracking.wandb_logger import RunTracker, start_tracking
+from trpo_lightning.tracking.wandb_variables import variable, with_variables
 from trpo_lightning.training.evaluation import EvaluationCallback
 from trpo_lightning.training.module import TRPO
 from trpo_lightning.training.third_party_messages import quiet_lightning
@@ -59,7 +65,9 @@ def train_run(
     `rule.max_rejections` rejected updates in a row, with a file of the last one in `run_dir`. `check_settings` may
     raise on the settings that W&B's config gives back. `stop` is a request that may have come already.
     """
+    settings = with_variables(settings)
     quiet_lightning()
+    print_what_there_is_no_letter_for()
     with nullcontext(stop) if stop else StopRequest() as stop, locked(run_dir):
         if not resume and (run_dir / "metrics.csv").exists():
             raise UserError(
@@ -76,7 +84,7 @@ def train_run(
             settings,
             run_dir,
             run_id=state["wandb_run_id"] if state else recorded_run_id(run_dir),
-            name=f"{settings.env.id} {settings.name} seed {settings.seed}",
+            name=_title(settings),
             job_type="train",
             tags=[_git_tag()],
             rows=rows,
@@ -118,7 +126,7 @@ def _send_the_rest(settings: RunSettings, run_dir: Path, status: dict[str, Any])
         settings,
         run_dir,
         run_id=run_id,
-        name=f"{settings.env.id} {settings.name} seed {settings.seed}",
+        name=_title(settings),
         job_type="train",
         tags=[_git_tag()],
         rows=read_rows(run_dir / "metrics.csv"),
@@ -138,7 +146,8 @@ def _fit(
     quiet: bool,
     stop: StopRequest,
 ) -> RunOutcome:
-    torch.set_num_threads(settings.threads or torch.get_num_threads())
+    torch.set_num_threads(settings.threads or default_threads())
+    seed_global_generators(settings.seed, Stream.GLOBAL)  # for callbacks and loggers: environments have theirs
     module = TRPO(settings=settings)
     module.rows_may_wait = True
     if state is not None:
@@ -187,6 +196,11 @@ def _fit(
 
 
 def _trainer(settings: RunSettings, run_dir: Path, loggers: list[Logger], callbacks: list[pl.Callback]) -> pl.Trainer:
+    """A trainer of one process, whatever launched it: tasks of a Slurm job, or of `torchrun`, are a run each.
+
+    Lightning would take them for the ranks of one distributed run, refuse `--ntasks`, and have only rank 0 log.
+    """
+    rank_zero_only.rank = 0  # pyright: ignore[reportFunctionMemberAccess]  where Lightning keeps it
     try:
         return pl.Trainer(
             max_epochs=-1,
@@ -197,6 +211,7 @@ def _trainer(settings: RunSettings, run_dir: Path, loggers: list[Logger], callba
             enable_progress_bar=False,
             enable_model_summary=False,
             default_root_dir=str(run_dir),
+            plugins=[LightningEnvironment()],
         )
     except MisconfigurationException as error:
         raise UserError(f"device={settings.device} is not to be had here: {error}") from error
@@ -262,6 +277,11 @@ def _check_budget(settings: RunSettings, state: dict[str, Any] | None) -> None:
                 f"{key}={after}: rule.final_delta is approached over the {before} that the run began with: "
                 "start a new one with another name="
             )
+
+
+def _title(settings: RunSettings) -> str:
+    """The run's name in W&B."""
+    return variable("NAME") or f"{settings.env.id} {settings.name} seed {settings.seed}"
 
 
 def _git_tag() -> str:

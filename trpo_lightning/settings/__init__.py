@@ -26,7 +26,17 @@ from trpo_lightning.settings.conversions import (
     why_refused,
 )
 from trpo_lightning.settings.described import described_keys
-from trpo_lightning.settings.keys import all_keys, assign, counting_keys, does_not_count, get, group_of, keys
+from trpo_lightning.settings.keys import (
+    FREE_FORM,
+    all_keys,
+    assign,
+    counting_keys,
+    does_not_count,
+    get,
+    group_of,
+    is_free_form,
+    keys,
+)
 from trpo_lightning.settings.models import (
     AdamValueSettings,
     FittedValueSettings,
@@ -39,7 +49,7 @@ from trpo_lightning.settings.models import (
     ValueSettings,
 )
 from trpo_lightning.settings.option import option
-from trpo_lightning.settings.resuming import RESUMABLE, changed_keys, different_keys
+from trpo_lightning.settings.resuming import RESUMABLE, changed_bits, changed_keys, different_keys, what_may_change
 from trpo_lightning.settings.rule import (
     AdvantageRuleSettings,
     Algorithm1Settings,
@@ -74,6 +84,7 @@ SWEEP_CELL = "cell"
 __all__ = [
     "BUDGET",
     "CHOICES",
+    "FREE_FORM",
     "RESUMABLE",
     "SWEEP_CELL",
     "AdamValueSettings",
@@ -109,6 +120,7 @@ __all__ = [
     "all_keys",
     "assign",
     "built_in_classes",
+    "changed_bits",
     "changed_keys",
     "check",
     "completed",
@@ -127,6 +139,7 @@ __all__ = [
     "from_record",
     "get",
     "group_of",
+    "is_free_form",
     "is_over",
     "is_own",
     "keys",
@@ -135,5 +148,6 @@ __all__ = [
     "progress",
     "to_dict",
     "updated",
+    "what_may_change",
     "why_refused",
 ]

@@ -33,6 +33,15 @@ def check(settings: RunSettings, find: Find = find_method) -> RunSettings:
     return settings
 
 
+def _plain(value: Any) -> Any:
+    """NumPy's scalars and arrays without a dimension as Python's, also inside of lists and mappings."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
 def conform(settings: RunSettings, find: Find = find_method) -> None:
     """Give each group the dataclass of the method that it names; keys that both have keep their values."""
     for key, choice in CHOICES.items():
@@ -53,6 +62,7 @@ def default_of(item: dataclasses.Field) -> Any:
 
 
 def _checked(key: str, value: Any, hint: Any, limits: Any) -> Any:
+    value = _plain(value)
     if isinstance(hint, types.UnionType):  # T | None
         if value is None:
             return None

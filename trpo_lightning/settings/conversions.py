@@ -7,7 +7,7 @@ from typing import Any
 from trpo_lightning.errors import UserError, nearest
 from trpo_lightning.settings.check import check, conform
 from trpo_lightning.settings.choices import CHOICES, find_known_method
-from trpo_lightning.settings.keys import all_keys, assign, counting_keys, does_not_count, get, keys
+from trpo_lightning.settings.keys import all_keys, assign, counting_keys, does_not_count, get, is_free_form, keys
 from trpo_lightning.settings.run import RunSettings
 
 OLD_TASKS, TASKS = "trpo_lightning.rollouts.tasks:", "trpo_lightning.environments.tasks:"
@@ -30,7 +30,7 @@ def updated(settings: RunSettings, values: dict[str, Any], lenient: Collection[s
             assign(changed, key, values[key])
     conform(changed)
     for key, value in values.items():
-        if key in keys(changed):
+        if key in keys(changed) or is_free_form(key):
             assign(changed, key, value)
         elif key not in lenient or key not in all_keys():
             raise UserError(why_refused(changed, key))

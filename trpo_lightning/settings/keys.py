@@ -8,6 +8,15 @@ from typing import Any
 from trpo_lightning.settings.choices import CHOICES, Method
 from trpo_lightning.settings.run import RunSettings
 
+FREE_FORM = ("env.kwargs",)
+"""Keys below which any name is valid."""
+
+
+def is_free_form(key: str) -> bool:
+    """Whether a dotted key names something below one whose names are free: `env.kwargs.gravity`."""
+    return key.startswith(tuple(f"{free}." for free in FREE_FORM))
+
+
 Fields = dict[str, dataclasses.Field]
 
 
@@ -58,17 +67,21 @@ def all_keys(own: dict[str, list[Method]] | None = None) -> Fields:
 
 
 def get(settings: RunSettings, key: str) -> Any:
-    """The value of a dotted key."""
+    """The value of a dotted key; None for an argument in `env.kwargs` that is not given."""
     value: Any = settings
     for part in key.split("."):
-        value = getattr(value, part)
+        value = value.get(part) if isinstance(value, dict) else getattr(value, part)
     return value
 
 
 def assign(settings: RunSettings, key: str, value: Any) -> None:
     """Set the value of a dotted key, unchecked."""
     *groups, leaf = key.split(".")
-    setattr(get(settings, ".".join(groups)) if groups else settings, leaf, value)
+    owner = get(settings, ".".join(groups)) if groups else settings
+    if isinstance(owner, dict):
+        owner[leaf] = value
+    else:
+        setattr(owner, leaf, value)
 
 
 def hint(settings: RunSettings, key: str) -> Any:

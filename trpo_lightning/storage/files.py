@@ -38,11 +38,12 @@ def write_atomically(path: Path, data: bytes) -> None:
         finally:
             with suppress(OSError):
                 temporary.unlink()
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        if hasattr(os, "O_DIRECTORY"):  # Windows opens no folders: there the rename itself must do
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
 
 
 def read_json(path: Path, missing: Any) -> Any:

@@ -11,6 +11,7 @@ from urllib.request import getproxies
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.settings import RunSettings
+from trpo_lightning.tracking.wandb_variables import disabled, note_other_folder
 
 CONNECT_TIMEOUT = 5
 INIT_TIMEOUT = 20
@@ -20,9 +21,11 @@ FINISH_TIMEOUT = 60
 
 
 def resolve_mode(mode: str) -> str:
-    """`auto` is WANDB_MODE if set, online where a key is configured, otherwise offline; never a prompt."""
+    """`auto` is WANDB_MODE or WANDB_DISABLED if set, online where a key is configured, else offline; never a prompt."""
     if mode != "auto":
         return mode
+    if disabled():
+        return "disabled"
     chosen = os.environ.get("WANDB_MODE", "")
     if chosen in ("online", "offline", "disabled"):
         return chosen
@@ -49,6 +52,7 @@ def open_run(mode: str, settings: RunSettings, run_dir: Path, **arguments: Any) 
     import wandb
 
     reason = ""
+    note_other_folder(run_dir)
     try:
         client = _client()
         arguments |= {"group": settings.tracking.group, "dir": str(run_dir), "settings": _run_settings()}

@@ -18,7 +18,7 @@ from typing import Any
 from pytorch_lightning.loggers import WandbLogger
 
 from trpo_lightning.errors import UserError
-from trpo_lightning.settings import SWEEP_CELL, RunSettings, flat, to_dict, updated
+from trpo_lightning.settings import SWEEP_CELL, RunSettings, all_keys, flat, is_free_form, to_dict, updated
 from trpo_lightning.tracking.wandb_client import (
     FINISH_TIMEOUT,
     check_key,
@@ -203,9 +203,11 @@ def _value(text: str) -> int | float | str:
 def read_back(config: Mapping[str, Any]) -> RunSettings:
     """Settings from W&B's config: nested groups, with a sweep's dotted keys (`rule.delta`) folded over them.
 
-    Keys that begin with an underscore are W&B's own. Raises `UserError` for any other unknown key.
+    Keys that begin with an underscore are W&B's own; a sweep's text `null` is null. Raises `UserError` for any other
+    unknown key.
     """
     own = {name: value for name, value in dict(config).items() if not name.startswith("_") and name != SWEEP_CELL}
+    own = {name: _null_of_sweep(name, value) for name, value in own.items()}
     values = flat({name: copy.deepcopy(value) for name, value in own.items() if "." not in name})
     for name, value in own.items():
         if name.startswith("env.kwargs."):
@@ -220,3 +222,12 @@ def read_back(config: Mapping[str, Any]) -> RunSettings:
         return updated(RunSettings(), values)
     except UserError as error:
         raise UserError(f"W&B's config: {error}") from error
+
+
+def _null_of_sweep(name: str, value: Any) -> Any:
+    """The value of a sweep's dotted key: W&B has no null, and makes the text `None` of Python's."""
+    if not isinstance(value, str) or value not in ("null", "None"):
+        return value
+    kind = "Any | None" if is_free_form(name) else str(all_keys()[name].type) if name in all_keys() else ""
+    stands_for_null = value == "null" or kind.startswith(("int", "float", "list", "bool"))
+    return None if "None" in kind and stands_for_null else value

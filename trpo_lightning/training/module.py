@@ -11,13 +11,14 @@ from trpo_lightning.environments.backends import describe_environment
 from trpo_lightning.environments.supervised.deadline import EnvironmentFailure
 from trpo_lightning.errors import StuckError, UserError
 from trpo_lightning.policies.policy import Policy, build_policy
-from trpo_lightning.randomness import Stream, torch_generator
+from trpo_lightning.randomness import Stream, global_generators, torch_generator
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.rollout import AnyBatch, Rollout
 from trpo_lightning.rollouts.schemes import build_scheme
 from trpo_lightning.rules import build_rule
 from trpo_lightning.rules.rule import ParameterUpdate, RuleResult, apply_rule
 from trpo_lightning.settings import RunSettings, from_keywords, is_over, progress
+from trpo_lightning.threads import default_threads
 from trpo_lightning.training.batches import ValueData, make_batch
 from trpo_lightning.training.failed_update import FailedUpdate, capture, leave_failed_update
 from trpo_lightning.training.iteration_log import IterationLog, Stopwatch
@@ -53,7 +54,8 @@ class TRPO(LightningHabits):
         self.settings = settings
         self.save_hyperparameters(hyperparameters(settings))
         self.automatic_optimization = False
-        self.spec = describe_environment(settings.env, restorable=settings.rollout.scheme == "vine")
+        with global_generators(settings.seed, Stream.GLOBAL):
+            self.spec = describe_environment(settings.env, restorable=settings.rollout.scheme == "vine")
         self.policy: Policy = build_policy(
             self.spec.observation_shape,
             self.spec.actions,
@@ -65,7 +67,7 @@ class TRPO(LightningHabits):
         )
         self.normalizer = Normalizer(self.spec.observation_shape, settings.normalize)
         self.rule = build_rule(settings.rule)
-        threads = settings.threads or torch.get_num_threads()
+        threads = settings.threads or default_threads()
         self.scheme = build_scheme(settings, self.spec, threads, self.rule.propose)
         self.iteration = 0
         self.env_steps = 0
@@ -88,16 +90,21 @@ class TRPO(LightningHabits):
         return RolloutLoader(self.collect)
 
     def collect(self) -> Rollout:
-        """A rollout with the policy as it is now, in fresh environments at barriers and after failures."""
+        """A rollout with the policy as it is now, in fresh environments at barriers and after failures.
+
+        Environments that draw from global generators find them seeded, in each iteration anew: what they draw depends
+        on the iteration only, and not on what a logger, a callback or a resumed process has drawn before it.
+        """
         policy = self.policy
         if self.device.type != "cpu":
             policy = copy.deepcopy(policy).cpu()
         attempt = 0
         while True:
             try:
-                if attempt or self.at_barrier():
-                    self.scheme.restart(self.iteration, attempt)
-                return self.scheme.collect(policy, self.normalizer, self.iteration)
+                with global_generators(self.settings.seed, Stream.GLOBAL, self.iteration, attempt):
+                    if attempt or self.at_barrier():
+                        self.scheme.restart(self.iteration, attempt)
+                    return self.scheme.collect(policy, self.normalizer, self.iteration)
             except EnvironmentFailure as failure:
                 self.complete()
                 self.count_restart(failure)

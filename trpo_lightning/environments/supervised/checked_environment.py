@@ -1,6 +1,7 @@
 """What an environment does wrong, told in one line that names it."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn, SupportsFloat
 
 import gymnasium as gym
@@ -38,6 +39,8 @@ class CheckedEnvironment(gym.Wrapper):
         self.seed = self.seed if seed is None else seed
         self.busy = True
         try:
+            if seed is not None:
+                _seed_spaces(self.env, seed)
             outcome = self.env.reset(seed=seed, options=options)
             if not (isinstance(outcome, tuple) and len(outcome) == 2):
                 raise EnvironmentFailure(f"reset returned {_kind(outcome)}, not (observation, info)")
@@ -85,6 +88,17 @@ class CheckedEnvironment(gym.Wrapper):
         what = str(error) if isinstance(error, EnvironmentFailure | Overdue) else one_line(error)
         self.busy = False
         raise EnvironmentFailure(f"{self.where()}: {what}") from error
+
+
+def _seed_spaces(env: gym.Env, seed: int) -> None:
+    """Seed the spaces of an environment and of what it wraps: some environments sample from them."""
+    layers = [env]
+    while isinstance(layers[-1], gym.Wrapper):
+        layers.append(layers[-1].env)
+    for layer in layers:
+        for space in (layer.observation_space, layer.action_space):
+            with suppress(Exception):  # a space of one's own need not have a seed
+                space.seed(seed)
 
 
 def locate(environments: Sequence[gym.Env], env_id: str) -> str:

@@ -12,6 +12,8 @@ from typing import Any, Self
 
 from trpo_lightning.errors import UserError
 
+ALARM: int | None = getattr(signal, "SIGALRM", None) if hasattr(signal, "pthread_kill") else None
+"""What raises in the middle of a call; None on Windows, where a call that takes too long ends the process."""
 GRACE = 2.0
 """Seconds that a call has to end in an exception after its deadline, before the process ends itself."""
 
@@ -28,11 +30,11 @@ class Deadline:
     """`with deadline:` around calls of environments; each may take `seconds` (None: for ever).
 
     What takes longer ends by the first of these that works: at the deadline a signal raises `Overdue` in the call (in
-    the main thread), which leaves as an `EnvironmentFailure` that tells `where()`; after `GRACE` seconds a thread
-    writes that line and ends the process with exit code 2 (a call in C that lets other threads run); later still
-    faulthandler prints where each thread is and ends it with exit code 1 (a call in C that keeps the interpreter's
-    lock). Entering and leaving set two attributes; a thread looks at them now and then, and sleeps when nothing is
-    entered. Deadlines do not nest.
+    the main thread, not on Windows), which leaves as an `EnvironmentFailure` that tells `where()`; after `GRACE`
+    seconds a thread writes that line and ends the process with exit code 2 (a call in C that lets other threads run);
+    later still faulthandler prints where each thread is and ends it with exit code 1 (a call in C that keeps the
+    interpreter's lock). Entering and leaving set two attributes; a thread looks at them now and then, and sleeps when
+    nothing is entered. Deadlines do not nest.
     """
 
     def __init__(self, seconds: float | None, where: Callable[[], str]) -> None:
@@ -77,10 +79,10 @@ class _Watcher:
         """Turn to a deadline that the calling thread has just entered."""
         with self._lock:
             self.deadline, self._watched_thread = deadline, threading.get_ident()
-            if threading.current_thread() is threading.main_thread():
-                handler = signal.getsignal(signal.SIGALRM)
+            if ALARM is not None and threading.current_thread() is threading.main_thread():
+                handler = signal.getsignal(ALARM)
                 if handler != self._on_signal:
-                    self._previous = signal.signal(signal.SIGALRM, self._on_signal)
+                    self._previous = signal.signal(ALARM, self._on_signal)
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="environment deadline", daemon=True)
                 self._thread.start()
@@ -105,8 +107,8 @@ class _Watcher:
             late = deadline.late()
             if late >= GRACE:
                 _leave(deadline)
-            elif late >= 0.0 and self._watched_thread == threading.main_thread().ident:
-                signal.pthread_kill(self._watched_thread, signal.SIGALRM)
+            elif late >= 0.0 and ALARM is not None and self._watched_thread == threading.main_thread().ident:
+                signal.pthread_kill(self._watched_thread, ALARM)
             with self._lock:
                 if self.deadline is not deadline or late >= 0.0:
                     continue
@@ -153,4 +155,5 @@ def before_hard_exit(action: Callable[[], object]) -> Iterator[None]:
 _WATCHER = _Watcher()
 _LAST_ACTIONS: list[Callable[[], object]] = []
 # its thread is not in the child, its locks may be held there; nor is faulthandler's, whose end it would wait for
-os.register_at_fork(before=faulthandler.cancel_dump_traceback_later, after_in_child=_WATCHER.__init__)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(before=faulthandler.cancel_dump_traceback_later, after_in_child=_WATCHER.__init__)

@@ -14,9 +14,10 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from trpo_lightning.environments.gymnasium_backend import checked_environment
 from trpo_lightning.environments.spaces import flatten_batch, to_env_action
-from trpo_lightning.environments.supervised.deadline import GRACE, Deadline, EnvironmentFailure
+from trpo_lightning.environments.supervised.deadline import ALARM, GRACE, Deadline, EnvironmentFailure
 from trpo_lightning.environments.vector_environment import one_line
 from trpo_lightning.errors import UserError
+from trpo_lightning.randomness import Stream, seed_global_generators
 from trpo_lightning.settings import EnvSettings
 
 FAILURE = "trpo_lightning_failure"
@@ -48,7 +49,10 @@ class ProcessEnvironments:
         """Start the processes. Raises `UserError` with the reason that the first of those without environment gives."""
         with TemporaryDirectory() as folder:
             reasons = [Path(folder, str(index)) for index in range(self.num_envs)]
-            makers = [partial(_in_process, self._settings, i, os.getpid(), path) for i, path in enumerate(reasons)]
+            makers = [
+                partial(_in_process, self._settings, i, seed, os.getpid(), path)
+                for i, (seed, path) in enumerate(zip(self._seeds, reasons, strict=True))
+            ]
             try:
                 self._envs.__init__(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
             except (EOFError, ConnectionError) as error:
@@ -171,16 +175,19 @@ class _Telling(gym.Wrapper):
             return self.observation_space.sample(), 0.0, False, False, {FAILURE: str(error)}
 
 
-def _in_process(settings: EnvSettings, index: int, parent: int, reason: Path) -> gym.Env:
+def _in_process(settings: EnvSettings, index: int, seed: int, parent: int, reason: Path) -> gym.Env:
     """The environment of a process, which leaves signals to its parent; in the parent, the example it asks for.
 
-    What cannot be built leaves its reason in a file.
+    The process has global generators of its own: a forked one would share its siblings' numbers. What cannot be built
+    leaves its reason in a file.
     """
     if os.getpid() == parent:
         return checked_environment(settings, index)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    if ALARM is not None:
+        signal.signal(ALARM, signal.SIG_DFL)
+    seed_global_generators(seed, Stream.GLOBAL)
     try:
         return _Telling(checked_environment(settings, index))
     except BaseException as error:
