@@ -68,8 +68,7 @@ def test_cartpole_rollouts_equal_a_replay_of_its_dynamics(backend, num_envs, ste
                 assert rollout.rewards[t, i] == 1.0
                 assert rollout.running_returns[t, i] == pytest.approx(sum(0.9**k for k in range(length[i])))
                 at_limit = length[i] == (limit or 500)
-                # EnvPool says truncated, and only that, of a fall in the very step that reaches the limit
-                died = fell(after) and not (backend == "envpool" and at_limit)
+                died = fell(after)  # also in the very step that reaches the limit
                 assert rollout.terminated[t, i] == died
                 assert rollout.truncated[t, i] == (at_limit and not died)
                 if rollout.terminated[t, i] or rollout.truncated[t, i]:

@@ -41,6 +41,12 @@ def to_env_action(space: spaces.Space) -> Callable[[np.ndarray], np.ndarray]:
     return lambda a: (a.reshape(-1, *space.shape) + start).astype(space.dtype)  # type: ignore[operator]
 
 
+def one_action(space: spaces.Space, stored: np.ndarray) -> Any:
+    """A stored action `[A]` as `step` of a single environment takes it: an `int` for Discrete, else an array."""
+    action = to_env_action(space)(stored[None])[0]
+    return int(action) if isinstance(space, spaces.Discrete) else np.asarray(action)
+
+
 def check_observations(space: spaces.Space, env_id: str) -> None:
     """Raise `UserError` for an observation space that does not flatten to a vector of fixed length."""
     parts = _leaves(space)

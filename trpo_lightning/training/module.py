@@ -11,7 +11,9 @@ import pytorch_lightning as pl
 import torch
 
 from trpo_lightning.environments.backends import describe_environment
+from trpo_lightning.environments.cautions import cautions
 from trpo_lightning.environments.supervised.deadline import EnvironmentFailure
+from trpo_lightning.environments.user_code import adopt
 from trpo_lightning.errors import StuckError, UserError
 from trpo_lightning.numerics.returns import explained_variance
 from trpo_lightning.policies.policy import Policy, build_policy
@@ -30,30 +32,36 @@ from trpo_lightning.training.rollout_loader import RolloutLoader
 from trpo_lightning.training.row import episode_metrics, log_row
 from trpo_lightning.training.theory import theory_metrics
 from trpo_lightning.training.third_party_messages import quiet_warnings
-from trpo_lightning.training.trained_policy import TrainedPolicy
+from trpo_lightning.training.trained_policy import IN_CHECKPOINT, TrainedPolicy
 from trpo_lightning.values import build_value_function
 
 EPISODES_BETWEEN_BARRIERS = 5
 ITERATIONS_BETWEEN_BARRIERS = 50
 """Barrier interval where the environment has no time limit to derive it from."""
 
+OF_SETTINGS = object()
+"""In place of an environment: the one that settings name. (`None` is what a forgotten variable holds.)"""
+
 
 class TRPO(pl.LightningModule):
     """Trust-region policy optimization (Schulman et al. 2015) with GAE (Schulman et al. 2016).
 
-    `TRPO("Hopper-v5", delta=0.02)`: settings by keyword, with the defaults of the command line; a group as a dict,
-    `policy={"hidden_sizes": [32]}`. One Lightning epoch is one iteration, so `max_epochs` counts iterations; training
-    also ends at `total_env_steps`. Raises `UserError` for settings or environments that cannot work; `fit` raises
-    `StuckError` after `rule.max_rejections` rejected updates in a row, with a file for `replay` in `default_root_dir`.
+    `TRPO("Hopper-v5", delta=0.02)`: an environment as an id, a class, a function, an instance or a `gymnasium.spec`
+    (`environments.user_code.adopt` says what becomes of each), and settings by keyword, with the defaults of the
+    command line; a group as a dict, `policy={"hidden_sizes": [32]}`. One Lightning epoch is one iteration, so
+    `max_epochs` counts iterations; training also ends at `total_env_steps`. Raises `UserError` for settings or
+    environments that cannot work; `fit` raises `StuckError` after `rule.max_rejections` rejected updates in a row, with
+    a file for `replay` in `default_root_dir`.
     """
 
-    def __init__(self, env_id: str | None = None, *, settings: RunSettings | None = None, **keywords: Any) -> None:
+    def __init__(self, environment: Any = OF_SETTINGS, *, settings: RunSettings | None = None, **keywords: Any) -> None:
         super().__init__()
         if settings is None:
             settings = from_keywords(**keywords)
-            settings.env.id = env_id or settings.env.id
-        elif env_id is not None or keywords:
-            raise UserError("give TRPO either settings or an environment id and keywords, not both")
+            if environment is not OF_SETTINGS:
+                adopt(environment, settings.env)
+        elif environment is not OF_SETTINGS or keywords:
+            raise UserError("give TRPO either settings, or an environment and keywords")
         self.settings = settings
         self.automatic_optimization = False
         self.spec = describe_environment(settings.env, restorable=settings.rollout.scheme == "vine")
@@ -106,6 +114,8 @@ class TRPO(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Refuse trainers that would change the algorithm in silence."""
         quiet_warnings()
+        for line in cautions(self.settings, self.spec):
+            print(f"warning: {line}")
         if self.trainer.world_size > 1:
             raise UserError(
                 f"one device a run, not {self.trainer.world_size}: use Trainer(devices=1) and more environments"
@@ -294,9 +304,13 @@ class TRPO(pl.LightningModule):
         self.complete()
         return super().state_dict(*arguments, **keywords)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put in what `trpo_lightning.load` needs to act from a checkpoint of Lightning's."""
+        checkpoint[IN_CHECKPOINT] = self.trained_policy().state()
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse Lightning's own checkpoints: they lack normalizers' timing, environments and random streams."""
         raise UserError(
-            "a Lightning checkpoint is an export and cannot be resumed exactly: "
+            "a Lightning checkpoint is an export and cannot be resumed exactly: act with trpo_lightning.load(path), "
             "resume from a run directory (python -m trpo_lightning train --resume RUN_DIR)"
         )
