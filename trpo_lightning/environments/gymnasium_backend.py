@@ -37,7 +37,7 @@ def make_one(settings: EnvSettings, **kwargs: Any) -> gym.Env:
             env = function(**kwargs)
         except gym.error.UnregisteredEnv as error:
             raise UserError(f"env.id={settings.id} is not registered{_hint(settings.id)}") from error
-        except gym.error.DependencyNotInstalled as error:
+        except (gym.error.DependencyNotInstalled, ModuleNotFoundError) as error:
             raise UserError(f"env.id={settings.id} needs a package that is not installed: {error}") from error
         except UserError:
             raise
