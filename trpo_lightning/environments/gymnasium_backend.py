@@ -69,7 +69,7 @@ def arguments(env_id: str) -> dict[str, Any]:
 
 
 def _full_name(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _port(env: Any) -> str:

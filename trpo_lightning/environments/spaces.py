@@ -50,13 +50,20 @@ def one_action(space: spaces.Space, stored: np.ndarray) -> Any:
 def check_observations(space: spaces.Space, env_id: str) -> None:
     """Raise `UserError` for an observation space that does not flatten to a vector of fixed length."""
     parts = _leaves(space)
-    bad = next((part for part in parts if not part.is_np_flattenable), None)
+    bad = next((part for part in parts if not _flattens(part)), None)
     image = next((p for p in parts if isinstance(p, spaces.Box) and p.dtype == np.uint8 and len(p.shape) == 3), None)
     if bad is not None or image is not None:
         raise UserError(
             f"env.id={env_id}: observation space {bad or image} is not supported: wrap the environment so that it "
             "returns vectors, or a Dict or Tuple of them"
         )
+
+
+def _flattens(space: spaces.Space) -> bool:
+    try:
+        return space.is_np_flattenable
+    except NotImplementedError:  # a space of someone's own, such as MiniGrid's missions
+        return False
 
 
 def _leaves(space: spaces.Space) -> list[spaces.Space]:
