@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from environments import collector_for
 
+from trpo_lightning.environments import envpool_backend
 from trpo_lightning.environments.backends import describe_environment, make_environments
 from trpo_lightning.environments.gymnasium_backend import make_one
 from trpo_lightning.errors import UserError
@@ -68,8 +69,7 @@ def test_cartpole_rollouts_equal_a_replay_of_its_dynamics(backend, num_envs, ste
                 assert rollout.rewards[t, i] == 1.0
                 assert rollout.running_returns[t, i] == pytest.approx(sum(0.9**k for k in range(length[i])))
                 at_limit = length[i] == (limit or 500)
-                # EnvPool says truncated, and only that, of a fall in the very step that reaches the limit
-                died = fell(after) and not (backend == "envpool" and at_limit)
+                died = fell(after)  # also in the very step that reaches the limit
                 assert rollout.terminated[t, i] == died
                 assert rollout.truncated[t, i] == (at_limit and not died)
                 if rollout.terminated[t, i] or rollout.truncated[t, i]:
@@ -231,3 +231,24 @@ def test_hopper_has_the_same_distribution_of_returns_and_lengths_on_both_backend
     for name, a, b in zip(("returns", "lengths"), ours, theirs, strict=True):
         assert kolmogorov_smirnov_p(a, b) > 0.01, name
         assert kolmogorov_smirnov_p(a, 1.3 * b) < 0.01, f"the test has no power for {name}"
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "CartPole-v1"])
+def test_a_limit_of_ours_leaves_all_else_as_envpool_has_it(env_id):
+    """Episodes that the limit of 25 steps cuts and others that fall, next to a pool with that limit of its own."""
+    settings, seeds = EnvSettings(id=env_id, max_episode_steps=25), [3, 4, 5, 6]
+    pool = envpool_backend._make(settings, seeds, 1)
+    envs = make_environments(settings, "envpool", seeds, 1)
+    np.testing.assert_array_equal(envs.reset(), pool.reset()[0])
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(150):
+        actions = rng.integers(0, 2, (4, 1)) if env_id == "CartPole-v1" else rng.uniform(-1, 1, (4, 3))
+        ours = envs.step(actions)
+        theirs = pool.step(actions[:, 0] if env_id == "CartPole-v1" else actions)
+        for mine, other in zip(ours[:2], theirs, strict=False):
+            np.testing.assert_array_equal(mine, other)
+        np.testing.assert_array_equal(ours[2] | ours[3], theirs[2] | theirs[3])
+        assert not (theirs[2] & ~ours[2]).any() and not (theirs[3] & ~ours[3]).any()
+        seen |= set(zip(ours[2].tolist(), ours[3].tolist(), strict=True))
+    envs.close()
+    assert {(True, False), (False, True)} <= seen

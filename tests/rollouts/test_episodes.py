@@ -1,5 +1,7 @@
 """Evaluation episodes: one of each environment, from seeds of their own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from environments import TERMINATED, TRUNCATED, policy_for
@@ -12,15 +14,16 @@ from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.settings import EnvSettings, NormalizeSettings, RunSettings
 
 
-def run(env, *, episodes=6, deterministic=True, seed=1, backend=None, normalizer=None, **more):
+def run(env, *, episodes=6, deterministic=True, seed=1, backend=None, normalizer=None, limit=None, **more):
     spec = describe_environment(env)
+    spec = replace(spec, backend=backend or spec.backend, max_episode_steps=limit or spec.max_episode_steps)
     policy = policy_for(RunSettings(env=env), spec)
     normalizer = normalizer or Normalizer(spec.observation_shape, NormalizeSettings())
     return run_episodes(
         policy,
         normalizer,
         env,
-        backend=backend or spec.backend,
+        spec,
         episodes=episodes,
         deterministic=deterministic,
         seed=seed,
@@ -107,7 +110,7 @@ def test_the_normalizer_is_used_and_not_changed():
 
 
 def test_an_environment_without_time_limit_is_cut():
-    episodes = run(counting([10**6]), episodes=2, max_steps=13)
+    episodes = run(counting([10**6]), episodes=2, limit=13)
     assert episodes.lengths.tolist() == [13, 13]
 
 

@@ -107,6 +107,7 @@ CHANGES = {
 """For each key: settings under which it counts, and another value."""
 ELSEWHERE = {
     "env.asynchronous": "test_barriers, test_transitions: the same results from other processes",
+    "env.instances": "test_one_instance: evaluation opens no more environments",
     "env.timeout": "faults/test_environments: what hangs ends",
     "env.restarts": "faults/test_environments: environments are built anew",
     "evaluation.every": "test_barriers: rows of evaluation, no effect on the run",

@@ -3,7 +3,8 @@
 from trpo_lightning.environments import envpool_backend, gymnasium_backend
 from trpo_lightning.environments.supervised import process_backend
 from trpo_lightning.environments.supervised.deadline import Deadline
-from trpo_lightning.environments.vector_environment import EnvironmentSpec, VectorEnvironment
+from trpo_lightning.environments.user_code import is_lone_instance
+from trpo_lightning.environments.vector_environment import EnvironmentSpec, Spaces, VectorEnvironment
 from trpo_lightning.settings import EnvSettings
 
 
@@ -14,21 +15,32 @@ def describe_environment(settings: EnvSettings, *, restorable: bool = False) -> 
     """
     backend = settings.backend
     with _time_to_build(settings):
-        if backend == "auto":
-            backend = "envpool" if not restorable and envpool_backend.suits(settings) else "gymnasium"
+        if backend == "auto" and not restorable and (spec := envpool_backend.describe_suitable(settings)):
+            return spec
         if backend == "envpool":
             return envpool_backend.describe(settings)
         return gymnasium_backend.describe(settings)
 
 
-def make_environments(settings: EnvSettings, backend: str, seeds: list[int], threads: int) -> VectorEnvironment:
-    """As many environments as seeds, the i-th seeded with `seeds[i]`."""
+def make_environments(
+    settings: EnvSettings, backend: str, seeds: list[int], threads: int, spaces: Spaces | None = None
+) -> VectorEnvironment:
+    """As many environments as seeds, the i-th seeded with `seeds[i]`.
+
+    Raises:
+        UserError: One cannot be built, or, where `spaces` are given, has others.
+    """
     with _time_to_build(settings):
         if backend == "envpool":
             return envpool_backend.EnvPoolEnvironments(settings, seeds, threads)
         if settings.asynchronous:
-            return process_backend.ProcessEnvironments(settings, seeds)
-        return gymnasium_backend.GymnasiumEnvironments(settings, seeds)
+            return process_backend.ProcessEnvironments(settings, seeds, spaces)
+        return gymnasium_backend.GymnasiumEnvironments(settings, seeds, spaces)
+
+
+def open_limit(settings: EnvSettings) -> int | None:
+    """How many environments can be open at once: `env.instances`, and one where the user's only instance is used."""
+    return 1 if is_lone_instance(settings) else settings.instances
 
 
 def _time_to_build(settings: EnvSettings) -> Deadline:

@@ -2,6 +2,8 @@
 
 import importlib.util
 import warnings
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,24 +24,30 @@ def installed() -> bool:
     return importlib.util.find_spec("envpool") is not None
 
 
-def suits(settings: EnvSettings) -> bool:
-    """Whether `auto` takes EnvPool: it has the id, and gymnasium lacks it or means the same by it."""
+def describe_suitable(settings: EnvSettings) -> EnvironmentSpec | None:
+    """What `auto` takes EnvPool for: it has the id, and gymnasium lacks it or means the same by it; None otherwise.
+
+    Spaces are gymnasium's, where it has the id: types and bounds of EnvPool's differ in ways that mean nothing to
+    training, and whoever acts later does so in gymnasium.
+    """
     if not installed() or settings.asynchronous or ":" in settings.id:
-        return False
+        return None
     import envpool
 
     if settings.id not in envpool.list_all_envs():
-        return False
+        return None
     if settings.id not in gymnasium_backend.registered_ids():
-        return not settings.kwargs
+        return None if settings.kwargs else describe(settings)
     if not _same_arguments(settings):
-        return False
+        return None
     try:
         mine, theirs = describe(settings), gymnasium_backend.describe(settings)
     except UserError:
-        return False
+        return None
     same = ("observation_shape", "actions", "max_episode_steps")
-    return all(getattr(mine, name) == getattr(theirs, name) for name in same)
+    if any(getattr(mine, name) != getattr(theirs, name) for name in same):
+        return None
+    return replace(mine, spaces=theirs.spaces)
 
 
 def _same_arguments(settings: EnvSettings) -> bool:
@@ -93,29 +101,79 @@ def describe(settings: EnvSettings) -> EnvironmentSpec:
     example = flatten_batch(pool.observation_space, pool.reset()[0])
     limit = int(pool.spec.config.max_episode_steps)
     actions = action_spec(pool.action_space, settings.id)
-    return EnvironmentSpec(example.shape[1:], actions, limit if 0 < limit < NO_LIMIT else None, "envpool")
+    spaces = pool.observation_space, pool.action_space
+    return EnvironmentSpec(example.shape[1:], actions, limit if 0 < limit < NO_LIMIT else None, "envpool", spaces)
+
+
+def _outer_limit(settings: EnvSettings) -> int | None:
+    """The time limit in steps, where it stands outside of the environment: its rewards and observations know none."""
+    if settings.id not in gymnasium_backend.registered_ids():
+        return None
+    return settings.max_episode_steps or gymnasium_backend.registered_limit(settings.id)
 
 
 class EnvPoolEnvironments:
-    """A synchronous pool: all environments step together, so that results do not depend on timing."""
+    """A synchronous pool: all environments step together, so that results do not depend on timing.
+
+    Where gymnasium has the id, the time limit is applied here, as gymnasium applies it around an environment: EnvPool's
+    own hides an end that comes in the last allowed step (it is flagged as truncated only). Its limit is then one
+    step longer, and an environment that meets ours is reset in the next step, as EnvPool would have done.
+    """
 
     def __init__(self, settings: EnvSettings, seeds: list[int], threads: int) -> None:
         self.num_envs = len(seeds)
-        self._pool = _make(settings, seeds, threads)
+        self._make = partial(_make, threads=threads)
+        self._settings, self._limit = settings, _outer_limit(settings)
+        if self._limit is not None:
+            self._settings = replace(settings, max_episode_steps=self._limit + 1)
+        self._pool = self._make(self._settings, seeds)
+        self._late = np.zeros(self.num_envs, dtype=bool)  # met our limit in the last step
         self._space = self._pool.observation_space
         self._to_env_action = to_env_action(self._pool.action_space)
         where = f"env.id={settings.id}: one of {len(seeds)} environments of EnvPool (which does not say which)"
         self._deadline = Deadline(settings.timeout, lambda: where)
 
-    def reset(self) -> np.ndarray:
+    def reset(self, seeds: list[int] | None = None) -> np.ndarray:
+        if seeds is not None:  # a pool keeps those that it was made with
+            self._pool = self._make(self._settings, seeds)
+        self._late[:] = False
         with self._deadline:
             observations = self._pool.reset()[0]
         return flatten_batch(self._space, observations)
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        to_env = self._to_env_action(actions)
         with self._deadline:
-            observations, rewards, terminated, truncated, _ = self._pool.step(self._to_env_action(actions))
+            if self._late.any():
+                return self._step_others(to_env)
+            observations, rewards, terminated, truncated, info = self._pool.step(to_env)
+        truncated = self._cut(info["elapsed_step"], terminated, truncated)
         return flatten_batch(self._space, observations), rewards, terminated, truncated
+
+    def _cut(self, elapsed: np.ndarray, terminated: np.ndarray, truncated: np.ndarray) -> np.ndarray:
+        """Who is truncated, with those at our limit; these are reset later, unless EnvPool does it by itself."""
+        if self._limit is None:
+            return truncated
+        at_limit = elapsed >= self._limit
+        self._late = at_limit & ~terminated & ~truncated
+        return truncated | at_limit
+
+    def _step_others(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """A step in which environments that met our limit only reset, as after any end of an episode."""
+        late, others = np.flatnonzero(self._late).astype(np.int32), np.flatnonzero(~self._late).astype(np.int32)
+        first = flatten_batch(self._space, self._pool.reset(late)[0])
+        observations = np.empty((self.num_envs, first.shape[1]), dtype=first.dtype)
+        rewards = np.zeros(self.num_envs)
+        terminated, truncated = np.zeros(self.num_envs, dtype=bool), np.zeros(self.num_envs, dtype=bool)
+        observations[late] = first
+        self._late = np.zeros(self.num_envs, dtype=bool)
+        if len(others):
+            seen, rewards[others], terminated[others], ends, info = self._pool.step(actions[others], others)
+            observations[others] = flatten_batch(self._space, seen)
+            elapsed = np.zeros(self.num_envs, dtype=np.int64)
+            elapsed[others], truncated[others] = info["elapsed_step"], ends
+            truncated = self._cut(elapsed, terminated, truncated)
+        return observations, rewards, terminated, truncated
 
     def close(self) -> None:
         del self._pool

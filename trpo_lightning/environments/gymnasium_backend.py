@@ -1,8 +1,6 @@
-"""gymnasium's vector environments: any registered id, any `module:function` of the user's."""
+"""gymnasium's vector environments: any registered id, any environment of the user's own."""
 
 import difflib
-import importlib
-import inspect
 import logging
 import warnings
 from collections.abc import Sequence
@@ -15,32 +13,20 @@ from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from trpo_lightning.environments import tasks  # noqa: F401  registers them
+from trpo_lightning.environments.cautions import statistics_cautions
+from trpo_lightning.environments.packages import package_hint
 from trpo_lightning.environments.spaces import action_spec, check_observations, flatten_batch, to_env_action
 from trpo_lightning.environments.supervised.checked_environment import CheckedEnvironment, locate
 from trpo_lightning.environments.supervised.deadline import Deadline
-from trpo_lightning.environments.vector_environment import EnvironmentSpec, could_not_be_built
+from trpo_lightning.environments.user_code import signature_of, user_function
+from trpo_lightning.environments.vector_environment import EnvironmentSpec, Spaces, could_not_be_built
 from trpo_lightning.errors import UserError
 from trpo_lightning.settings import EnvSettings
 
 
-def user_function(env_id: str) -> Any:
-    """The callable of `module:function`, or None where the part after the colon is a gymnasium id (`module:Id-v0`)."""
-    module_name, colon, name = env_id.partition(":")
-    if not colon:
-        return None
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UserError(f"env.id={env_id}: module {module_name} cannot be imported: {error}") from error
-    function = getattr(module, name, None)
-    if function is None and name not in gym.registry:
-        raise UserError(f"env.id={env_id}: module {module_name} has no {name}, and registers no such environment")
-    return function
-
-
 def make_one(settings: EnvSettings, **kwargs: Any) -> gym.Env:
     """One environment, with its time limit. Raises `UserError` naming the id where it cannot be built."""
-    function = user_function(settings.id)
+    function = user_function(settings)
     kwargs = {**settings.kwargs, **kwargs}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(out of date|precision lowered).*")
@@ -50,13 +36,15 @@ def make_one(settings: EnvSettings, **kwargs: Any) -> gym.Env:
                 return gym.make(name, max_episode_steps=settings.max_episode_steps, disable_env_checker=True, **kwargs)
             env = function(**kwargs)
         except gym.error.UnregisteredEnv as error:
-            raise UserError(f"env.id={settings.id} is not registered{_close_ids(settings.id)}") from error
-        except gym.error.DependencyNotInstalled as error:
+            raise UserError(f"env.id={settings.id} is not registered{_hint(settings.id)}") from error
+        except (gym.error.DependencyNotInstalled, ModuleNotFoundError) as error:
             raise UserError(f"env.id={settings.id} needs a package that is not installed: {error}") from error
+        except UserError:
+            raise
         except Exception as error:
             could_not_be_built(settings, error)
     if not isinstance(env, gym.Env):
-        raise UserError(f"env.id={settings.id} returned a {type(env).__name__}, not a gymnasium.Env")
+        raise UserError(f"env.id={settings.id} returned a {_full_name(type(env))}, not a gymnasium.Env{_port(env)}")
     if settings.max_episode_steps is not None:
         env = gym.wrappers.TimeLimit(env, settings.max_episode_steps)
     return env
@@ -67,16 +55,38 @@ def registered_ids() -> list[str]:
     return list(gym.registry)
 
 
+def registered_limit(env_id: str) -> int | None:
+    """The time limit in steps that a registered id has."""
+    return gym.spec(env_id).max_episode_steps
+
+
 def arguments(env_id: str) -> dict[str, Any]:
     """The keyword arguments of a registered id with their defaults."""
     spec = gym.spec(env_id)
     entry = spec.entry_point
     creator = load_env_creator(entry) if isinstance(entry, str) else entry
-    defaults = {name: item.default for name, item in inspect.signature(creator).parameters.items()} if creator else {}
-    return {**defaults, **spec.kwargs}
+    return {**(signature_of(creator) if creator else {}), **spec.kwargs}
 
 
-def _close_ids(env_id: str) -> str:
+def _full_name(kind: type) -> str:
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _port(env: Any) -> str:
+    """How environments of another interface become gymnasium's."""
+    if isinstance(env, gym.vector.VectorEnv) or hasattr(env, "num_envs"):
+        return ": return one environment, env.num_envs of them are stepped together"
+    origin = type(env).__mro__[-2].__module__.partition(".")[0] if len(type(env).__mro__) > 1 else ""
+    if origin == "gym":
+        return ": derive it from gymnasium.Env, or wrap it (GymV21Environment or GymV26Environment of shimmy)"
+    return ": derive it from gymnasium.Env" if hasattr(env, "step") else ""
+
+
+def _hint(env_id: str) -> str:
+    """What brings an id that is not registered, or registered ones that look like it."""
+    if ":" not in env_id and (hint := package_hint(env_id)):
+        return f": {hint}"
+    env_id = env_id.partition(":")[2] or env_id
     ids = {name.lower(): name for name in gym.registry}
     matches = [ids[match] for match in difflib.get_close_matches(env_id.lower(), ids, n=3, cutoff=0.5)]
     return f" (did you mean {', '.join(matches)}?)" if matches else ""
@@ -95,27 +105,48 @@ def describe(settings: EnvSettings) -> EnvironmentSpec:
     """Build one environment to see its spaces and time limit."""
     env = make_one(settings)
     try:
+        for name in ("observation_space", "action_space"):
+            if not isinstance(getattr(env, name, None), gym.Space):
+                raise UserError(f"env.id={settings.id}: its {name} is no gymnasium space: set it in the constructor")
         check_observations(env.observation_space, settings.id)
-        shape = gym.spaces.flatten_space(env.observation_space).shape
-        assert shape is not None
-        return EnvironmentSpec(shape, action_spec(env.action_space, settings.id), time_limit(env), "gymnasium")
+        return EnvironmentSpec(
+            (gym.spaces.flatdim(env.observation_space),),
+            action_spec(env.action_space, settings.id),
+            time_limit(env),
+            "gymnasium",
+            (env.observation_space, env.action_space),
+            statistics_cautions(env, settings.id),
+        )
     finally:
         env.close()
 
 
-def checked_environment(settings: EnvSettings, index: int = 0) -> CheckedEnvironment:
-    """One environment that tells its faults in one line, as the `index`-th of several."""
-    return CheckedEnvironment(make_one(settings), settings.id, index)
+def checked_environment(settings: EnvSettings, index: int = 0, spaces: Spaces | None = None) -> CheckedEnvironment:
+    """One environment that tells its faults in one line, as the `index`-th of several, which all have `spaces`."""
+    env = make_one(settings)
+    mine = env.observation_space, env.action_space
+    if spaces is not None and mine != spaces:
+        env.close()
+        name, one, other = next(
+            (name, *pair)
+            for name, *pair in zip(("observation", "action"), mine, spaces, strict=True)
+            if pair[0] != pair[1]
+        )
+        raise UserError(
+            f"env.id={settings.id}: environment {index} has the {name} space {one}, but the policy was made for "
+            f"{other}: all environments need the same"
+        )
+    return CheckedEnvironment(env, settings.id, index)
 
 
 class GymnasiumEnvironments:
     """`SyncVectorEnv`: the environments step one after another in this process."""
 
-    def __init__(self, settings: EnvSettings, seeds: list[int]) -> None:
+    def __init__(self, settings: EnvSettings, seeds: list[int], spaces: Spaces | None = None) -> None:
         logging.getLogger("gymnasium").setLevel(logging.ERROR)
         self.num_envs = len(seeds)
-        self._seeds: list[int | None] | None = list(seeds)
-        makers = [partial(checked_environment, settings, index) for index in range(len(seeds))]
+        self._seeds: Any = list(seeds)
+        makers = [partial(_handed_over, env) for env in _all_or_none(settings, len(seeds), spaces)]
         self._envs = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
         self._space = self._envs.single_observation_space
         self._to_env_action = to_env_action(self._envs.single_action_space)
@@ -126,9 +157,9 @@ class GymnasiumEnvironments:
         """The environments themselves."""
         return self._envs.envs  # type: ignore[return-value]
 
-    def reset(self) -> np.ndarray:
+    def reset(self, seeds: list[int] | None = None) -> np.ndarray:
         with self._deadline:
-            observations, _ = self._envs.reset(seed=self._seeds)
+            observations, _ = self._envs.reset(seed=self._seeds if seeds is None else list(seeds))
         self._seeds = None  # later episodes continue the environments' own random numbers
         return flatten_batch(self._space, observations)
 
@@ -140,3 +171,20 @@ class GymnasiumEnvironments:
     def close(self) -> None:
         with self._deadline:
             self._envs.close()
+
+
+def _all_or_none(settings: EnvSettings, number: int, spaces: Spaces | None) -> list[CheckedEnvironment]:
+    """As many environments as asked for; where one cannot be built, those before it do not stay open."""
+    envs: list[CheckedEnvironment] = []
+    try:
+        while len(envs) < number:
+            envs.append(checked_environment(settings, len(envs), spaces))
+    except BaseException:
+        for env in envs:
+            env.close()
+        raise
+    return envs
+
+
+def _handed_over(env: CheckedEnvironment) -> CheckedEnvironment:
+    return env

@@ -41,16 +41,29 @@ def to_env_action(space: spaces.Space) -> Callable[[np.ndarray], np.ndarray]:
     return lambda a: (a.reshape(-1, *space.shape) + start).astype(space.dtype)  # type: ignore[operator]
 
 
+def one_action(space: spaces.Space, stored: np.ndarray) -> Any:
+    """A stored action `[A]` as `step` of a single environment takes it: an `int` for Discrete, else an array."""
+    action = to_env_action(space)(stored[None])[0]
+    return int(action) if isinstance(space, spaces.Discrete) else np.asarray(action)
+
+
 def check_observations(space: spaces.Space, env_id: str) -> None:
     """Raise `UserError` for an observation space that does not flatten to a vector of fixed length."""
     parts = _leaves(space)
-    bad = next((part for part in parts if not part.is_np_flattenable), None)
+    bad = next((part for part in parts if not _flattens(part)), None)
     image = next((p for p in parts if isinstance(p, spaces.Box) and p.dtype == np.uint8 and len(p.shape) == 3), None)
     if bad is not None or image is not None:
         raise UserError(
             f"env.id={env_id}: observation space {bad or image} is not supported: wrap the environment so that it "
             "returns vectors, or a Dict or Tuple of them"
         )
+
+
+def _flattens(space: spaces.Space) -> bool:
+    try:
+        return space.is_np_flattenable
+    except NotImplementedError:  # a space of someone's own, such as MiniGrid's missions
+        return False
 
 
 def _leaves(space: spaces.Space) -> list[spaces.Space]:

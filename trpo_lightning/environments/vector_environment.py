@@ -7,11 +7,15 @@ with reward 0: a fake transition, which the sampling schemes leave out.
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
+import gymnasium as gym
 import numpy as np
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.policies.spaces import ActionSpec
 from trpo_lightning.settings import EnvSettings
+
+Spaces = tuple[gym.Space, gym.Space]
+"""Of observations and of actions, as the environment declares them."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,10 @@ class EnvironmentSpec:
     max_episode_steps: int | None
     backend: str
     """`gymnasium` or `envpool`, resolved from `auto`."""
+    spaces: Spaces | None = None
+    """None in files from before they were recorded."""
+    cautions: tuple[str, ...] = ()
+    """What the user is told before training: one line each."""
 
 
 class VectorEnvironment(Protocol):
@@ -30,8 +38,11 @@ class VectorEnvironment(Protocol):
 
     num_envs: int
 
-    def reset(self) -> np.ndarray:
-        """Start an episode in each environment, the first from its seed; observations `[N, O]`."""
+    def reset(self, seeds: list[int] | None = None) -> np.ndarray:
+        """Start an episode in each environment, the first from its seed; observations `[N, O]`.
+
+        With `seeds` this one begins from them; without, later ones go on with the environments' own random numbers.
+        """
         ...
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

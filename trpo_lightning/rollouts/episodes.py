@@ -5,7 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from trpo_lightning.environments.backends import make_environments
+from trpo_lightning.environments.backends import make_environments, open_limit
+from trpo_lightning.environments.supervised.deadline import EnvironmentFailure
+from trpo_lightning.environments.vector_environment import EnvironmentSpec, VectorEnvironment
+from trpo_lightning.errors import UserError
 from trpo_lightning.policies.inference import fast_forward
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.randomness import Stream, environment_seed, global_generators, numpy_generator
@@ -31,56 +34,80 @@ def run_episodes(
     policy: Policy,
     normalizer: Normalizer,
     settings: EnvSettings,
+    spec: EnvironmentSpec,
     *,
-    backend: str,
     episodes: int,
     deterministic: bool,
     seed: int,
     iteration: int = 0,
-    max_steps: int | None = None,
     threads: int = 1,
 ) -> Episodes:
     """The first episode of each of `episodes` environments, seeded from (seed, iteration, index).
 
     One episode each and not the first so many to end, which would favour short ones. `deterministic` takes the
-    distribution's mode. Statistics of `normalizer` are used and not changed, nor are global generators.
+    distribution's mode. Statistics of `normalizer` are used and not changed, nor are global generators. Where fewer
+    environments can be open at once, each has several of the episodes, each with its own seed.
     """
     with global_generators(seed, Stream.EVALUATION_GLOBAL, iteration):
-        return _run(policy, normalizer, settings, backend, episodes, deterministic, seed, iteration, max_steps, threads)
+        seeds = [environment_seed(seed, Stream.EVALUATION_ENVIRONMENT, iteration, i) for i in range(episodes)]
+        noise = [numpy_generator(seed, Stream.EVALUATION_NOISE, iteration, i) for i in range(episodes)]
+        envs = _open(settings, spec, seeds, threads)
+        try:
+            done = []
+            for first in range(0, episodes, envs.num_envs):
+                rows = [(first + i) % episodes for i in range(envs.num_envs)]  # the last group is filled up
+                act = _Actor(policy, normalizer, None if deterministic else [noise[i] for i in rows])
+                observations = envs.reset([seeds[i] for i in rows] if first else None)
+                limit = spec.max_episode_steps or MAX_STEPS_WITHOUT_LIMIT
+                done.append(_first_episodes(envs, observations, act, limit))
+            returns, lengths = (np.concatenate(parts)[:episodes] for parts in zip(*done, strict=True))
+            return Episodes(returns, lengths)
+        finally:
+            envs.close()
 
 
-def _run(
-    policy: Policy,
-    normalizer: Normalizer,
-    settings: EnvSettings,
-    backend: str,
-    episodes: int,
-    deterministic: bool,
-    seed: int,
-    iteration: int,
-    max_steps: int | None,
-    threads: int,
-) -> Episodes:
-    seeds = [environment_seed(seed, Stream.EVALUATION_ENVIRONMENT, iteration, i) for i in range(episodes)]
-    generators = [numpy_generator(seed, Stream.EVALUATION_NOISE, iteration, i) for i in range(episodes)]
-    envs = make_environments(settings, backend, seeds, threads)
+def _open(settings: EnvSettings, spec: EnvironmentSpec, seeds: list[int], threads: int) -> VectorEnvironment:
+    """An environment for each seed, or, where so many cannot be open at once, for the first `env.num_envs`."""
+    number = min(len(seeds), open_limit(settings) or len(seeds))
     try:
-        returns, lengths = np.zeros(episodes), np.zeros(episodes, dtype=np.int64)
-        running = np.ones(episodes, dtype=bool)
-        observations, forward = envs.reset(), fast_forward(policy.network)
-        for _ in range(max_steps or MAX_STEPS_WITHOUT_LIMIT):
-            distribution = policy.distribution(torch.from_numpy(forward(normalizer.normalize(observations))))
-            action = distribution.mode()
-            if not deterministic:
-                shape, normal = action.shape[1:], distribution.noise == "normal"
-                draws = [(g.standard_normal if normal else g.random)(shape, dtype=np.float32) for g in generators]
-                action = distribution.sample(torch.from_numpy(np.stack(draws)))
-            observations, rewards, terminated, truncated = envs.step(action.numpy())
-            returns += np.where(running, rewards, 0.0)
-            lengths += running
-            running &= ~(terminated | truncated)
-            if not running.any():
-                break
-        return Episodes(returns, lengths)
-    finally:
-        envs.close()
+        return make_environments(settings, spec.backend, seeds[:number], threads, spec.spaces)
+    except EnvironmentFailure:
+        raise
+    except UserError:
+        if number <= settings.num_envs:
+            raise
+    return make_environments(settings, spec.backend, seeds[: settings.num_envs], threads, spec.spaces)
+
+
+def _first_episodes(
+    envs: VectorEnvironment, observations: np.ndarray, act: "_Actor", max_steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns and lengths `[N]` of the episodes that begin with `observations` `[N, O]`."""
+    returns, lengths = np.zeros(envs.num_envs), np.zeros(envs.num_envs, dtype=np.int64)
+    running = np.ones(envs.num_envs, dtype=bool)
+    for _ in range(max_steps):
+        observations, rewards, terminated, truncated = envs.step(act(observations))
+        returns += np.where(running, rewards, 0.0)
+        lengths += running
+        running &= ~(terminated | truncated)
+        if not running.any():
+            break
+    return returns, lengths
+
+
+class _Actor:
+    """Actions `[N, A]` for observations `[N, O]`: the mode, or samples with a generator for each environment."""
+
+    def __init__(self, policy: Policy, normalizer: Normalizer, generators: list[np.random.Generator] | None) -> None:
+        self._policy, self._normalizer, self._generators = policy, normalizer, generators
+        self._forward = fast_forward(policy.network)
+
+    def __call__(self, observations: np.ndarray) -> np.ndarray:
+        outputs = torch.from_numpy(self._forward(self._normalizer.normalize(observations)))
+        distribution = self._policy.distribution(outputs)
+        action = distribution.mode()
+        if self._generators is None:
+            return action.numpy()
+        shape, normal = action.shape[1:], distribution.noise == "normal"
+        draws = [(g.standard_normal if normal else g.random)(shape, dtype=np.float32) for g in self._generators]
+        return distribution.sample(torch.from_numpy(np.stack(draws))).numpy()

@@ -116,7 +116,7 @@ class PopulationScheme(SamplingScheme):
             first = self._attempt * self.num_envs
             indices = range(first, first + min(self.num_envs, episodes))
             seeds = [environment_seed(self.settings.seed, Stream.ENVIRONMENT, iteration, i) for i in indices]
-            self._envs = make_environments(self.settings.env, self.spec.backend, seeds, self.threads)
+            self._envs = make_environments(self.settings.env, self.spec.backend, seeds, self.threads, self.spec.spaces)
         return self._envs
 
 

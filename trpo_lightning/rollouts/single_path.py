@@ -41,7 +41,7 @@ class SinglePathScheme(SamplingScheme):
         self.close()
         indices = range(attempt * self.num_envs, (attempt + 1) * self.num_envs)
         seeds = [environment_seed(self.settings.seed, Stream.ENVIRONMENT, iteration, i) for i in indices]
-        self._envs = make_environments(self.settings.env, self.spec.backend, seeds, self.threads)
+        self._envs = make_environments(self.settings.env, self.spec.backend, seeds, self.threads, self.spec.spaces)
         self._begin(self._envs)
 
     def _begin(self, envs: VectorEnvironment) -> None:

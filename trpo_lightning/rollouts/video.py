@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,8 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from trpo_lightning.environments.gymnasium_backend import make_one
-from trpo_lightning.environments.spaces import to_env_action
-from trpo_lightning.environments.vector_environment import one_line
+from trpo_lightning.environments.vector_environment import EnvironmentSpec, one_line
 from trpo_lightning.errors import UserError
 from trpo_lightning.randomness import Stream, environment_seed, global_generators
 from trpo_lightning.rollouts.episodes import MAX_STEPS_WITHOUT_LIMIT
@@ -21,8 +21,9 @@ class Actor(Protocol):
     """What acts on raw observations."""
 
     settings: RunSettings
+    spec: EnvironmentSpec
 
-    def act(self, observations: Any, *, deterministic: bool = True) -> np.ndarray:
+    def act(self, observations: Any, *, deterministic: bool = True) -> Any:
         """Actions for observations."""
         ...
 
@@ -38,6 +39,8 @@ def record_episode(actor: Actor, file: Path, seed: int) -> float:
         os.environ.setdefault("MUJOCO_GL", "egl")
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     env = make_one(actor.settings.env, render_mode="rgb_array")
+    if actor.spec.spaces is None:
+        actor.spec = replace(actor.spec, spaces=(env.observation_space, env.action_space))
     try:
         with global_generators(seed, Stream.EVALUATION_GLOBAL):
             frames, total = _play(actor, env, environment_seed(seed, Stream.EVALUATION_ENVIRONMENT, 0, 0))
@@ -52,7 +55,6 @@ def record_episode(actor: Actor, file: Path, seed: int) -> float:
 
 
 def _play(actor: Actor, env: gym.Env, seed: int) -> tuple[list[np.ndarray], float]:
-    to_env = to_env_action(env.action_space)
     observation, _ = env.reset(seed=seed)
     frames, total = [], 0.0
     for _ in range(MAX_STEPS_WITHOUT_LIMIT):
@@ -60,8 +62,7 @@ def _play(actor: Actor, env: gym.Env, seed: int) -> tuple[list[np.ndarray], floa
         if not isinstance(frame, np.ndarray):
             raise UserError(f"env.id={actor.settings.env.id} does not render to pictures")
         frames.append(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2])  # the codec takes even sizes
-        action = to_env(actor.act(gym.spaces.flatten(env.observation_space, observation))[None])[0]
-        observation, reward, terminated, truncated, _ = env.step(action)
+        observation, reward, terminated, truncated, _ = env.step(actor.act(observation))
         total += float(reward)
         if terminated or truncated:
             break

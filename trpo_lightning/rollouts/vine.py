@@ -10,6 +10,7 @@ from torch import Tensor
 from trpo_lightning.environments.gymnasium_backend import GymnasiumEnvironments, checked_environment
 from trpo_lightning.environments.snapshots import Restorable, Snapshot
 from trpo_lightning.environments.supervised.deadline import Deadline
+from trpo_lightning.environments.user_code import is_lone_instance
 from trpo_lightning.environments.vector_environment import EnvironmentSpec, VectorEnvironment
 from trpo_lightning.errors import UserError
 from trpo_lightning.policies.policy import Policy
@@ -60,6 +61,8 @@ class VineScheme(SamplingScheme):
     def __init__(self, settings: RunSettings, spec: EnvironmentSpec, threads: int, propose: Propose) -> None:
         super().__init__(settings, spec, threads, propose)
         _check_actions(settings, spec.actions)
+        if is_lone_instance(settings.env):
+            raise UserError(f"rollout.scheme=vine makes many environments: give a function, not {settings.env.id}")
         env = checked_environment(settings.env)
         try:
             with Deadline(settings.env.timeout, env.where):

@@ -62,11 +62,10 @@ def _episodes(trained: TrainedPolicy, episodes: int, seed: int, deterministic: b
         trained.policy,
         trained.normalizer,
         trained.settings.env,
-        backend=trained.spec.backend,
+        trained.spec,
         episodes=episodes,
         deterministic=deterministic,
         seed=seed,
-        max_steps=trained.spec.max_episode_steps,
         threads=available_cores(),
     ).returns
 

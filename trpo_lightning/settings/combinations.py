@@ -14,10 +14,20 @@ def check_combination(settings: RunSettings) -> None:
         raise UserError(f"rule.name={rule.name} does not go with rollout.scheme={rollout.scheme}: it needs {needed}")
     if isinstance(rollout, PathSettings):
         _check_steps(rollout, settings.env.num_envs)
+    if settings.env.instances is not None:
+        _check_instances(settings.env.instances, settings)
     if rollout.kind == "exact":
         _check_exact(settings)
     if rollout.kind == "vine":
         _check_vine(settings)
+
+
+def _check_instances(instances: int, settings: RunSettings) -> None:
+    envs = settings.env.num_envs
+    if instances < envs:
+        raise UserError(f"env.instances={instances} is smaller than env.num_envs={envs}: use {instances} of them")
+    if settings.rollout.kind == "vine":
+        raise UserError("env.instances does not go with rollout.scheme=vine: branches open environments of their own")
 
 
 def _check_steps(rollout: PathSettings, envs: int) -> None:

@@ -21,6 +21,12 @@ class EnvSettings:
         "auto takes EnvPool where it is installed and has the id with the same spaces and time limit as gymnasium",
         choices=("auto", "gymnasium", "envpool"),
     )
+    instances: int | None = option(
+        None,
+        "how many environments can be open at once, for simulators that hold a port or a licence: evaluation then "
+        "closes those of training first, which cuts their episodes as a barrier does; null: no limit",
+        minimum=1,
+    )
     asynchronous: bool = option(False, "gymnasium backend: one process per environment instead of a loop")
     max_episode_steps: int | None = option(None, "time limit in steps; null keeps the id's own", minimum=1)
     kwargs: dict[str, Any] = option({}, "keyword arguments of the environment")

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from trpo_lightning.environments.backends import open_limit
 from trpo_lightning.environments.supervised.deadline import EnvironmentFailure
+from trpo_lightning.errors import UserError
 from trpo_lightning.rollouts.episodes import Episodes, run_episodes
 
 
@@ -45,7 +47,15 @@ class EvaluationCallback(pl.Callback):
 
 
 def evaluate(module: Any, *, deterministic: bool) -> Episodes:
-    """Episodes of the policy of a `TRPO` as it is now; from the beginning, same seeds, where environments fail."""
+    """Episodes of the policy of a `TRPO` as it is now; from the beginning, same seeds, where environments fail.
+
+    Where the environments of training leave no room for others, they are closed first: training goes on with fresh
+    ones, seeded from (seed, iteration), as at a barrier.
+    """
+    limit, alone = open_limit(module.settings.env), False
+    if limit is not None and limit < module.settings.env.num_envs + module.settings.evaluation.episodes:
+        module.scheme.close()
+        alone = True
     policy = module.policy if module.device.type == "cpu" else copy.deepcopy(module.policy).cpu()
     while True:
         try:
@@ -53,13 +63,21 @@ def evaluate(module: Any, *, deterministic: bool) -> Episodes:
                 policy,
                 module.normalizer,
                 module.settings.env,
-                backend=module.spec.backend,
+                module.spec,
                 episodes=module.settings.evaluation.episodes,
                 deterministic=deterministic,
                 seed=module.settings.seed,
                 iteration=module.iteration,
-                max_steps=module.spec.max_episode_steps,
                 threads=module.scheme.threads,
             )
         except EnvironmentFailure as failure:
             module.count_restart(failure)
+        except UserError as error:
+            if alone:
+                raise
+            module.scheme.close()
+            alone = True
+            print(
+                f"warning: evaluation finds no room for environments of its own ({error}): it closes those of training "
+                f"first, which cuts their episodes; env.instances={module.settings.env.num_envs} says so in advance"
+            )

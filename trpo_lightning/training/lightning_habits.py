@@ -6,10 +6,13 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from trpo_lightning.environments.cautions import cautions
+from trpo_lightning.environments.vector_environment import EnvironmentSpec
 from trpo_lightning.errors import UserError
 from trpo_lightning.settings import RunSettings
 from trpo_lightning.training.evaluation import EvaluationCallback
 from trpo_lightning.training.iteration_log import IterationLog, is_number, plain_value
+from trpo_lightning.training.trained_policy import IN_CHECKPOINT, TrainedPolicy
 from trpo_lightning.training.trainer_checks import check_callbacks, check_function, check_trainer
 
 
@@ -18,8 +21,13 @@ class LightningHabits(pl.LightningModule):
 
     settings: RunSettings
     iteration_log: IterationLog
+    spec: EnvironmentSpec
     iteration: int
     env_steps: int
+
+    def trained_policy(self) -> TrainedPolicy:
+        """The policy as it is now, with its normalizer: what acts, and what is saved."""
+        raise NotImplementedError(f"{type(self).__name__} has no policy")
 
     @property
     def row(self) -> dict[str, Any]:
@@ -39,6 +47,8 @@ class LightningHabits(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Refuse trainers that would change the algorithm in silence."""
         check_trainer(self.trainer)
+        for line in cautions(self.settings, self.spec):
+            print(f"warning: {line}")
 
     def log(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, name: str, value: Any, prog_bar: bool = False, logger: bool | None = None, **ways: Any
@@ -62,8 +72,8 @@ class LightningHabits(pl.LightningModule):
             self.trainer.callback_metrics[name] = torch.tensor(float(value))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep how far the policy was trained, for `load_from_checkpoint`."""
-        checkpoint["trpo_lightning"] = {"iteration": self.iteration, "env_steps": self.env_steps}
+        """Put in what `trpo_lightning.load` needs to act from the file."""
+        checkpoint[IN_CHECKPOINT] = self.trained_policy().state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take a policy that `load_from_checkpoint` brings back; refuse to resume from it.
@@ -71,10 +81,10 @@ class LightningHabits(pl.LightningModule):
         Lightning's checkpoints lack environments, random streams and the rule's memory.
         """
         if self._trainer is None:
-            counts = checkpoint.get("trpo_lightning", {})
+            counts = checkpoint.get(IN_CHECKPOINT, {})
             self.iteration, self.env_steps = counts.get("iteration", 0), counts.get("env_steps", 0)
             return
         raise UserError(
-            "a Lightning checkpoint is an export and cannot be resumed exactly: "
+            "a Lightning checkpoint is an export and cannot be resumed exactly: act with trpo_lightning.load(path), "
             "resume from a run directory (python -m trpo_lightning train --resume RUN_DIR)"
         )

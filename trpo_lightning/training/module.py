@@ -9,6 +9,7 @@ import torch
 
 from trpo_lightning.environments.backends import describe_environment
 from trpo_lightning.environments.supervised.deadline import EnvironmentFailure
+from trpo_lightning.environments.user_code import adopt
 from trpo_lightning.errors import StuckError, UserError
 from trpo_lightning.policies.policy import Policy, build_policy
 from trpo_lightning.randomness import Stream, global_generators, torch_generator
@@ -34,23 +35,29 @@ EPISODES_BETWEEN_BARRIERS = 5
 ITERATIONS_BETWEEN_BARRIERS = 50
 """Barrier interval where the environment has no time limit to derive it from."""
 
+OF_SETTINGS = object()
+"""In place of an environment: the one that settings name. (`None` is what a forgotten variable holds.)"""
+
 
 class TRPO(LightningHabits):
     """Trust-region policy optimization (Schulman et al. 2015) with GAE (Schulman et al. 2016).
 
-    `TRPO("Hopper-v5", delta=0.02)`: settings by keyword, with the defaults of the command line; a group as a dict,
-    `policy={"hidden_sizes": [32]}`. One Lightning epoch is one iteration, so `max_epochs` counts iterations; training
-    also ends at `total_env_steps`. Raises `UserError` for settings or environments that cannot work; `fit` raises
-    `StuckError` after `rule.max_rejections` rejected updates in a row, with a file for `replay` in `default_root_dir`.
+    `TRPO("Hopper-v5", delta=0.02)`: an environment as an id, a class, a function, an instance or a `gymnasium.spec`
+    (`environments.user_code.adopt` says what becomes of each), and settings by keyword, with the defaults of the
+    command line; a group as a dict, `policy={"hidden_sizes": [32]}`. One Lightning epoch is one iteration, so
+    `max_epochs` counts iterations; training also ends at `total_env_steps`. Raises `UserError` for settings or
+    environments that cannot work; `fit` raises `StuckError` after `rule.max_rejections` rejected updates in a row, with
+    a file for `replay` in `default_root_dir`.
     """
 
-    def __init__(self, env_id: str | None = None, *, settings: RunSettings | None = None, **keywords: Any) -> None:
+    def __init__(self, environment: Any = OF_SETTINGS, *, settings: RunSettings | None = None, **keywords: Any) -> None:
         super().__init__()
         if settings is None:
             settings = from_keywords(**keywords)
-            settings.env.id = env_id or settings.env.id
-        elif env_id is not None or keywords:
-            raise UserError("give TRPO either settings or an environment id and keywords, not both")
+            if environment is not OF_SETTINGS:
+                adopt(environment, settings.env)
+        elif environment is not OF_SETTINGS or keywords:
+            raise UserError("give TRPO either settings, or an environment and keywords")
         self.settings = settings
         self.save_hyperparameters(hyperparameters(settings))
         self.automatic_optimization = False

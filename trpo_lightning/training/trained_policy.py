@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from trpo_lightning.environments.observations import as_batch
+from trpo_lightning.environments.recorded_spaces import rebuilt_pair, recorded_pair, spaces_of
+from trpo_lightning.environments.spaces import one_action, to_env_action
 from trpo_lightning.environments.vector_environment import EnvironmentSpec
 from trpo_lightning.errors import UserError
 from trpo_lightning.policies.policy import Policy, build_policy
@@ -17,6 +20,8 @@ from trpo_lightning.storage.checksummed_file import read, save
 from trpo_lightning.storage.files import plain
 
 ACTION_KINDS = {"continuous": ContinuousActions, "discrete": DiscreteActions, "binary": BinaryActions}
+IN_CHECKPOINT = "trpo_lightning"
+"""Key of a Lightning checkpoint under which a policy's whole `state` stands."""
 
 
 @dataclass
@@ -33,38 +38,53 @@ class TrainedPolicy:
     @torch.inference_mode()
     def act(
         self, observations: Any, *, deterministic: bool = True, generator: np.random.Generator | None = None
-    ) -> np.ndarray:
-        """Actions for raw observations: one `[*O]` gives `[A]`, a batch `[B, *O]` gives `[B, A]`.
+    ) -> Any:
+        """Actions for observations as `reset` and `step` return them; `step` takes what comes back.
 
-        Continuous actions are not clipped to the environment's bounds; discrete ones count from 0. A stochastic action
-        draws from `generator` (by default a fresh, unseeded one). Raises `ValueError` for another shape.
+        Args:
+            observations: One of the environment's observation space, or a batch: what a vector environment returns, a
+                list of observations, or vectors `[B, O]` flattened by `gymnasium.spaces.flatten`.
+            deterministic: The distribution's mode, or a sample.
+            generator: What samples are drawn with; by default a fresh, unseeded one.
+
+        Returns:
+            For one observation an action of the environment's space (an `int` where it is Discrete), for a batch an
+            array `[B, ...]` of them. Continuous actions are clipped to the space's bounds.
+
+        Raises:
+            ValueError: The observations are none of the observation space.
         """
-        x = np.asarray(observations)
-        shape = self.spec.observation_shape
-        if x.shape[-len(shape) :] != shape or x.ndim > len(shape) + 1:
-            raise ValueError(f"observations must be {list(shape)} or a batch of them, not {list(x.shape)}")
-        batch = x.reshape(-1, *shape)
-        distribution = self.policy(torch.from_numpy(self.normalizer.normalize(batch)))
+        observation_space, action_space = spaces_of(self.spec)
+        batch, batched = as_batch(observation_space, observations)
+        device = next(self.policy.parameters()).device
+        distribution = self.policy(torch.from_numpy(self.normalizer.normalize(batch)).to(device))
         actions = distribution.mode()
         if not deterministic:
             generator = generator or np.random.default_rng()
             draw = generator.standard_normal if distribution.noise == "normal" else generator.random
-            actions = distribution.sample(torch.from_numpy(draw(tuple(actions.shape), dtype=np.float32)))
-        return actions.numpy() if x.ndim > len(shape) else actions.numpy()[0]
+            noise = torch.from_numpy(draw(tuple(actions.shape), dtype=np.float32))
+            actions = distribution.sample(noise.to(device))
+        stored = actions.cpu().numpy()
+        return to_env_action(action_space)(stored) if batched else one_action(action_space, stored[0])
 
     def save(self, path: str | Path, **metadata: Any) -> None:
         """Write it to a file that `load` reads, atomically. Raises `DiskError`."""
-        state = {
-            "kind": "policy",
-            "iteration": self.iteration,
-            "env_steps": self.env_steps,
-            **policy_state(self.settings, self.spec, self.policy),
-            "max_episode_steps": self.spec.max_episode_steps,
-            "backend": self.spec.backend,
-            "normalizer": self.normalizer.state_dict(),
-            "metadata": metadata,
-        }
-        save(plain(state), Path(path))
+        save({**self.state(), "metadata": plain(metadata)}, Path(path))
+
+    def state(self) -> dict[str, Any]:
+        """All of it as tensors and plain values."""
+        return plain(
+            {
+                "kind": "policy",
+                "iteration": self.iteration,
+                "env_steps": self.env_steps,
+                **policy_state(self.settings, self.spec, self.policy),
+                "spaces": recorded_pair(self.spec.spaces),
+                "max_episode_steps": self.spec.max_episode_steps,
+                "backend": self.spec.backend,
+                "normalizer": self.normalizer.state_dict(),
+            }
+        )
 
 
 def policy_state(settings: RunSettings, spec: EnvironmentSpec, policy: Policy) -> dict[str, Any]:
@@ -94,10 +114,16 @@ def rebuilt_policy(state: dict[str, Any], settings: RunSettings) -> tuple[Policy
 
 
 def load(run_dir: str | Path, which: str = "last") -> TrainedPolicy:
-    """The policy of a run directory (`which` is `last` or `best`) or of an exported `.pt` file.
+    """A trained policy, for acting: no environment is built, and no code runs that the file names.
 
-    `last` is the policy at the run's end, or at its latest barrier while it goes on. Raises `UserError` where there is
-    no such policy.
+    Args:
+        run_dir: A run directory, an exported `.pt` file, a checkpoint that a `Trainer` or its `ModelCheckpoint` wrote,
+            or a folder with such checkpoints (in it, or in its `checkpoints`), of which the newest is taken.
+        which: Of a run directory, `last` or `best`. `last` is the policy at the run's end, or at its latest barrier
+            while it goes on.
+
+    Raises:
+        UserError: There is no such policy.
     """
     path = Path(run_dir)
     if path.is_file():
@@ -107,20 +133,24 @@ def load(run_dir: str | Path, which: str = "last") -> TrainedPolicy:
     file = path / "checkpoints" / f"{which}.pt"
     if file.is_file():
         return load_file(file)
+    of_lightning = [file for folder in (path / "checkpoints", path) for file in folder.glob("*.ckpt") if _is_zip(file)]
+    if of_lightning and which == "last":
+        return load_file(max(of_lightning, key=lambda file: file.stat().st_mtime_ns))
     found = sorted(p.stem for p in (path / "checkpoints").glob("*.pt"))
     hint = f"it has {', '.join(found)}" if found else "the run has not got that far"
     raise UserError(f"{run_dir}: has no {which} policy: {hint}")
 
 
 def load_file(path: Path) -> TrainedPolicy:
-    """A policy from an exported file. Raises `UserError` naming the file if it is damaged or something else."""
-    state = read(path)
+    """A policy from a file of ours or a checkpoint of Lightning's. Raises `UserError` naming one that holds none."""
+    state = _of_lightning(path) if _is_zip(path) else read(path)
     if state.get("kind") != "policy":
         raise UserError(f"{path}: is no policy: give a run directory, or its best.pt or last.pt")
     try:
         settings = from_record(state["settings"])
         policy, shape, actions = rebuilt_policy(state, settings)
-        spec = EnvironmentSpec(shape, actions, state["max_episode_steps"], state["backend"])
+        spaces = rebuilt_pair(state.get("spaces"))  # not in files from before they were recorded
+        spec = EnvironmentSpec(shape, actions, state["max_episode_steps"], state["backend"], spaces)
         normalizer = Normalizer(shape, settings.normalize)
         normalizer.load_state_dict(state["normalizer"])
         return TrainedPolicy(policy, normalizer, settings, spec, state["iteration"], state["env_steps"])
@@ -128,3 +158,24 @@ def load_file(path: Path) -> TrainedPolicy:
         raise UserError(f"{path}: was written by another version: {error}") from error
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: was written by another version: it lacks or has other parts ({error})") from error
+
+
+def _is_zip(path: Path) -> bool:
+    """Whether torch wrote the file without our header, as Lightning has it do."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"PK\x03\x04"
+    except OSError:
+        return False  # whoever reads it says why
+
+
+def _of_lightning(path: Path) -> dict[str, Any]:
+    """What `TRPO.on_save_checkpoint` put into a checkpoint. Raises `UserError` naming the file."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whoever writes such a file can put anything into it: torch judges that
+        raise UserError(f"{path}: is refused: it is damaged, or holds more than tensors and plain values") from error
+    state = checkpoint.get(IN_CHECKPOINT) if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: is a file of torch's without a policy of this package (or from before 0.2)")
+    return state

@@ -12,7 +12,7 @@ from pytorch_lightning import callbacks
 from pytorch_lightning.trainer.states import TrainerFn
 
 from trpo_lightning.errors import UserError
-from trpo_lightning.settings import RunSettings, get, keys
+from trpo_lightning.settings import RunSettings, counting_keys, get
 from trpo_lightning.training.metrics import METRICS
 from trpo_lightning.training.third_party_messages import quiet_warnings
 
@@ -75,7 +75,7 @@ def check_trainer(trainer: pl.Trainer) -> None:
 
 def hyperparameters(settings: RunSettings) -> dict[str, Any]:
     """The settings as flat, plain values under their dotted keys: what loggers take and `weights_only=True` loads."""
-    values = {key: get(settings, key) for key in keys()}
+    values = {key: get(settings, key) for key in counting_keys(settings)}
     return {key: value if _is_plain(value) else repr(value) for key, value in values.items()}
 
 

@@ -15,7 +15,8 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from trpo_lightning.environments.gymnasium_backend import checked_environment
 from trpo_lightning.environments.spaces import flatten_batch, to_env_action
 from trpo_lightning.environments.supervised.deadline import ALARM, GRACE, Deadline, EnvironmentFailure
-from trpo_lightning.environments.vector_environment import one_line
+from trpo_lightning.environments.user_code import OBJECTS
+from trpo_lightning.environments.vector_environment import Spaces, one_line
 from trpo_lightning.errors import UserError
 from trpo_lightning.randomness import Stream, seed_global_generators
 from trpo_lightning.settings import EnvSettings
@@ -30,8 +31,8 @@ class ProcessEnvironments:
     A failure kills all of the processes, with whatever they are doing.
     """
 
-    def __init__(self, settings: EnvSettings, seeds: list[int]) -> None:
-        self._settings, self.num_envs = settings, len(seeds)
+    def __init__(self, settings: EnvSettings, seeds: list[int], spaces: Spaces | None = None) -> None:
+        self._settings, self.num_envs, self._spaces = settings, len(seeds), spaces
         self._seeds, self._first = seeds, True
         self._episodes, self._steps = np.zeros(len(seeds), dtype=np.int64), np.zeros(len(seeds), dtype=np.int64)
         self._resetting = np.zeros(len(seeds), dtype=bool)
@@ -49,10 +50,9 @@ class ProcessEnvironments:
         """Start the processes. Raises `UserError` with the reason that the first of those without environment gives."""
         with TemporaryDirectory() as folder:
             reasons = [Path(folder, str(index)) for index in range(self.num_envs)]
-            makers = [
-                partial(_in_process, self._settings, i, seed, os.getpid(), path)
-                for i, (seed, path) in enumerate(zip(self._seeds, reasons, strict=True))
-            ]
+            common = (self._settings, self._spaces, OBJECTS.get(self._settings.id), os.getpid())
+            rows = enumerate(zip(self._seeds, reasons, strict=True))
+            makers = [partial(_in_process, *common, i, seed, path) for i, (seed, path) in rows]
             try:
                 self._envs.__init__(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
             except (EOFError, ConnectionError) as error:
@@ -66,12 +66,14 @@ class ProcessEnvironments:
                 self._kill()
                 raise
 
-    def reset(self) -> np.ndarray:
-        seeds: list[int | None] = list(self._seeds) if self._first else [None] * self.num_envs
+    def reset(self, seeds: list[int] | None = None) -> np.ndarray:
+        if seeds is not None:
+            self._seeds, self._first = seeds, True
+        given: list[int | None] = list(self._seeds) if self._first else [None] * self.num_envs
         self._first = False
         self._resetting[:] = True
         self._count()
-        observations, _ = self._ask(partial(self._envs.reset_async, seeds), self._envs.reset_wait)
+        observations, _ = self._ask(partial(self._envs.reset_async, given), self._envs.reset_wait)
         self._resetting[:] = False
         return flatten_batch(self._space, observations)
 
@@ -175,21 +177,26 @@ class _Telling(gym.Wrapper):
             return self.observation_space.sample(), 0.0, False, False, {FAILURE: str(error)}
 
 
-def _in_process(settings: EnvSettings, index: int, seed: int, parent: int, reason: Path) -> gym.Env:
+def _in_process(
+    settings: EnvSettings, spaces: Spaces | None, own: Any, parent: int, index: int, seed: int, reason: Path
+) -> gym.Env:
     """The environment of a process, which leaves signals to its parent; in the parent, the example it asks for.
 
-    The process has global generators of its own: a forked one would share its siblings' numbers. What cannot be built
-    leaves its reason in a file.
+    `own` is the object that `env.id` stands for, if it does: a process that is no fork does not know it. The process
+    has global generators of its own: a forked one would share its siblings' numbers. What cannot be built leaves its
+    reason in a file.
     """
+    if own is not None:
+        OBJECTS[settings.id] = own
     if os.getpid() == parent:
-        return checked_environment(settings, index)
+        return checked_environment(settings, index, spaces)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if ALARM is not None:
         signal.signal(ALARM, signal.SIG_DFL)
     seed_global_generators(seed, Stream.GLOBAL)
     try:
-        return _Telling(checked_environment(settings, index))
+        return _Telling(checked_environment(settings, index, spaces))
     except BaseException as error:
         told = (
             str(error)

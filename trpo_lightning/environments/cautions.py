@@ -1,0 +1,84 @@
+"""What about an environment spoils training without an error: refused, or said before it begins."""
+
+import math
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from trpo_lightning.environments.vector_environment import EnvironmentSpec
+from trpo_lightning.errors import UserError
+from trpo_lightning.settings import RunSettings
+
+OURS = {
+    gym.wrappers.NormalizeObservation: "normalize.observations=true",
+    gym.wrappers.NormalizeReward: "normalize.rewards=true",
+}
+"""Wrappers whose running statistics this package keeps itself, and the settings that do so."""
+LEAST_REACH = 0.25
+"""Of a range of actions, within three standard deviations of the first policy: HalfCheetah 1, a force of +-10 0.3."""
+
+
+def statistics_cautions(env: gym.Env, env_id: str) -> tuple[str, ...]:
+    """Lines about layers of an environment that keep statistics from one episode to the next.
+
+    Raises:
+        UserError: A layer is a wrapper of gymnasium's that does what settings do, and whose statistics are in no
+            checkpoint, no evaluation and no saved policy.
+    """
+    lines = []
+    for layer in _layers(env):
+        setting = next((setting for kind, setting in OURS.items() if isinstance(layer, kind)), None)
+        if setting is not None:
+            raise UserError(
+                f"env.id={env_id}: its wrapper {type(layer).__name__} keeps running statistics, which evaluation, "
+                f"barriers and the saved policy begin without: leave it out, {setting} does the same and keeps them"
+            )
+        if _keeps_moments(layer):
+            lines.append(
+                f"env.id={env_id}: {type(layer).__name__} keeps running statistics: each environment of training and "
+                "evaluation has its own, and barriers begin them anew; normalize.observations and normalize.rewards do "
+                "not"
+            )
+    return tuple(lines)
+
+
+def _layers(env: Any) -> list[Any]:
+    layers = [env]
+    while isinstance(layers[-1], gym.Wrapper):
+        layers.append(layers[-1].env)
+    return layers
+
+
+def _keeps_moments(layer: Any) -> bool:
+    """Whether an attribute is a running mean and variance, as they are written everywhere."""
+    return any(
+        all(hasattr(value, name) and not callable(getattr(value, name)) for name in ("mean", "var", "count"))
+        for value in vars(layer).values()
+    )
+
+
+def cautions(settings: RunSettings, spec: EnvironmentSpec) -> list[str]:
+    """Lines to print before training begins."""
+    lines = list(spec.cautions)
+    if spec.spaces and isinstance(spec.spaces[1], gym.spaces.Box):
+        lines += _out_of_reach(settings, spec.spaces[1])
+    return lines
+
+
+def _out_of_reach(settings: RunSettings, space: gym.spaces.Box) -> list[str]:
+    """Ranges of actions that a policy of mean 0 hardly meets."""
+    std = math.exp(getattr(settings.policy, "initial_log_std", 0.0))
+    low, high = space.low.astype(np.float64).reshape(-1), space.high.astype(np.float64).reshape(-1)
+    bounded = np.isfinite(low) & np.isfinite(high) & (high > low)
+    low, high = low[bounded], high[bounded]
+    reach = np.clip(np.minimum(high, 3 * std) - np.maximum(low, -3 * std), 0.0, None) / (high - low)
+    narrow = 0.1 * 2 * std > high - low
+    if not len(low) or not (worst := np.where(narrow, 0.0, reach)).min() < LEAST_REACH:
+        return []
+    i = int(worst.argmin())
+    what = "nearly always at a bound" if narrow[i] and reach[i] else f"within {reach[i]:.0%} of them"
+    return [
+        f"env.id={settings.env.id}: actions lie in [{low[i]:g}, {high[i]:g}], but the policy begins with mean 0 and "
+        f"std {std:g}, {what}, and may never learn to leave: rescale them, gymnasium.wrappers.RescaleAction(env, -1, 1)"
+    ]

@@ -1,0 +1,101 @@
+"""One observation or a batch of them, in whatever form gymnasium returns them, as the vectors that policies see."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from trpo_lightning.environments.spaces import flatten_batch
+
+
+def as_batch(space: spaces.Space, observations: Any) -> tuple[np.ndarray, bool]:
+    """Vectors `[B, O]` of raw observations, and whether these were a batch (one observation gives `[1, O]`).
+
+    A batch is what a vector environment returns (arrays with a leading axis, for Dict and Tuple in each part) or a list
+    of observations. Vectors that are flattened already, as `gymnasium.spaces.flatten` does it, are taken as well, where
+    that cannot be mistaken for something else.
+
+    Raises:
+        ValueError: the observations do not belong to `space`.
+    """
+    try:
+        return _parsed(space, observations)
+    except ValueError:
+        flat = _flattened(space, observations)
+        if flat is None:
+            raise
+        return flat
+
+
+def _parsed(space: spaces.Space, observations: Any) -> tuple[np.ndarray, bool]:
+    if not isinstance(space, spaces.Dict | spaces.Tuple):
+        return _of_leaf(space, observations)
+    # a list holds observations, a tuple the parts of one (or of a batch of them), unless only the other way fits
+    likely, other = (_of_sequence, _of_parts) if isinstance(observations, list) else (_of_parts, _of_sequence)
+    try:
+        return likely(space, observations)
+    except ValueError:
+        return other(space, observations)
+
+
+def _of_leaf(space: spaces.Space, observations: Any) -> tuple[np.ndarray, bool]:
+    try:
+        array, shape = np.asarray(observations), space.shape or ()
+    except ValueError as error:
+        raise _unfit(space, observations) from error
+    if array.dtype.kind not in "biuf" or shape not in (array.shape, array.shape[1:]) or array.ndim > len(shape) + 1:
+        raise _unfit(space, observations)
+    batched = array.ndim > len(shape)
+    rows = array if batched else array[None]
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        count = space.n if isinstance(space, spaces.Discrete) else space.nvec
+        if not ((rows >= space.start) & (rows < space.start + count)).all() or (rows != rows.astype(np.int64)).any():
+            raise _unfit(space, observations)
+        rows = rows.astype(np.int64)
+    return flatten_batch(space, rows), batched
+
+
+def _of_parts(space: spaces.Space, observations: Any) -> tuple[np.ndarray, bool]:
+    if isinstance(space, spaces.Dict):
+        if not isinstance(observations, Mapping) or observations.keys() != space.spaces.keys():
+            raise _unfit(space, observations)
+        pairs = [(part, observations[name]) for name, part in space.spaces.items()]
+    else:
+        assert isinstance(space, spaces.Tuple)
+        if not isinstance(observations, tuple | list) or len(observations) != len(space.spaces):
+            raise _unfit(space, observations)
+        pairs = list(zip(space.spaces, observations, strict=True))
+    parts = [_parsed(part, item) for part, item in pairs]
+    if len({(len(rows), batched) for rows, batched in parts}) > 1:
+        raise _unfit(space, observations)
+    return np.concatenate([rows for rows, _ in parts], axis=1), parts[0][1]
+
+
+def _of_sequence(space: spaces.Space, observations: Any) -> tuple[np.ndarray, bool]:
+    listed = isinstance(observations, list | tuple | np.ndarray)
+    if not listed or not len(observations):
+        raise _unfit(space, observations)
+    parts = [_of_parts(space, item) for item in observations]
+    if any(batched for _, batched in parts):
+        raise _unfit(space, observations)
+    return np.concatenate([rows for rows, _ in parts]), True
+
+
+def _flattened(space: spaces.Space, observations: Any) -> tuple[np.ndarray, bool] | None:
+    """The vectors themselves, if that is what they are."""
+    try:
+        array = np.asarray(observations)
+    except ValueError:
+        return None
+    if array.dtype.kind not in "biuf" or array.ndim not in (1, 2) or array.shape[-1] != spaces.flatdim(space):
+        return None
+    return np.atleast_2d(array), array.ndim == 2
+
+
+def _unfit(space: spaces.Space, observations: Any) -> ValueError:
+    try:
+        what = f"{type(observations).__name__} of shape {list(np.shape(observations))}"
+    except ValueError:
+        what = f"{type(observations).__name__} of unequal parts"
+    return ValueError(f"observations must be one of {space} or a batch of them, not {what}")

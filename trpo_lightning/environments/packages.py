@@ -1,0 +1,44 @@
+"""Which package brings an id that gymnasium does not know."""
+
+import importlib.util
+import re
+
+PACKAGES = {
+    r"ALE/|.*(NoFrameskip|Deterministic)-v\d": ("ale_py", "ale-py"),
+    r"(dm_control|dm_control_multiagent)/": ("shimmy", "shimmy[dm-control]"),
+    r"bsuite/": ("shimmy", "shimmy[bsuite]"),
+    r"(MiniGrid|BabyAI)-": ("minigrid", "minigrid"),
+    r"MiniWorld-": ("miniworld", "miniworld"),
+    r"MiniHack-": ("minihack", "minihack"),
+    r"NetHack": ("nle", "nle"),
+    r"(Fetch(Reach|Push|Slide|PickAndPlace)|HandReach|HandManipulate|AdroitHand|FrankaKitchen|PointMaze|AntMaze)": (
+        "gymnasium_robotics",
+        "gymnasium-robotics",
+    ),
+    r"Panda(Reach|Push|Slide|PickAndPlace|Stack|Flip)": ("panda_gym", "panda-gym"),
+    r"Meta-World/": ("metaworld", "metaworld"),
+    r"Safety\w+-v\d": ("safety_gymnasium", "safety-gymnasium"),
+    r"(highway|merge|roundabout|parking|intersection|racetrack|exit|two-way|u-turn)(-fast|-continuous)?-v\d": (
+        "highway_env",
+        "highway-env",
+    ),
+    r"mo-|deep-sea-treasure": ("mo_gymnasium", "mo-gymnasium"),
+    r"FlappyBird-": ("flappy_bird_gymnasium", "flappy-bird-gymnasium"),
+    r"\w+BulletEnv-": ("pybullet_envs_gymnasium", "pybullet-envs-gymnasium"),
+    r"Crafter": ("crafter", "crafter"),
+    r"procgen": ("procgen", "procgen"),
+}
+"""Patterns of ids, each with the module that registers them and the name it is installed by."""
+
+
+def package_hint(env_id: str) -> str:
+    """What to do for an id that is not registered, where a known package brings ids like it; empty for others."""
+    for pattern, (module, package) in PACKAGES.items():
+        if re.match(pattern, env_id):
+            if importlib.util.find_spec(module) is None:
+                return f"it comes with another package: pip install '{package}', then env.id={module}:{env_id}"
+            return f"name the module that registers it: env.id={module}:{env_id}"
+    namespace, slash, _ = env_id.partition("/")
+    if not slash:
+        return ""
+    return f"install the package that brings {namespace}/, and name its module: env.id=MODULE:{env_id}"

@@ -1,0 +1,180 @@
+"""The user's own environments: `module:function` as text, and Python objects given to `TRPO`."""
+
+import copy
+import functools
+import importlib
+import inspect
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
+
+from trpo_lightning.environments.vector_environment import one_line
+from trpo_lightning.errors import UserError
+from trpo_lightning.settings import EnvSettings
+
+OBJECTS: dict[str, Any] = {}
+"""Functions, classes, specs and instances that no text names, by the `env.id` that stands for them in this process."""
+
+
+def adopt(environment: Any, settings: EnvSettings) -> None:
+    """Set `env.id` to what stands for an environment in any form: an id, a class, a function, an instance or a spec.
+
+    Whatever can be imported or looked up in gymnasium's registry is recorded by its name, so that it can be built
+    elsewhere; other objects get an id in angle brackets that means something in this process only.
+
+    Raises:
+        UserError: It is none of these, an empty text, or an instance together with `env.kwargs`.
+    """
+    if isinstance(environment, str) and environment.strip():
+        settings.id = environment
+    elif isinstance(environment, EnvSpec):
+        _adopt_spec(environment, settings)
+    elif isinstance(environment, gym.Env):
+        if settings.kwargs:
+            raise UserError(f"env.kwargs={settings.kwargs} does not go with an instance: it is made already")
+        settings.id = _object_id(environment, f"{type(environment).__name__} instance")
+    elif callable(environment) and not isinstance(environment, gym.vector.VectorEnv):
+        settings.id = _name(environment) or _object_id(environment, getattr(environment, "__name__", "function"))
+    else:
+        what = repr(environment) if environment is None or environment == "" else f"a {type(environment).__name__}"
+        raise UserError(
+            f"{what} is no environment: give the id of a registered one, module:function, a gymnasium.Env class or "
+            "instance, a function that returns one, or a gymnasium.spec (env.num_envs of them are made)"
+        )
+
+
+def _adopt_spec(spec: EnvSpec, settings: EnvSettings) -> None:
+    known = gym.registry.get(spec.id)
+    if known is None or known.entry_point != spec.entry_point or spec.additional_wrappers:
+        settings.id = _object_id(spec, f"{spec.id} spec")
+        return
+    settings.id = spec.id
+    own = {name: value for name, value in spec.kwargs.items() if known.kwargs.get(name, ...) != value}
+    own.pop("render_mode", None)  # how one instance is looked at
+    settings.kwargs = {**own, **settings.kwargs}
+    if settings.max_episode_steps is None and spec.max_episode_steps != known.max_episode_steps:
+        settings.max_episode_steps = spec.max_episode_steps
+
+
+def _name(function: Any) -> str | None:
+    """`module:name`, where that leads back to the object."""
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if module is None or name is None:
+        return None
+    try:
+        found = functools.reduce(getattr, name.split("."), sys.modules[module])
+    except (KeyError, AttributeError):  # a lambda, or defined in a function
+        return None
+    return f"{module}:{name}" if found is function else None
+
+
+def _object_id(thing: Any, kind: str) -> str:
+    known = next((env_id for env_id, other in OBJECTS.items() if other is thing), None)
+    env_id = known or f"<{kind} {len(OBJECTS) + 1}>"
+    OBJECTS[env_id] = thing
+    return env_id
+
+
+def is_lone_instance(settings: EnvSettings) -> bool:
+    """Whether `env.id` is an instance of the user's that is not copied: there is one environment at a time."""
+    return settings.num_envs == 1 and isinstance(OBJECTS.get(settings.id), gym.Env)
+
+
+def user_function(settings: EnvSettings) -> Callable[..., Any] | None:
+    """What makes the environment, or None where gymnasium's registry does (`Id-v0`, `module:Id-v0`).
+
+    Raises:
+        UserError: The module cannot be imported, with the line of the user's that fails, or has no such function.
+    """
+    env_id = settings.id
+    if env_id.startswith("<"):
+        return _maker_of_object(settings)
+    module_name, colon, name = env_id.partition(":")
+    if not colon:
+        return None
+    if not name or not all(part.isidentifier() for part in module_name.split(".")):
+        raise UserError(f"env.id={env_id} is not module:function, such as my_package.tasks:make_env")
+    module = _import(module_name, env_id)
+    if name in gym.registry:
+        return None
+    try:
+        function = functools.reduce(getattr, name.split("."), module)
+    except AttributeError:
+        hint = ": what a script or a notebook defines is there only in its own process" * (module_name == "__main__")
+        raise UserError(
+            f"env.id={env_id}: module {module_name} has no {name}, and registers no such environment{hint}"
+        ) from None
+    if not callable(function):
+        raise UserError(f"env.id={env_id}: {name} is a {type(function).__name__}: name a class or a function")
+    return function
+
+
+def _import(module_name: str, env_id: str) -> Any:
+    try:
+        return importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        missing = isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}.")
+        if missing:
+            hint = "it is looked for in the current folder, in PYTHONPATH and among installed packages"
+            raise UserError(f"env.id={env_id}: module {module_name} cannot be imported: {error} ({hint})") from error
+        what = f"{type(error).__name__}: {error.msg}" if isinstance(error, SyntaxError) else one_line(error)
+        raise UserError(
+            f"env.id={env_id}: module {module_name} cannot be imported: {_line_of(error)}: {what}"
+        ) from error
+
+
+def _line_of(error: BaseException) -> str:
+    """`file:line` of the user's that an import failed at: the last that is not of Python or an installed package."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    libraries = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.startswith((*libraries, "<frozen ", __file__))]
+    frame = (own or frames)[-1]
+    return f"{frame.filename}:{frame.lineno}"
+
+
+def _maker_of_object(settings: EnvSettings) -> Callable[..., Any]:
+    thing = OBJECTS.get(settings.id)
+    if thing is None:
+        raise UserError(
+            f"env.id={settings.id} was an object of the process that trained the policy, and cannot be made here: "
+            "`act` needs none; to train or evaluate, put a function that makes it into a module, module:function"
+        )
+    if isinstance(thing, EnvSpec):
+        return functools.partial(gym.make, thing)
+    if isinstance(thing, gym.Env):
+        return functools.partial(_instance, thing, settings)
+    return thing
+
+
+def _instance(env: gym.Env, settings: EnvSettings, **kwargs: Any) -> gym.Env:
+    """The user's instance itself, which stays open, or a copy of it."""
+    if kwargs:
+        raise UserError(f"env.id={settings.id} is an instance, which takes no arguments ({', '.join(kwargs)})")
+    if is_lone_instance(settings):
+        return _KeptOpen(env)
+    try:
+        return copy.deepcopy(env)
+    except Exception as error:
+        raise UserError(
+            f"env.id={settings.id} cannot be copied for env.num_envs={settings.num_envs} ({one_line(error)}): give a "
+            "class or a function that makes it, or num_envs=1"
+        ) from error
+
+
+class _KeptOpen(gym.Wrapper):
+    """Leaves closing to whoever made the environment."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def signature_of(creator: Callable[..., Any]) -> dict[str, Any]:
+    """The names of a function's arguments with their defaults."""
+    return {name: item.default for name, item in inspect.signature(creator).parameters.items()}
