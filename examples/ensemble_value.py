@@ -1,7 +1,8 @@
 """A value function of one's own: the mean of several networks, each fitted to a bootstrap sample of its own.
 
-cd examples
-python -m trpo_lightning train value.name=ensemble_value:Ensemble value.members=3 env.id=InvertedPendulum-v5
+In this folder:
+
+$ python -m trpo_lightning train value.name=ensemble_value:Ensemble value.members=3 env.id=InvertedPendulum-v5
 """
 
 import copy

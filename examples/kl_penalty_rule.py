@@ -1,5 +1,7 @@
 """An update rule of one's own: PPO's penalty on the KL, adapted towards a target (Schulman et al. 2017, section 4).
 
+In this folder:
+
 $ python -m trpo_lightning train rule.name=kl_penalty_rule:KLPenalty rule.kl_target=0.02 env.id=CartPole-v1
 
 The trust region as a price and not as a bound: Adam climbs L(theta) - beta KL(old || new), and beta rises after

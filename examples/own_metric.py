@@ -1,8 +1,9 @@
 """Metrics of one's own: by a rule for runs of the command line, by a callback for a Trainer of one's own.
 
-cd examples
-python -m trpo_lightning train rule.name=own_metric:MeasuredTrustRegion env.id=CartPole-v1
-python own_metric.py
+In this folder:
+
+$ python -m trpo_lightning train rule.name=own_metric:MeasuredTrustRegion env.id=CartPole-v1
+$ python own_metric.py
 """
 
 from typing import Any, ClassVar

@@ -1,7 +1,8 @@
 """A panel of one's own on a report page: a function from the runs' records to a title, a text and a figure.
 
-cd examples
-python -m trpo_lightning report kl_penalty --panel own_report_panel:kl_of_updates
+In this folder:
+
+$ python -m trpo_lightning report kl_penalty --panel own_report_panel:kl_of_updates
 """
 
 import plotly.graph_objects as go

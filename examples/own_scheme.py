@@ -1,5 +1,7 @@
 """A sampling scheme of one's own: single path, but every few iterations all episodes begin afresh.
 
+In this folder:
+
 $ python -m trpo_lightning train rollout.scheme=own_scheme:FreshStarts rollout.fresh_every=2 env.id=Pendulum-v1
 
 With long episodes and small batches the environments drift apart from where the policy starts; here a batch of every

@@ -1,5 +1,7 @@
 """A policy of one's own: a Gaussian whose standard deviation depends on the state: it can explore where that pays.
 
+In this folder:
+
 $ python -m trpo_lightning train policy.name=state_dependent_std:StateDependentStd policy.log_std_range=1 \
     env.id=Pendulum-v1 rollout.steps_per_iteration=3200 total_env_steps=64_000
 

@@ -10,15 +10,13 @@ import pytest
 from omegaconf import OmegaConf
 from wandb_records import offline_config, offline_history
 
-from trpo_lightning import UserError, load
+from trpo_lightning import load
 from trpo_lightning.__main__ import main
 from trpo_lightning.experiment.declaration import load_experiment
 from trpo_lightning.experiment.runner import results_so_far
-from trpo_lightning.report.panels import own_panels
 from trpo_lightning.settings import get
 
-ROOT = Path(__file__).parents[1]
-EXAMPLES = ROOT / "examples"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 SMALL = """env.num_envs=2 env.backend=gymnasium rollout.steps_per_iteration=64 evaluation.every=0 threads=1
     checkpoint.every=2 tracking.wandb=offline total_iterations=3""".split()
 OWN = {
@@ -90,27 +88,9 @@ def test_a_policy_that_cannot_act_in_a_space_says_so(tmp_path, capsys):
     assert "policy.name=state_dependent_std:StateDependentStd: needs continuous actions" in capsys.readouterr().err
 
 
-def test_the_experiment_compares_the_rules_and_its_report_has_the_panel(tmp_path, capsys):
-    root = ["--scale", "quick", "--root", str(tmp_path)]
-    assert main(["experiment", "kl_penalty", *root, "--jobs", "2", "total_env_steps=2048"]) == 0, capsys.readouterr()
-    assert main(["report", "kl_penalty", *root, "--panel", "own_report_panel:kl_of_updates"]) == 0
-    page = (tmp_path / "kl_penalty/quick/report/report.html").read_text(encoding="utf-8")
-    assert "<h2>KL of single updates</h2>" in page and 'id="own-panel-0"' in page
-    records = results_so_far(load_experiment("kl_penalty", "quick").cells(["total_env_steps=2048"]), tmp_path)
-    assert {result.state for result in records} == {"finished"}
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("no_such_module:panel", "module no_such_module cannot be imported"),
-        ("own_report_panel", "write module:function"),
-        ("own_report_panel:no_such", "module own_report_panel has no function no_such"),
-        ("math:sqrt", "TypeError: must be real number, not list"),
-        ("builtins:len", "returned int, not a trpo_lightning.report.panels.Panel"),
-    ],
-)
-def test_a_panel_that_does_not_work_is_one_line(name, said):
-    with pytest.raises(UserError) as error:
-        own_panels([name], [])
-    assert str(error.value).startswith(f"--panel {name}: ") and said in str(error.value)
+@pytest.mark.slow
+def test_the_experiment_runs_from_its_folder(tmp_path):
+    few = ["--scale", "quick", "--root", str(tmp_path), "total_env_steps=2048"]
+    assert main(["experiment", "kl_penalty", *few]) == 0
+    states = [done.state for done in results_so_far(load_experiment("kl_penalty", "quick").cells(few[4:]), tmp_path)]
+    assert states == ["finished", "finished"]
