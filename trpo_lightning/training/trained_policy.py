@@ -93,25 +93,6 @@ def rebuilt_policy(state: dict[str, Any], settings: RunSettings) -> tuple[Policy
     return policy, shape, actions
 
 
-def load(run_dir: str | Path, which: str = "last") -> TrainedPolicy:
-    """The policy of a run directory (`which` is `last` or `best`) or of an exported `.pt` file.
-
-    `last` is the policy at the run's end, or at its latest barrier while it goes on. Raises `UserError` where there is
-    no such policy.
-    """
-    path = Path(run_dir)
-    if path.is_file():
-        return load_file(path)
-    if not path.is_dir():
-        raise UserError(f"{run_dir}: is not a run directory")
-    file = path / "checkpoints" / f"{which}.pt"
-    if file.is_file():
-        return load_file(file)
-    found = sorted(p.stem for p in (path / "checkpoints").glob("*.pt"))
-    hint = f"it has {', '.join(found)}" if found else "the run has not got that far"
-    raise UserError(f"{run_dir}: has no {which} policy: {hint}")
-
-
 def load_file(path: Path) -> TrainedPolicy:
     """A policy from an exported file. Raises `UserError` naming the file if it is damaged or something else."""
     state = read(path)
