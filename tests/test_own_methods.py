@@ -50,7 +50,7 @@ def test_a_built_in_rule_named_by_its_class_computes_the_same_bits():
     thetas = []
     for name in ("trust_region", "trpo_lightning.rules.trust_region:TrustRegionRule"):
         module = TRPO(settings=load_settings([*SMALL, f"rule.name={name}", "rule.delta=0.5"]))
-        module.optimizers = lambda: type("Step", (), {"step": lambda self, closure: thetas.append(closure())})()
+        module.optimizers = lambda: type("Step", (), {"step": lambda self, theta: thetas.append(theta)})()
         module._trainer = type("Trainer", (), {"should_stop": False})()
         module.training_step(module.collect())
     assert torch.equal(*thetas)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from trpo_lightning.errors import UserError
 
 if TYPE_CHECKING:
+    from trpo_lightning.runs.trained import load
     from trpo_lightning.training.module import TRPO
-    from trpo_lightning.training.trained_policy import load
 
 __version__ = "0.2.0"
 __all__ = ["TRPO", "UserError", "__version__", "load"]
@@ -22,7 +22,7 @@ def __getattr__(name: str) -> Any:
 
         return TRPO
     if name == "load":
-        from trpo_lightning.training.trained_policy import load
+        from trpo_lightning.runs.trained import load
 
         return load
     raise AttributeError(f"module 'trpo_lightning' has no attribute {name!r}")

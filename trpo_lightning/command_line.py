@@ -89,6 +89,14 @@ def _add_report(parsers: _Parsers) -> None:
         metavar="LABEL=SOURCE",
         help="join curves from elsewhere: FILES.csv:steps=COLUMN,return=COLUMN,env=ID, another --root, or wandb:PATH",
     )
+    parser.add_argument(
+        "--panel",
+        dest="panels",
+        action="append",
+        default=[],
+        metavar="MODULE:FUNCTION",
+        help="a panel of your own: a function from the runs' records to a trpo_lightning.report.panels.Panel",
+    )
     parser.set_defaults(function=commands.report)
 
 

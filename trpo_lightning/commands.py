@@ -97,7 +97,7 @@ def report(options: argparse.Namespace) -> int:
 
     experiment = load_experiment(options.name, options.scale)
     results = results_so_far(experiment.cells(options.overrides), options.root)
-    write_report(experiment, results, options.root, options.external)
+    write_report(experiment, results, options.root, options.external, options.panels)
     return 0
 
 
@@ -154,10 +154,11 @@ def replay(options: argparse.Namespace) -> int:
 
     os.environ.update(thread_environment(available_cores()))
     _import_torch()
-    from trpo_lightning.runs.config import overridden
+    from trpo_lightning.runs.config import find_named_methods, overridden
     from trpo_lightning.runs.replay import replay
     from trpo_lightning.training.failed_update import read_failed_update
 
+    find_named_methods(options.file.parent)
     failed = read_failed_update(options.file)
     report, reproduced = replay(failed, overridden(failed.settings, str(options.file), options.overrides))
     print(report)

@@ -13,6 +13,7 @@ from trpo_lightning.report.figures.scores import draw_intervals, draw_sensitivit
 from trpo_lightning.report.heat_map import heat_maps
 from trpo_lightning.report.page.contents import Report
 from trpo_lightning.report.page.document import write_page
+from trpo_lightning.report.panels import own_panels
 from trpo_lightning.report.provenance_summary import provenance_warnings
 from trpo_lightning.report.records import Record, read_record
 from trpo_lightning.report.references import chosen_references
@@ -25,13 +26,20 @@ FIGURES = ("learning_curves", "score_intervals", "sensitivity", "heat_map")
 """Names of the still figures, as PNG and PDF."""
 
 
-def write_report(experiment: Experiment, results: list[CellResult], root: Path, external: Sequence[str] = ()) -> None:
+def write_report(
+    experiment: Experiment,
+    results: list[CellResult],
+    root: Path,
+    external: Sequence[str] = (),
+    panels: Sequence[str] = (),
+) -> None:
     """Figures, tables and `report.html` of an experiment's runs, into its directory's `report/`; a table is printed.
 
     Runs that are missing, failed or under way are shown as such everywhere. `external` are specifications of curves
-    from elsewhere (see `external_records`). Raises `UserError` for a file that cannot be read.
+    from elsewhere (see `external_records`), `panels` functions of one's own (see `own_panels`). Raises
+    `UserError` for a file that cannot be read, and for a function that does not work.
     """
-    data = _gather(experiment, results, external)
+    data = _gather(experiment, results, external, panels)
     folder = root / experiment.directory / "report"
     folder.mkdir(parents=True, exist_ok=True)
     figures = [folder / f"{name}.png" for name in FIGURES]
@@ -56,7 +64,9 @@ def write_report(experiment: Experiment, results: list[CellResult], root: Path, 
     _print_places(root, experiment, list(stills.values()))
 
 
-def _gather(experiment: Experiment, results: list[CellResult], external: Sequence[str]) -> Report:
+def _gather(
+    experiment: Experiment, results: list[CellResult], external: Sequence[str], panels: Sequence[str]
+) -> Report:
     """Everything that the outputs show."""
     references = chosen_references(experiment)
     records = sorted((read_record(result, experiment) for result in results), key=_order(results))
@@ -74,6 +84,7 @@ def _gather(experiment: Experiment, results: list[CellResult], external: Sequenc
         heat_maps=heat_maps(experiment, summaries),
         verdicts=judge(experiment, records),
         diagnoses=diagnose(records),
+        panels=own_panels(panels, records),
         references=references,
         warnings=_warnings(records),
         default=default,

@@ -23,7 +23,7 @@ def check_memory(settings: RunSettings, spec: EnvironmentSpec) -> str | None:
         UserError: They do not fit at all; names what to reduce.
     """
     available = available_memory()
-    if settings.rollout.scheme not in ("single_path", "vine") or available is None:
+    if settings.rollout.kind not in ("single_path", "vine") or available is None:
         return None
     numbers, steps = math.prod(spec.observation_shape), getattr(settings.rollout, "steps_per_iteration", 0)
     per_step = numbers * (COPIES + _raw_bytes(spec))

@@ -4,6 +4,7 @@ import copy
 import functools
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,8 @@ from trpo_lightning.settings import (
     completed,
     conform,
     does_not_count,
+    find_method,
+    flat,
     is_free_form,
     is_own,
     keys,
@@ -230,6 +233,20 @@ def recorded_settings(run_dir: Path) -> RunSettings:
         raise UserError(f"{run_dir}: is not a run directory: it has no config.yaml")
     record: Any = OmegaConf.to_container(read_yaml(file), resolve=False)
     return merge([Source(str(file), OmegaConf.create(completed(record)), lenient=True)])
+
+
+def find_named_methods(run_dir: Path) -> None:
+    """Import the classes from outside that a directory's config.yaml names: it is the user's own word for them.
+
+    Raises `UserError` for one that cannot be imported; without a config that can be read there is none.
+    """
+    record: Any = {}
+    with suppress(UserError):
+        record = OmegaConf.to_container(read_yaml(run_dir / "config.yaml"), resolve=False)
+    for key in CHOICES:
+        name = flat(record).get(key)
+        if isinstance(name, str) and is_own(name):
+            find_method(key, name)
 
 
 def _refuse_groups(source: str, config: DictConfig) -> None:

@@ -11,11 +11,12 @@ from trpo_lightning.errors import UserError
 from trpo_lightning.rollouts.episodes import run_episodes
 from trpo_lightning.rollouts.video import record_episode
 from trpo_lightning.runs.config import recorded_settings
+from trpo_lightning.runs.trained import load
 from trpo_lightning.settings import RunSettings, to_dict
 from trpo_lightning.storage.files import write_atomically
 from trpo_lightning.threads import available_cores
 from trpo_lightning.tracking.wandb_client import first_line, open_run, resolve_mode
-from trpo_lightning.training.trained_policy import TrainedPolicy, load
+from trpo_lightning.training.trained_policy import TrainedPolicy
 
 
 def evaluate_run(run_dir: Path, which: str, episodes: int, seed: int, video: bool) -> None:

@@ -113,37 +113,9 @@ def rebuilt_policy(state: dict[str, Any], settings: RunSettings) -> tuple[Policy
     return policy, shape, actions
 
 
-def load(run_dir: str | Path, which: str = "last") -> TrainedPolicy:
-    """A trained policy, for acting: no environment is built, and no code runs that the file names.
-
-    Args:
-        run_dir: A run directory, an exported `.pt` file, a checkpoint that a `Trainer` or its `ModelCheckpoint` wrote,
-            or a folder with such checkpoints (in it, or in its `checkpoints`), of which the newest is taken.
-        which: Of a run directory, `last` or `best`. `last` is the policy at the run's end, or at its latest barrier
-            while it goes on.
-
-    Raises:
-        UserError: There is no such policy.
-    """
-    path = Path(run_dir)
-    if path.is_file():
-        return load_file(path)
-    if not path.is_dir():
-        raise UserError(f"{run_dir}: is not a run directory")
-    file = path / "checkpoints" / f"{which}.pt"
-    if file.is_file():
-        return load_file(file)
-    of_lightning = [file for folder in (path / "checkpoints", path) for file in folder.glob("*.ckpt") if _is_zip(file)]
-    if of_lightning and which == "last":
-        return load_file(max(of_lightning, key=lambda file: file.stat().st_mtime_ns))
-    found = sorted(p.stem for p in (path / "checkpoints").glob("*.pt"))
-    hint = f"it has {', '.join(found)}" if found else "the run has not got that far"
-    raise UserError(f"{run_dir}: has no {which} policy: {hint}")
-
-
 def load_file(path: Path) -> TrainedPolicy:
     """A policy from a file of ours or a checkpoint of Lightning's. Raises `UserError` naming one that holds none."""
-    state = _of_lightning(path) if _is_zip(path) else read(path)
+    state = _of_lightning(path) if is_of_lightning(path) else read(path)
     if state.get("kind") != "policy":
         raise UserError(f"{path}: is no policy: give a run directory, or its best.pt or last.pt")
     try:
@@ -160,7 +132,7 @@ def load_file(path: Path) -> TrainedPolicy:
         raise UserError(f"{path}: was written by another version: it lacks or has other parts ({error})") from error
 
 
-def _is_zip(path: Path) -> bool:
+def is_of_lightning(path: Path) -> bool:
     """Whether torch wrote the file without our header, as Lightning has it do."""
     try:
         with path.open("rb") as file:

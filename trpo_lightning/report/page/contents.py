@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from trpo_lightning.experiment.declaration import Experiment
 from trpo_lightning.report.diagnosis import Diagnosis
 from trpo_lightning.report.heat_map import HeatMap
+from trpo_lightning.report.panels import Panel
 from trpo_lightning.report.records import Record
 from trpo_lightning.report.references import Reference
 from trpo_lightning.report.style import Sensitivity, Style
@@ -26,5 +27,6 @@ class Report:
     verdicts: list[Verdict]
     references: list[Reference]
     diagnoses: list[Diagnosis]
+    panels: list[Panel]
     warnings: list[str]
     default: str

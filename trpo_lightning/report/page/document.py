@@ -11,12 +11,13 @@ from trpo_lightning.report.page import sections
 from trpo_lightning.report.page.contents import Report
 from trpo_lightning.report.page.markup import definitions, figure, items, packed, section
 from trpo_lightning.report.page.payload import X_AXES, metric_names, payload
+from trpo_lightning.report.panels import Panel
 from trpo_lightning.report.provenance_summary import costs
 from trpo_lightning.report.records import score_definition
 from trpo_lightning.report.style import INTERVALS_CAPTION, curves_caption
 from trpo_lightning.storage.files import write_atomically
 
-SCRIPTS = ("statistics", "plots", "curves", "scores", "diagnosis", "main")
+SCRIPTS = ("statistics", "plots", "curves", "scores", "diagnosis", "own_panels", "main")
 """In the order in which they stand in the page, as one module."""
 SMOOTHING = (5, 11, 25, 51)
 """Iterations of the means that a reader may ask for."""
@@ -39,6 +40,7 @@ def write_page(data: Report, stills: dict[str, Path], path: Path) -> None:
         section("Claims", sections.claims(data)),
         section("Scores", sections.scores(data)),
         section("Diagnosis", _diagnosis(data)),
+        *(section(escape(panel.title), _own_panel(panel, index)) for index, panel in enumerate(data.panels)),
         section("Published scores", sections.published_scores(data)),
         section("Known differences", items(data.experiment.known_differences)),
         section("Runs", sections.runs(data.records)),
@@ -160,3 +162,9 @@ def _diagnosis(data: Report) -> str:
     }
     pictures = "".join(figure(f"diagnosis-{name}", text) for name, text in says.items())
     return f'{choice}<div class="pair">{pictures}</div>{sections.diagnosis(data.diagnoses)}'
+
+
+def _own_panel(panel: Panel, index: int) -> str:
+    drawn = figure(f"own-panel-{index}", panel.title) if panel.figure is not None else ""
+    caption = f'<p class="soft">{escape(panel.text)}</p>' if panel.text else ""
+    return f"{drawn}{panel.html}{caption}" or "<p>Nothing.</p>"

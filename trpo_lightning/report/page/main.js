@@ -90,6 +90,7 @@ async function start() {
     drawSensitivity(data);
     drawHeatMaps(data);
     drawDiagnosis(data, state);
+    drawOwnPanels(data);
   };
   const later = (wait, act) => {
     let timer;

@@ -1,5 +1,6 @@
 """What the page's figures are drawn from: rows of all runs once, and what was computed from them."""
 
+import json
 from dataclasses import asdict
 from typing import Any
 
@@ -50,6 +51,7 @@ def payload(data: Report) -> dict[str, Any]:
         "sensitivity": _sensitivity(data),
         "heatMaps": _heat_maps(data),
         "diagnoses": [_diagnosis(diagnosis) for diagnosis in data.diagnoses],
+        "ownPanels": [None if own.figure is None else json.loads(own.figure.to_json()) for own in data.panels],
         "manyBacktracks": MANY_BACKTRACKS,
         "mostInAPanel": MOST_IN_A_PANEL,
         "points": POINTS,

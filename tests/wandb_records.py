@@ -25,15 +25,26 @@ def offline_history(run_dir: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def offline_config(run_dir: Path) -> dict[str, Any]:
+    """The settings that `wandb sync` would send, of the latest offline record."""
+    found: dict[str, Any] = {}
+    for file in sorted((run_dir / "wandb").glob("offline-run-*/*.wandb")):
+        for record in _parsed(file):
+            for item in [*record.run.config.update, *record.config.update]:
+                found[item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
+    return found
+
+
 def _rows(file: Path) -> list[dict[str, Any]]:
-    rows = []
+    found = [record.history.item for record in _parsed(file) if record.HasField("history")]
+    return [{(item.key or "/".join(item.nested_key)): json.loads(item.value_json) for item in items} for items in found]
+
+
+def _parsed(file: Path) -> Iterator[wandb_internal_pb2.Record]:
     for data in _records(file.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
-        if record.HasField("history"):
-            items = record.history.item
-            rows.append({(item.key or "/".join(item.nested_key)): json.loads(item.value_json) for item in items})
-    return rows
+        yield record
 
 
 def _records(data: bytes) -> Iterator[bytes]:

@@ -1,0 +1,96 @@
+"""Programs of examples/ that extend the package from outside: on the command line they are as built-in parts are."""
+
+import csv
+import math
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+from wandb_records import offline_config, offline_history
+
+from trpo_lightning import load
+from trpo_lightning.__main__ import main
+from trpo_lightning.experiment.declaration import load_experiment
+from trpo_lightning.experiment.runner import results_so_far
+from trpo_lightning.settings import get
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SMALL = """env.num_envs=2 env.backend=gymnasium rollout.steps_per_iteration=64 evaluation.every=0 threads=1
+    checkpoint.every=2 tracking.wandb=offline total_iterations=3""".split()
+OWN = {
+    "kl_penalty_rule": ({"rule.kl_target": 0.02}, {"kl_penalty/beta", "kl_penalty/surrogate", "trust_region/kl"}),
+    "state_dependent_std": ({"policy.log_std_range": 1.0}, {"policy/bias_log_std"}),
+    "ensemble_value": ({"value.members": 3}, {"value/disagreement", "value/loss"}),
+    "own_scheme": ({"rollout.fresh_every": 2}, set()),
+    "own_environment": ({"env.kwargs": {"outside": -5}}, set()),
+    "own_metric": ({}, {"step/cosine"}),
+}
+"""Keys that an example's command sets, and metrics that it adds."""
+
+
+@pytest.fixture(autouse=True)
+def in_examples(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.chdir(EXAMPLES)
+
+
+def command_of(example):
+    """The arguments of the `train` command in a file's docstring."""
+    text = (EXAMPLES / f"{example}.py").read_text(encoding="utf-8").split('"""')[1].replace("\\\n", " ")
+    return shlex.split(re.search(r"^\$ python -m trpo_lightning (train .*)$", text, flags=re.M)[1])
+
+
+@pytest.mark.parametrize("example", OWN)
+def test_the_command_of_an_example_trains_and_all_records_have_its_keys_and_metrics(example, tmp_path, capsys):
+    (keys, metrics), run = OWN[example], tmp_path / "run"
+    assert main([*command_of(example), *SMALL, "--run-dir", str(run), "--quiet"]) == 0, capsys.readouterr()
+    config, sent = OmegaConf.load(run / "config.yaml"), OmegaConf.create(offline_config(run))
+    for key, value in keys.items():
+        assert OmegaConf.select(config, key) == OmegaConf.select(sent, key) == value
+    with open(run / "metrics.csv", newline="") as file:
+        row = list(csv.DictReader(file))[-1]
+    history = offline_history(run)[-1]
+    for name in metrics:
+        assert math.isfinite(float(row[name])) and history[name] == float(row[name])
+    policy = load(run)
+    assert all(get(policy.settings, key) == value for key, value in keys.items())
+    action = policy.act([0.1] * policy.spec.observation_shape[0])
+    assert policy.spec.actions is not None and action is not None
+
+
+@pytest.mark.parametrize("example", [name for name, (keys, _) in OWN.items() if keys and "env.kwargs" not in keys])
+def test_help_shows_its_keys_with_their_meaning_and_a_bad_value_is_one_line(example, capsys):
+    (key,), command = OWN[example][0], command_of(example)
+    with pytest.raises(SystemExit):
+        main([*command, "--help"])
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.strip().startswith(f"{key}="))
+    assert len(line.split()) > 4
+    assert main([*command, f"{key}=-1"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {key}=-1")
+
+
+def test_the_penalty_keeps_the_kl_near_its_target_and_learns(tmp_path):
+    small = """rollout.steps_per_iteration=1024 env.num_envs=8 env.backend=gymnasium threads=1 evaluation.every=0
+        rule.minibatch_size=128 rule.learning_rate=1e-3 tracking.wandb=disabled total_iterations=14""".split()
+    assert main([*command_of("kl_penalty_rule"), *small, "--run-dir", str(tmp_path / "run"), "--quiet"]) == 0
+    with open(tmp_path / "run" / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    late = sorted(float(row["trust_region/kl"]) for row in rows[4:])
+    assert 0.02 / 2 < late[len(late) // 2] < 0.02 * 2
+    assert float(rows[-1]["episode/return_mean"]) > 3 * float(rows[0]["episode/return_mean"])
+
+
+def test_a_policy_that_cannot_act_in_a_space_says_so(tmp_path, capsys):
+    command = ["train", "policy.name=state_dependent_std:StateDependentStd", "env.id=CartPole-v1", *SMALL]
+    assert main([*command, "--run-dir", str(tmp_path / "run")]) == 2
+    assert "policy.name=state_dependent_std:StateDependentStd: needs continuous actions" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_experiment_runs_from_its_folder(tmp_path):
+    few = ["--scale", "quick", "--root", str(tmp_path), "total_env_steps=2048"]
+    assert main(["experiment", "kl_penalty", *few]) == 0
+    states = [done.state for done in results_so_far(load_experiment("kl_penalty", "quick").cells(few[4:]), tmp_path)]
+    assert states == ["finished", "finished"]

@@ -1,0 +1,64 @@
+"""Panels of one's own on the report page: `report --panel module:function`."""
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trpo_lightning.errors import UserError, describe_failed_import
+from trpo_lightning.report.records import Record
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A section of the page.
+
+    Args:
+        title: Its heading.
+        text: A paragraph below the figure.
+        figure: A `plotly.graph_objects.Figure`, drawn in the page's colours unless it sets its own.
+        html: Anything else, such as a table, as HTML that is taken as it is.
+    """
+
+    title: str
+    text: str = ""
+    figure: Any = None
+    html: str = ""
+
+
+def own_panels(names: Sequence[str], records: list[Record]) -> list[Panel]:
+    """What the functions that the user named, as `module:function`, make of the records.
+
+    Raises:
+        UserError: a function cannot be imported, fails, or returns something else.
+    """
+    return [_made(name, _imported(name), records) for name in names]
+
+
+def _imported(name: str) -> Callable[[list[Record]], Any]:
+    module, _, function = name.partition(":")
+    if not module or not function:
+        raise UserError(f"--panel {name}: write module:function")
+    try:
+        found = getattr(importlib.import_module(module), function, None)
+    except Exception as error:  # a user's module may raise anything
+        raise UserError(f"--panel {name}: {describe_failed_import(module, error)}") from error
+    if not callable(found):
+        raise UserError(f"--panel {name}: module {module} has no function {function}")
+    return found  # pyright: ignore[reportReturnType]
+
+
+def _made(name: str, function: Callable[[list[Record]], Any], records: list[Record]) -> Panel:
+    try:
+        panel = function(records)
+    except Exception as error:  # a user's function may raise anything
+        last = error.__traceback__
+        while last and last.tb_next:
+            last = last.tb_next
+        where = f" ({last.tb_frame.f_code.co_filename}, line {last.tb_lineno})" if last else ""
+        raise UserError(f"--panel {name}: {type(error).__name__}: {error}{where}") from error
+    if not isinstance(panel, Panel):
+        raise UserError(f"--panel {name}: returned {type(panel).__name__}, not a trpo_lightning.report.panels.Panel")
+    if panel.figure is not None and not hasattr(panel.figure, "to_json"):
+        raise UserError(f"--panel {name}: the figure is a {type(panel.figure).__name__}, not a Plotly figure")
+    return panel

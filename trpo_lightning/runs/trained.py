@@ -1,0 +1,38 @@
+"""A run directory's trained policy."""
+
+from pathlib import Path
+
+from trpo_lightning.errors import UserError
+from trpo_lightning.runs.config import find_named_methods
+from trpo_lightning.training.trained_policy import TrainedPolicy, is_of_lightning, load_file
+
+
+def load(run_dir: str | Path, which: str = "last") -> TrainedPolicy:
+    """A trained policy, for acting: no environment is built, and no code runs that only the file names.
+
+    Args:
+        run_dir: A run directory, an exported `.pt` file, a checkpoint that a `Trainer` or its `ModelCheckpoint` wrote,
+            or a folder with such checkpoints (in it, or in its `checkpoints`), of which the newest is taken.
+        which: Of a run directory, `last` or `best`. `last` is the policy at the run's end, or at its latest barrier
+            while it goes on. A class from outside is imported where the directory's config.yaml names it.
+
+    Raises:
+        UserError: There is no such policy.
+    """
+    path = Path(run_dir)
+    if path.is_file():
+        return load_file(path)
+    if not path.is_dir():
+        raise UserError(f"{run_dir}: is not a run directory")
+    file = path / "checkpoints" / f"{which}.pt"
+    if file.is_file():
+        find_named_methods(path)
+        return load_file(file)
+    of_lightning = [
+        file for folder in (path / "checkpoints", path) for file in folder.glob("*.ckpt") if is_of_lightning(file)
+    ]
+    if of_lightning and which == "last":
+        return load_file(max(of_lightning, key=lambda file: file.stat().st_mtime_ns))
+    found = sorted(p.stem for p in (path / "checkpoints").glob("*.pt"))
+    hint = f"it has {', '.join(found)}" if found else "the run has not got that far"
+    raise UserError(f"{run_dir}: has no {which} policy: {hint}")
