@@ -113,4 +113,5 @@ def test_fewer_instances_than_environments_are_refused():
 
 def test_an_instance_is_too_few_for_vine():
     with pytest.raises(UserError, match=r"rollout\.scheme=vine makes many environments"):
-        TRPO(make(), num_envs=1, scheme="vine", value={"name": "none"}, rollout_set_size=2, steps_per_iteration=16)
+        rollout = {"scheme": "vine", "rollout_set_size": 2, "steps_per_iteration": 16}
+        TRPO(make(), num_envs=1, rollout=rollout, value={"name": "none"})

@@ -9,6 +9,7 @@ import numpy as np
 from trpo_lightning.environments.vector_environment import EnvironmentSpec
 from trpo_lightning.errors import UserError
 from trpo_lightning.settings import RunSettings
+from trpo_lightning.settings.models import MLPPolicySettings
 
 OURS = {
     gym.wrappers.NormalizeObservation: "normalize.observations=true",
@@ -60,15 +61,18 @@ def _keeps_moments(layer: Any) -> bool:
 
 def cautions(settings: RunSettings, spec: EnvironmentSpec) -> list[str]:
     """Lines to print before training begins."""
-    lines = list(spec.cautions)
-    if spec.spaces and isinstance(spec.spaces[1], gym.spaces.Box):
-        lines += _out_of_reach(settings, spec.spaces[1])
+    lines, policy = list(spec.cautions), settings.policy
+    if spec.spaces and isinstance(spec.spaces[1], gym.spaces.Box) and isinstance(policy, MLPPolicySettings):
+        lines += _out_of_reach(settings.env.id, spec.spaces[1], math.exp(policy.initial_log_std))
     return lines
 
 
-def _out_of_reach(settings: RunSettings, space: gym.spaces.Box) -> list[str]:
+def _out_of_reach(env_id: str, space: gym.spaces.Box, std: float) -> list[str]:
     """Ranges of actions that a policy of mean 0 hardly meets."""
+<<<<<<< HEAD
     std = math.exp(getattr(settings.policy, "initial_log_std", 0.0))
+=======
+>>>>>>> tasks
     low, high = space.low.astype(np.float64).reshape(-1), space.high.astype(np.float64).reshape(-1)
     bounded = np.isfinite(low) & np.isfinite(high) & (high > low)
     low, high = low[bounded], high[bounded]
@@ -79,6 +83,6 @@ def _out_of_reach(settings: RunSettings, space: gym.spaces.Box) -> list[str]:
     i = int(worst.argmin())
     what = "nearly always at a bound" if narrow[i] and reach[i] else f"within {reach[i]:.0%} of them"
     return [
-        f"env.id={settings.env.id}: actions lie in [{low[i]:g}, {high[i]:g}], but the policy begins with mean 0 and "
+        f"env.id={env_id}: actions lie in [{low[i]:g}, {high[i]:g}], but the policy begins with mean 0 and "
         f"std {std:g}, {what}, and may never learn to leave: rescale them, gymnasium.wrappers.RescaleAction(env, -1, 1)"
     ]

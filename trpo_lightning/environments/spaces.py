@@ -84,3 +84,8 @@ def flatten_batch(space: spaces.Space, observations: Any) -> np.ndarray:
     if isinstance(space, spaces.Box | spaces.MultiBinary):
         return np.asarray(observations).reshape(len(observations), -1)
     return np.stack([np.asarray(gym.spaces.flatten(space, row)) for row in observations])
+
+
+def bytes_of_a_number(space: spaces.Space) -> int:
+    """Of each number of a flattened observation."""
+    return np.dtype(spaces.flatten_space(space).dtype or np.float64).itemsize

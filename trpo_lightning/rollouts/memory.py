@@ -3,12 +3,11 @@
 import math
 from pathlib import Path
 
-import gymnasium as gym
-import numpy as np
-
+from trpo_lightning.environments.spaces import bytes_of_a_number
 from trpo_lightning.environments.vector_environment import EnvironmentSpec
 from trpo_lightning.errors import UserError
 from trpo_lightning.settings import RunSettings
+from trpo_lightning.settings.sampling import PathSettings
 
 COPIES = 24
 """Bytes that an iteration holds for each number of its observations, besides the raw one: batches of float32, and
@@ -22,11 +21,19 @@ def check_memory(settings: RunSettings, spec: EnvironmentSpec) -> str | None:
     Raises:
         UserError: They do not fit at all; names what to reduce.
     """
+<<<<<<< HEAD
     available = available_memory()
     if settings.rollout.kind not in ("single_path", "vine") or available is None:
         return None
     numbers, steps = math.prod(spec.observation_shape), getattr(settings.rollout, "steps_per_iteration", 0)
     per_step = numbers * (COPIES + _raw_bytes(spec))
+=======
+    available, rollout = available_memory(), settings.rollout
+    if not isinstance(rollout, PathSettings) or available is None:
+        return None
+    numbers, steps = math.prod(spec.observation_shape), rollout.steps_per_iteration
+    per_step = numbers * (COPIES + (bytes_of_a_number(spec.spaces[0]) if spec.spaces else 8))
+>>>>>>> tasks
     needed = per_step * steps
     if needed < available / 2:
         return None
@@ -45,11 +52,6 @@ def available_memory() -> int | None:
     """Bytes that can be allocated without swapping, within the limit of a container; None where nobody says."""
     found = [value for value in (_of_machine(), _of_container()) if value is not None]
     return min(found, default=None)
-
-
-def _raw_bytes(spec: EnvironmentSpec) -> int:
-    dtype = gym.spaces.flatten_space(spec.spaces[0]).dtype if spec.spaces else None
-    return np.dtype(dtype or np.float64).itemsize
 
 
 def _of_machine() -> int | None:
