@@ -45,5 +45,5 @@ def play(file: Path) -> float:
 
 
 if __name__ == "__main__":
-    train().trained_policy().save(FOLDER / "policy.pt")
+    train().save(FOLDER / "policy.pt")
     print(f"one episode without noise: {play(FOLDER / 'policy.pt'):.0f}")

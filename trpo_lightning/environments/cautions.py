@@ -69,10 +69,6 @@ def cautions(settings: RunSettings, spec: EnvironmentSpec) -> list[str]:
 
 def _out_of_reach(env_id: str, space: gym.spaces.Box, std: float) -> list[str]:
     """Ranges of actions that a policy of mean 0 hardly meets."""
-<<<<<<< HEAD
-    std = math.exp(getattr(settings.policy, "initial_log_std", 0.0))
-=======
->>>>>>> tasks
     low, high = space.low.astype(np.float64).reshape(-1), space.high.astype(np.float64).reshape(-1)
     bounded = np.isfinite(low) & np.isfinite(high) & (high > low)
     low, high = low[bounded], high[bounded]

@@ -21,19 +21,11 @@ def check_memory(settings: RunSettings, spec: EnvironmentSpec) -> str | None:
     Raises:
         UserError: They do not fit at all; names what to reduce.
     """
-<<<<<<< HEAD
-    available = available_memory()
-    if settings.rollout.kind not in ("single_path", "vine") or available is None:
-        return None
-    numbers, steps = math.prod(spec.observation_shape), getattr(settings.rollout, "steps_per_iteration", 0)
-    per_step = numbers * (COPIES + _raw_bytes(spec))
-=======
     available, rollout = available_memory(), settings.rollout
     if not isinstance(rollout, PathSettings) or available is None:
         return None
     numbers, steps = math.prod(spec.observation_shape), rollout.steps_per_iteration
     per_step = numbers * (COPIES + (bytes_of_a_number(spec.spaces[0]) if spec.spaces else 8))
->>>>>>> tasks
     needed = per_step * steps
     if needed < available / 2:
         return None
