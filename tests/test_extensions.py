@@ -4,6 +4,7 @@ import csv
 import math
 import re
 import shlex
+import time
 from pathlib import Path
 
 import pytest
@@ -42,16 +43,25 @@ def command_of(example):
     return shlex.split(re.search(r"^\$ python -m trpo_lightning (train .*)$", text, flags=re.M)[1])
 
 
+def recorded(run, rows):
+    """W&B's offline history, once a process of its own has written so many rows of it."""
+    end = time.monotonic() + 60
+    while len(found := offline_history(run)) < rows:
+        assert time.monotonic() < end, found
+        time.sleep(0.05)
+    return found
+
+
 @pytest.mark.parametrize("example", OWN)
 def test_the_command_of_an_example_trains_and_all_records_have_its_keys_and_metrics(example, tmp_path, capsys):
     (keys, metrics), run = OWN[example], tmp_path / "run"
     assert main([*command_of(example), *SMALL, "--run-dir", str(run), "--quiet"]) == 0, capsys.readouterr()
+    history = recorded(run, 3)[-1]
     config, sent = OmegaConf.load(run / "config.yaml"), OmegaConf.create(offline_config(run))
     for key, value in keys.items():
         assert OmegaConf.select(config, key) == OmegaConf.select(sent, key) == value
     with open(run / "metrics.csv", newline="") as file:
         row = list(csv.DictReader(file))[-1]
-    history = offline_history(run)[-1]
     for name in metrics:
         assert math.isfinite(float(row[name])) and history[name] == float(row[name])
     policy = load(run)

@@ -10,6 +10,7 @@ from trpo_lightning.__main__ import main
 from trpo_lightning.runs.config import load_settings, recorded_settings, write_config
 from trpo_lightning.settings import CHOICES, counting_keys, from_keywords, from_record, get, keys, load_class, to_dict
 from trpo_lightning.storage import checksummed_file
+from trpo_lightning.training.batches import make_batch
 
 SMALL = [
     *("env.id=CartPole-v1", "env.num_envs=4", "env.backend=gymnasium", "rollout.steps_per_iteration=32"),
@@ -50,9 +51,8 @@ def test_a_built_in_rule_named_by_its_class_computes_the_same_bits():
     thetas = []
     for name in ("trust_region", "trpo_lightning.rules.trust_region:TrustRegionRule"):
         module = TRPO(settings=load_settings([*SMALL, f"rule.name={name}", "rule.delta=0.5"]))
-        module.optimizers = lambda: type("Step", (), {"step": lambda self, theta: thetas.append(theta)})()
-        module._trainer = type("Trainer", (), {"should_stop": False})()
-        module.training_step(module.collect())
+        batch = make_batch(module.collect(), module.value_function, module.settings, module.device).batch
+        thetas.append(module.update(batch).theta)
     assert torch.equal(*thetas)
 
 

@@ -133,7 +133,7 @@ def test_the_commands_of_a_page_are_understood(page):
             known = key in all_keys() or key.startswith("env.kwargs.") or key == "rule.dleta" or EXTEND in page.parents
             assert known, f"{page.name}: {line}"
         if options.command in ("experiment", "report", "sweep"):
-            assert options.name in [*experiment_names(), "lambda_on_cartpole"], f"{page.name}: {line}"
+            assert options.name in [*experiment_names(), "lambda_on_cartpole", "kl_penalty"], f"{page.name}: {line}"
 
 
 @pages
