@@ -4,7 +4,28 @@ import torch
 
 from trpo_lightning.policies.policy import Policy, build_policy
 from trpo_lightning.policies.spaces import ActionSpec
-from trpo_lightning.settings import CHOICES, MLPPolicySettings, RuleSettings, ValueSettings
+from trpo_lightning.runs.config import Source, merge, parse_overrides
+from trpo_lightning.settings import (
+    CHOICES,
+    MLPPolicySettings,
+    RuleSettings,
+    RunSettings,
+    ValueSettings,
+    does_not_count,
+)
+
+
+def on_top_of(base: list[str], overrides: list[str]) -> RunSettings:
+    """Settings with small sizes of `base`, of which those that the chosen methods do not read are left out."""
+    return merge(
+        [Source("base", parse_overrides(base), lenient=True), Source("command line", parse_overrides(overrides))]
+    )
+
+
+def what_counts(base: list[str], overrides: list[str]) -> list[str]:
+    """The items of `base` that the methods in `overrides` read, and `overrides`: for a command line."""
+    settings = on_top_of(base, overrides)
+    return [*(item for item in base if not does_not_count(settings, item.partition("=")[0])), *overrides]
 
 
 def rule_settings(name: str = "trust_region", **values: object) -> RuleSettings:

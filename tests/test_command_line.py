@@ -97,7 +97,6 @@ def test_help_of_train_has_every_key_with_its_meaning(capsys):
         (["rollout.steps_per_iteration=100"], ["rollout.steps_per_iteration=100", "multiple", "96 or 128"]),
         (["hello"], ["'hello' is not key=value"]),
         (["--seed", "1"], ["unknown option --seed"]),
-        (["--seed=1"], ["unknown option --seed=1"]),
         (["--quie"], ["unknown option --quie"]),
         (["--run-dir"], ["--run-dir", "expected one argument"]),
         (["--config", "none.yaml"], ["none.yaml", "cannot be read"]),
@@ -207,7 +206,8 @@ def test_list_shows_a_line_for_each_experiment(tiny, capsys):
     assert main(["list"]) == 0
     header, *lines = capsys.readouterr().out.splitlines()
     assert header.split() == ["experiment", "finished/declared", "last"]
-    assert [line.split() for line in lines] == [["another", "full", "0/1"], ["tiny", "full", "0/3", "quick", "0/1"]]
+    own = [line for line in lines if line.startswith(("another ", "tiny "))]  # besides those of the package's checkout
+    assert [line.split() for line in own] == [["another", "full", "0/1"], ["tiny", "full", "0/3", "quick", "0/1"]]
 
 
 def test_a_dry_run_shows_what_would_run_and_how_it_stands(tiny, capsys):
@@ -280,7 +280,10 @@ def test_a_run_that_another_process_is_at_has_an_exit_code_of_its_own(tmp_path, 
 
 def test_settings_may_be_written_with_hyphens_as_agents_of_wandb_do(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    settings = [f"--{item}" for item in TINY]
+    sizes = (
+        "env.num_envs=2 rollout.steps_per_iteration=16 total_iterations=1 evaluation.every=0 tracking.wandb=disabled"
+    )
+    settings = [f"--{item}" for item in sizes.split()]
     assert main(["train", "--quiet", *settings, "--rule.delta=0.25", "--env.id=CartPole-v1", "--run-dir", "run"]) == 0
     assert "delta: 0.25" in (tmp_path / "run" / "config.yaml").read_text()
 

@@ -1,7 +1,5 @@
 """The one exception that is a message to the user, not a bug."""
 
-import importlib
-
 BUSY = 75
 """Exit code for `BusyError` (EX_TEMPFAIL of sysexits.h)."""
 
@@ -44,18 +42,3 @@ def nearest(name: str, valid: list[str]) -> str:
     if not matches:  # a bare leaf: `delta` for `rule.delta`
         matches = [key for key in valid if key.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]][:1]
     return f" (did you mean {matches[0]}?)" if matches else ""
-
-
-def describe_failed_import(module: str, error: BaseException) -> str:
-    """What was wrong when a user's module was imported, with the file and line where it happened."""
-    import traceback
-
-    if isinstance(error, SyntaxError) and error.filename:
-        where = f"{error.filename}, line {error.lineno}"
-    else:
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen ")]
-        last = next((frame for frame in reversed(frames) if frame.filename != importlib.__file__), None)
-        inside = last is not None and last.filename != __file__ and not last.filename.endswith("settings/choices.py")
-        where = f"{last.filename}, line {last.lineno}" if last is not None and inside else ""
-    kind = type(error).__name__
-    return f"module {module} cannot be imported: {kind}: {error}" + (f" ({where})" if where else "")

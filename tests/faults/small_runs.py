@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from methods import on_top_of
 
 from trpo_lightning.runs import checkpoint
-from trpo_lightning.runs.config import load_settings
 from trpo_lightning.runs.metrics_file import read_rows
 from trpo_lightning.runs.run import RunOutcome, train_run
 
@@ -28,7 +28,7 @@ def selected(*cases: Any, rest: list[Any]) -> list[Any]:
 
 
 def train(run_dir: Path, *overrides: str, resume: bool = False) -> RunOutcome:
-    settings = load_settings([*SMALL, *overrides])
+    settings = on_top_of(SMALL, list(overrides))
     return train_run(settings, run_dir, resume=resume, quiet=True)
 
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from methods import what_counts
 from small_runs import selected
 
 from trpo_lightning.runs import checkpoint
@@ -63,7 +64,9 @@ class Run:
         return code
 
     def new(self, fault: str, *overrides: str, **when: int) -> int:
-        return self("--run-dir", str(self.folder), *BASE, *faulty(fault, self.flag, **when), *overrides)
+        return self(
+            "--run-dir", str(self.folder), *what_counts([*BASE, *faulty(fault, self.flag, **when)], list(overrides))
+        )
 
     def resume(self) -> int:
         self.flag.unlink(missing_ok=True)

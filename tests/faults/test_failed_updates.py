@@ -49,7 +49,8 @@ def _nowhere(tmp_path, monkeypatch):
 
 
 def settings(**values):
-    return updated(RunSettings(), {**SMALL, **{key.replace("__", "."): value for key, value in values.items()}})
+    values = {key.replace("__", "."): value for key, value in values.items()}
+    return updated(RunSettings(), {**SMALL, **values}, lenient=SMALL)
 
 
 def train(run_dir, values, resume=False):

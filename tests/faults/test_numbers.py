@@ -95,7 +95,7 @@ def global_random_state():
 
 
 def fit(iterations: int, values: dict, **kwargs) -> Watched:
-    module = Watched(settings=updated(RunSettings(), {**SMALL, **values, "env.kwargs": kwargs}))
+    module = Watched(settings=updated(RunSettings(), {**SMALL, **values, "env.kwargs": kwargs}, lenient=SMALL))
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = pl.Trainer(max_epochs=iterations, enable_model_summary=False, accelerator="cpu", **quiet)
     trainer.fit(module)
@@ -203,8 +203,9 @@ def rows(count=40):
 
 
 def rule_of(name):
-    settings = rule_settings(**{k.partition(".")[2]: v for k, v in RULES[name].items() if k.startswith("rule.")})
-    return build_rule(settings)
+    return build_rule(
+        rule_settings(**{k.partition(".")[2]: v for k, v in RULES[name].items() if k.startswith("rule.")})
+    )
 
 
 def rejected(rule, policy, batch) -> str:

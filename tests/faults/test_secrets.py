@@ -123,9 +123,9 @@ def test_nothing_that_unpickles_is_imported(file):
 
 
 def test_modules_are_imported_by_name_in_one_place_only():
-    """`env.id=module:function`: the user's own setting."""
+    """`env.id=module:function`, `rule.name=module:Class` and so on: the user's own settings."""
     names = {file.name: [name for name, _ in calls_of(tree)] for file, tree in TREES.items()}
-    assert [file for file, called in names.items() if "importlib.import_module" in called] == ["user_code.py"]
+    assert [file for file, called in names.items() if "importlib.import_module" in called] == ["user_modules.py"]
 
 
 def test_a_policy_that_names_code_runs_it_only_where_the_config_does(tmp_path, monkeypatch, capsys):

@@ -3,8 +3,8 @@
 import pytest
 import pytorch_lightning as pl
 import torch
+from methods import mlp_policy, rule_settings
 
-from trpo_lightning.policies.policy import build_policy
 from trpo_lightning.policies.spaces import ContinuousActions
 from trpo_lightning.rollouts.rollout import Batch, VineBatch
 from trpo_lightning.rules import build_rule
@@ -12,7 +12,7 @@ from trpo_lightning.rules.rejections import Rejection, recorded
 from trpo_lightning.rules.rule import RuleResult, UpdateRule, apply_rule
 from trpo_lightning.runs.metrics_file import read_rows
 from trpo_lightning.runs.run import train_run
-from trpo_lightning.settings import RuleSettings, from_keywords
+from trpo_lightning.settings import from_keywords
 from trpo_lightning.training.module import TRPO
 
 SOLVED = {
@@ -38,7 +38,7 @@ def test_a_task_that_is_solved_for_good_is_a_finished_run(tmp_path):
 
 
 def policy():
-    return build_policy(
+    return mlp_policy(
         (3,),
         ContinuousActions(2),
         hidden_sizes=[8],
@@ -55,7 +55,7 @@ def batch(advantages) -> Batch:
 
 
 def result_of(advantages, **settings) -> RuleResult:
-    rule = build_rule(RuleSettings(**settings))
+    rule = build_rule(rule_settings(**settings))
     return apply_rule(rule, policy(), batch(advantages), torch.Generator().manual_seed(0))
 
 
@@ -69,7 +69,7 @@ def test_a_vine_whose_branches_are_all_worth_the_same_holds_nothing():
     vine = VineBatch(
         *(torch.randn(10, *shape, generator=generator) for shape in ((3,), (4, 2))), torch.full((10, 4), 7.0)
     )
-    found = apply_rule(build_rule(RuleSettings()), policy(), vine, torch.Generator())
+    found = apply_rule(build_rule(rule_settings()), policy(), vine, torch.Generator())
     assert found.rejection_reason and found.nothing_to_gain
 
 

@@ -4,6 +4,7 @@ import itertools
 from pathlib import Path
 
 import pytest
+from methods import on_top_of
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.runs import checkpoint
@@ -28,7 +29,7 @@ RULES = {"algorithm_1": ["rule.name=algorithm_1"], "trust_region": ["rule.name=t
 
 
 def train(run_dir: Path, rule: str, iterations: int, resume: bool = False) -> list[dict]:
-    settings = load_settings([*RUN, *RULES[rule], f"total_env_steps={64 * iterations}"])
+    settings = on_top_of(RUN, [*RULES[rule], f"total_env_steps={64 * iterations}"])
     train_run(settings, run_dir, resume=resume, quiet=True)
     return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in read_rows(run_dir / "metrics.csv")]
 

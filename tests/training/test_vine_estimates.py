@@ -29,10 +29,10 @@ def settings_for(num_envs, steps=STEPS, **rollout):
     return from_keywords(
         env=dict(id="tiny_mdp:make", num_envs=num_envs, backend="gymnasium"),
         rollout=dict(steps_per_iteration=num_envs * steps, **rollout),
+        **({} if rollout.get("scheme") == "vine" else {"gae_lambda": 1.0}),
         normalize=dict(observations=False, rewards=False),
         policy=dict(hidden_sizes=[]),
         value=dict(name="none"),
-        gae_lambda=1.0,
         gamma=GAMMA,
         seed=2,
     )

@@ -2,11 +2,8 @@
 
 import copy
 import functools
-import importlib
 import inspect
 import sys
-import sysconfig
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +13,7 @@ from gymnasium.envs.registration import EnvSpec
 from trpo_lightning.environments.vector_environment import one_line
 from trpo_lightning.errors import UserError
 from trpo_lightning.settings import EnvSettings
+from trpo_lightning.user_modules import import_user_module
 
 OBJECTS: dict[str, Any] = {}
 """Functions, classes, specs and instances that no text names, by the `env.id` that stands for them in this process."""
@@ -99,7 +97,7 @@ def user_function(settings: EnvSettings) -> Callable[..., Any] | None:
         return None
     if not name or not all(part.isidentifier() for part in module_name.split(".")):
         raise UserError(f"env.id={env_id} is not module:function, such as my_package.tasks:make_env")
-    module = _import(module_name, env_id)
+    module = import_user_module(module_name, f"env.id={env_id}")
     if name in gym.registry:
         return None
     try:
@@ -112,31 +110,6 @@ def user_function(settings: EnvSettings) -> Callable[..., Any] | None:
     if not callable(function):
         raise UserError(f"env.id={env_id}: {name} is a {type(function).__name__}: name a class or a function")
     return function
-
-
-def _import(module_name: str, env_id: str) -> Any:
-    try:
-        return importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:
-        missing = isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}.")
-        if missing:
-            hint = "it is looked for in the current folder, in PYTHONPATH and among installed packages"
-            raise UserError(f"env.id={env_id}: module {module_name} cannot be imported: {error} ({hint})") from error
-        what = f"{type(error).__name__}: {error.msg}" if isinstance(error, SyntaxError) else one_line(error)
-        raise UserError(
-            f"env.id={env_id}: module {module_name} cannot be imported: {_line_of(error)}: {what}"
-        ) from error
-
-
-def _line_of(error: BaseException) -> str:
-    """`file:line` of the user's that an import failed at: the last that is not of Python or an installed package."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}:{error.lineno}"
-    libraries = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not f.filename.startswith((*libraries, "<frozen ", __file__))]
-    frame = (own or frames)[-1]
-    return f"{frame.filename}:{frame.lineno}"
 
 
 def _maker_of_object(settings: EnvSettings) -> Callable[..., Any]:

@@ -1,9 +1,9 @@
 """A line for each experiment: its scales, what has run of each, and what ran last."""
 
 import sys
+import time
 from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -106,4 +106,4 @@ def _last_seen(run_dir: Path) -> float:
 
 
 def _when(state: ScaleState) -> str:
-    return f"{datetime.fromtimestamp(state.last):%Y-%m-%d %H:%M} {state.name}" if state.last else ""
+    return f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(state.last))} {state.name}" if state.last else ""

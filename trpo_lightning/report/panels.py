@@ -1,12 +1,12 @@
 """Panels of one's own on the report page: `report --panel module:function`."""
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trpo_lightning.errors import UserError, describe_failed_import
+from trpo_lightning.errors import UserError
 from trpo_lightning.report.records import Record
+from trpo_lightning.user_modules import import_user_module
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,10 @@ def _imported(name: str) -> Callable[[list[Record]], Any]:
     module, _, function = name.partition(":")
     if not module or not function:
         raise UserError(f"--panel {name}: write module:function")
-    try:
-        found = getattr(importlib.import_module(module), function, None)
-    except Exception as error:  # a user's module may raise anything
-        raise UserError(f"--panel {name}: {describe_failed_import(module, error)}") from error
+    found = getattr(import_user_module(module, f"--panel {name}"), function, None)
     if not callable(found):
         raise UserError(f"--panel {name}: module {module} has no function {function}")
-    return found  # pyright: ignore[reportReturnType]
+    return found
 
 
 def _made(name: str, function: Callable[[list[Record]], Any], records: list[Record]) -> Panel:

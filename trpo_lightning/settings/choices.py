@@ -5,11 +5,11 @@ settings are named here and not read off the classes, so that the command line a
 """
 
 import dataclasses
-import importlib
 import inspect
 from dataclasses import dataclass
+from typing import Any
 
-from trpo_lightning.errors import UserError, describe_failed_import
+from trpo_lightning.errors import UserError
 from trpo_lightning.settings.models import (
     AdamValueSettings,
     LBFGSValueSettings,
@@ -35,6 +35,7 @@ from trpo_lightning.settings.sampling import (
     SinglePathSettings,
     VineSettings,
 )
+from trpo_lightning.user_modules import import_user_module
 
 
 @dataclass(frozen=True)
@@ -162,15 +163,12 @@ def _imported(what: str, target: str) -> type:
     module, _, qualname = target.partition(":")
     if not module or not qualname:
         raise UserError(f"{what}: write module:Class")
-    try:
-        found = importlib.import_module(module)
-    except Exception as error:  # a user's module may raise anything
-        raise UserError(f"{what}: {describe_failed_import(module, error)}") from error
+    found: Any = import_user_module(module, what)
     for part in qualname.split("."):
         if not hasattr(found, part):
             raise UserError(f"{what}: module {module} has no {qualname}")
         found = getattr(found, part)
-    return found  # pyright: ignore[reportReturnType]
+    return found
 
 
 def _settings_of(key: str, name: str, found: type, base: type) -> type:

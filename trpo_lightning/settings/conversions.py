@@ -61,7 +61,7 @@ def from_keywords(**keywords: Any) -> RunSettings:
 def _dotted(keywords: dict[str, Any]) -> dict[str, Any]:
     """Groups and bare names as dotted keys."""
     groups = {key.partition(".")[0] for key in keys() if "." in key}
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {name: value for name, value in keywords.items() if name in CHOICES}
     for name, value in keywords.items():
         if name in groups and isinstance(value, dict):
             values |= {f"{name}.{inner}": item for inner, item in value.items()}

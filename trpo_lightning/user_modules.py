@@ -1,0 +1,41 @@
+"""Modules of the user's, which settings name: the one place that imports by name."""
+
+import importlib
+import sysconfig
+import traceback
+from types import ModuleType
+
+from trpo_lightning.errors import UserError
+
+
+def import_user_module(name: str, what: str) -> ModuleType:
+    """The module of this name; it may do anything when it is imported, so the name must come from the user.
+
+    Args:
+        name: dotted.
+        what: the setting that names it, such as `env.id=my_module:make`.
+
+    Raises:
+        UserError: It cannot be imported; the message has the file and line of the user's that fails.
+    """
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        missing = isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}.")
+        if missing:
+            hint = "it is looked for in the current folder, in PYTHONPATH and among installed packages"
+            raise UserError(f"{what}: module {name} cannot be imported: {error} ({hint})") from error
+        text = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())[:300]
+        kind = type(error).__name__ + (f": {text}" if text else "")
+        raise UserError(f"{what}: module {name} cannot be imported: {_line_of(error)}: {kind}") from error
+
+
+def _line_of(error: BaseException) -> str:
+    """`file:line` of the user's that an import failed at: the last that is not of Python or an installed package."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    libraries = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.startswith((*libraries, "<frozen ", __file__))]
+    frame = (own or frames)[-1]
+    return f"{frame.filename}:{frame.lineno}"
