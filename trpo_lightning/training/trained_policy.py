@@ -128,7 +128,7 @@ def load_file(path: Path) -> TrainedPolicy:
         return TrainedPolicy(policy, normalizer, settings, spec, state["iteration"], state["env_steps"])
     except UserError as error:
         raise UserError(f"{path}: was written by another version: {error}") from error
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: was written by another version: it lacks or has other parts ({error})") from error
 
 
