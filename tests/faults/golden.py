@@ -70,12 +70,12 @@ def _cpu() -> str:
 
 def computed(name: str, folder: Path, *overrides: str) -> str:
     """The hash of what a run of `RUNS` learns."""
+    from methods import on_top_of
     from small_runs import learned_hash, newest
 
-    from trpo_lightning.runs.config import load_settings
     from trpo_lightning.runs.run import train_run
 
-    settings = load_settings([*HOPPER, *RUNS[name], *overrides])
+    settings = on_top_of(HOPPER, [*RUNS[name], *overrides])
     train_run(settings, folder, quiet=True)
     return learned_hash(newest(folder))
 

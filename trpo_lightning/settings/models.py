@@ -69,9 +69,9 @@ class NetworkValueSettings(FittedValueSettings):
     """Keys of value functions that are networks."""
 
     hidden_sizes: list[int] = option(
-        [64, 64], "units of each hidden layer; [] is linear", source="Henderson 2018", minimum=1, when=SAMPLED_PATH
+        [64, 64], "units of each hidden layer; [] is linear", source="Henderson 2018", minimum=1
     )
-    activation: str = option("tanh", "hidden non-linearity", choices=("tanh", "relu", "elu"), when=SAMPLED_PATH)
+    activation: str = option("tanh", "hidden non-linearity", choices=("tanh", "relu", "elu"))
 
 
 @dataclass
