@@ -1,7 +1,7 @@
 """Trust-region policy optimization as a research framework on PyTorch Lightning.
 
-`TRPO` is the LightningModule, `load` brings a trained policy back. Both are imported on first use, so that the command
-line answers before torch is loaded.
+`TRPO` is the LightningModule; `load` reads a trained policy from a file. Both are imported on first use, so that the
+command line responds before torch is loaded.
 """
 
 from typing import TYPE_CHECKING, Any

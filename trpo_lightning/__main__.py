@@ -1,4 +1,4 @@
-"""`python -m trpo_lightning COMMAND`: whatever happens ends in an exit code, and in one line where it is the user's."""
+"""`python -m trpo_lightning COMMAND`: every outcome has an exit code, and errors the user can fix take one line."""
 
 import os
 import sys
@@ -10,7 +10,15 @@ from trpo_lightning.output import OF_FILES, drop_what_does_not_fit, print_what_t
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; 0 is success, 1 a failed run, 128 + n a stop by signal n, others a `UserError`'s, in one line."""
+    """Run a command and return its exit code.
+
+    Args:
+        arguments: The command line without the program's name; None takes `sys.argv`.
+
+    Returns:
+        0 for success, 1 for a failed run, 128 + n for a stop by signal n; otherwise the `exit_code` of a `UserError`,
+        whose message is printed in one line.
+    """
     if arguments is None:
         print_what_there_is_no_letter_for()
         drop_what_does_not_fit()
@@ -23,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
             if item.startswith("-") or not hasattr(options, "overrides"):
                 kind = "option" if item.startswith("-") else "argument"
                 raise UserError(f"unknown {kind} {item}: see python -m trpo_lightning {options.command or ''} --help")
-            options.overrides.append(item)  # argparse leaves what follows an option behind
+            options.overrides.append(item)  # argparse does not collect what follows an option
         return options.function(options) if options.command else parser.print_help() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -41,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _find_modules_here() -> None:
-    """Have `trpo-lightning` find modules of the working directory, as `python -m` does."""
+    """Let `trpo-lightning` import modules from the working directory, as `python -m` does."""
     with suppress(OSError):  # it was removed
         here = os.getcwd()
         if not sys.flags.safe_path and "" not in sys.path and here not in sys.path:
@@ -49,7 +57,7 @@ def _find_modules_here() -> None:
 
 
 def _without_hyphens(item: str) -> str:
-    """`rule.delta=0.02` of `--rule.delta=0.02`, as W&B's `${args}` and people write it; other texts as they are."""
+    """Turn `--rule.delta=0.02`, as W&B's `${args}` and people write it, into `rule.delta=0.02`; keep other text."""
     from trpo_lightning.settings import SWEEP_CELL, keys
 
     key, equals, _ = item.removeprefix("--").partition("=")

@@ -1,4 +1,4 @@
-"""The commands' options: `python -m trpo_lightning COMMAND --help`."""
+"""The command line: every command with its options, as `python -m trpo_lightning COMMAND --help` shows them."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from trpo_lightning.errors import UserError
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The commands and their options."""
+    """Build the parser; each command sets `function`, which takes the parsed options and returns an exit code."""
     parser = _Parser(prog="python -m trpo_lightning", description="Trust-region policy optimization.")
     parsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     for add in (
@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells its errors in one line, like all others; `more_help` adds to the help, from what was given before it."""
+    """Reports errors in one line, like all others; `more_help` turns the arguments so far into additional help."""
 
     more_help: Callable[[list[str]], str] | None = None
     _given: Sequence[str] = ()
@@ -46,7 +46,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _keys_help(given: list[str]) -> str:
-    """Every key that counts with the methods chosen in `given`."""
+    """List every key that has an effect with the methods chosen in `given`, one line each."""
     from trpo_lightning.settings import CHOICES, described_keys
 
     pairs = (item.partition("=")[::2] for item in given)
@@ -61,7 +61,7 @@ _Parsers = argparse._SubParsersAction  # argparse has no public name for it
 def _add_train(parsers: _Parsers) -> None:
     parser = parsers.add_parser("train", help="one run", description="One run.", allow_abbrev=False)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as env.id=Hopper-v5")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings of a file, such as a run's config.yaml")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="file with settings, such as a run's config.yaml")
     parser.add_argument("--resume", type=Path, metavar="RUN_DIR", help="continue a run from its last barrier")
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="default: runs/train/<env>/<name>/seed_<n>")
     parser.add_argument("--quiet", action="store_true", help="no line per update and no progress bar")
@@ -70,11 +70,11 @@ def _add_train(parsers: _Parsers) -> None:
 
 
 def _add_experiment(parsers: _Parsers) -> None:
-    parser = parsers.add_parser("experiment", help="all runs of an experiment that are missing", allow_abbrev=False)
+    parser = parsers.add_parser("experiment", help="start an experiment's missing runs", allow_abbrev=False)
     _add_experiment_options(parser)
-    parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time; default: one for each core")
+    parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time; default: one per core")
     parser.add_argument("--dry-run", action="store_true", help="print the runs and stop")
-    parser.add_argument("--force", action="store_true", help="move earlier runs away and do all anew")
+    parser.add_argument("--force", action="store_true", help="move earlier runs away and start all over")
     parser.set_defaults(function=commands.experiment)
 
 
@@ -95,7 +95,7 @@ def _add_report(parsers: _Parsers) -> None:
         action="append",
         default=[],
         metavar="MODULE:FUNCTION",
-        help="a panel of your own: a function from the runs' records to a trpo_lightning.report.panels.Panel",
+        help="a custom panel: a function from the runs' records to a trpo_lightning.report.panels.Panel",
     )
     parser.set_defaults(function=commands.report)
 
@@ -114,10 +114,10 @@ def _add_sweep_run(parsers: _Parsers) -> None:
 
 
 def _add_evaluate(parsers: _Parsers) -> None:
-    parser = parsers.add_parser("evaluate", help="episodes of a trained policy", allow_abbrev=False)
+    parser = parsers.add_parser("evaluate", help="run episodes with a trained policy", allow_abbrev=False)
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     parser.add_argument("--episodes", type=int, default=20, metavar="N", help="default: 20")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of environments and actions; default: 0")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of environments and actions; default: 0")
     parser.add_argument("--policy", choices=("last", "best"), default="last", help="which export; default: last")
     parser.add_argument("--video", action="store_true", help="write an mp4 of one episode, and log it to W&B")
     parser.set_defaults(function=commands.evaluate)
@@ -130,13 +130,13 @@ def _add_replay(parsers: _Parsers) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="failed_update_<iteration>.pt of a run directory")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="rule.* to try on the same batch")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="rule.* settings to try on the same batch")
     parser.set_defaults(function=commands.replay)
 
 
 def _add_benchmark(parsers: _Parsers) -> None:
     parser = parsers.add_parser(
-        "benchmark", help="speed, next to the simulator alone and to other libraries", allow_abbrev=False
+        "benchmark", help="measure speed against the simulator alone and other libraries", allow_abbrev=False
     )
     _add_benchmark_options(parser)
     parser.set_defaults(function=commands.benchmark)
@@ -158,14 +158,14 @@ def _add_experiment_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_benchmark_options(parser: argparse.ArgumentParser) -> None:
     names = "ceiling, peers, parity, returns, experiments, update, growth, startup, profile, gpu"
-    parser.add_argument("--sections", metavar="LIST", help=f"of {names}; default: all but returns")
+    parser.add_argument("--sections", metavar="LIST", help=f"comma-separated, from {names}; default: all but returns")
     parser.add_argument("--returns", action="store_true", help="also train to compare returns (half an hour)")
     parser.add_argument("--env", metavar="LIST", help="default: Hopper-v5,HalfCheetah-v5,Humanoid-v5 (peers: two)")
-    parser.add_argument("--threads", metavar="LIST", help="default: 1,2 as far as there are cores")
+    parser.add_argument("--threads", metavar="LIST", help="default: 1,2 if there are enough cores")
     numbers = {
-        "num-envs": (32, "environments of ceiling and what builds on it"),
+        "num-envs": (32, "environments in ceiling and the sections that build on it"),
         "steps": (100_000, "env steps of each measurement after its warm-up"),
-        "repeats": (3, "of each measurement, in turns with the others of its section"),
+        "repeats": (3, "repetitions of each measurement, interleaved with the others of its section"),
         "max-batch": (2**20, "steps of the largest batch in growth and gpu"),
         "return-steps": (300_000, "env steps of a run in returns"),
         "return-seeds": (5, "runs of each library in returns"),

@@ -1,4 +1,4 @@
-"""What each command does; heavy imports wait until they are needed. Each returns its exit code."""
+"""The function behind each command, which returns its exit code; heavy imports are deferred until they are needed."""
 
 import argparse
 import os
@@ -11,12 +11,12 @@ from trpo_lightning.stopping import StopRequest
 def _import_torch() -> None:
     try:
         import torch  # noqa: F401
-    except Exception as error:  # libraries that are missing or do not fit are told in many ways
+    except Exception as error:  # a missing or incompatible library raises errors of many types
         raise UserError(f"PyTorch cannot be imported here: {type(error).__name__}: {error}") from error
 
 
 def train(options: argparse.Namespace) -> int:
-    """One run, from the beginning or from its last barrier."""
+    """Train one run, from the beginning or from its last barrier."""
     with StopRequest() as stop:  # the imports take seconds
         return _train_until(options, stop)
 
@@ -65,14 +65,14 @@ def _resumed_settings(options: argparse.Namespace):
 
 
 def benchmark(options: argparse.Namespace) -> int:
-    """Measure speed."""
+    """Measure speed, next to the simulator alone and to other libraries."""
     from trpo_lightning.benchmark.command import run
 
     return run(options)
 
 
 def experiment(options: argparse.Namespace) -> int:
-    """The runs of an experiment that are missing, or a list of them."""
+    """Start the missing runs of an experiment, or with `--dry-run` list all of its runs."""
     from trpo_lightning.experiment import run_experiment
     from trpo_lightning.experiment.declaration import load_experiment
     from trpo_lightning.experiment.runner import results_so_far
@@ -90,7 +90,7 @@ def experiment(options: argparse.Namespace) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    """Figures and tables of what has run so far."""
+    """Write figures and tables of the runs so far."""
     from trpo_lightning.experiment.declaration import load_experiment
     from trpo_lightning.experiment.runner import results_so_far
     from trpo_lightning.report.write import write_report
@@ -119,7 +119,7 @@ def sweep(options: argparse.Namespace) -> int:
 
 
 def sweep_run(options: argparse.Namespace) -> int:
-    """One run of a sweep, as a W&B agent calls it."""
+    """Train one run of a sweep, as a W&B agent calls it."""
     from trpo_lightning.experiment.declaration import load_experiment
     from trpo_lightning.experiment.sweep import cell_of, run_of_sweep
     from trpo_lightning.threads import available_cores, thread_environment
@@ -133,7 +133,7 @@ def sweep_run(options: argparse.Namespace) -> int:
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Episodes of a trained policy."""
+    """Run episodes with a trained policy."""
     from trpo_lightning.threads import available_cores, thread_environment
 
     if options.episodes < 1:
@@ -166,7 +166,7 @@ def replay(options: argparse.Namespace) -> int:
 
 
 def list_experiments(options: argparse.Namespace) -> int:
-    """All experiments, with what is done of them."""
+    """List all experiments and how far each has got."""
     from trpo_lightning.experiment.listing import print_list
 
     return print_list(Path("runs"))

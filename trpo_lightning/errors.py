@@ -1,13 +1,16 @@
-"""The one exception that is a message to the user, not a bug."""
+"""Exceptions that are messages to the user rather than bugs: `UserError` and its subclasses."""
 
 BUSY = 75
 """Exit code for `BusyError` (EX_TEMPFAIL of sysexits.h)."""
 
 
 class UserError(Exception):
-    """Something the user can put right: the message is one line that names the key or file and what to do.
+    """An error the user can fix: the message is one line that names the key or file and says what to do.
 
-    The command line prints the message and exits with `exit_code`; there is no traceback.
+    The command line prints the message without a traceback and exits with `exit_code`.
+
+    Args:
+        message: The text; line breaks and repeated spaces become single spaces.
     """
 
     exit_code = 2
@@ -17,25 +20,33 @@ class UserError(Exception):
 
 
 class BusyError(UserError):
-    """Another process is at the same run: the command line exits with `BUSY`, which is not a failure."""
+    """Another process is working on the same run. The command line exits with `BUSY`, which is not a failure."""
 
     exit_code = BUSY
 
 
 class DiskError(UserError):
-    """A file could not be written, or is gone: the command line exits with 74 (EX_IOERR); earlier files are whole."""
+    """A file could not be written, or is gone; earlier files are intact. The command line exits with 74 (EX_IOERR)."""
 
     exit_code = 74
 
 
 class StuckError(UserError):
-    """A run stopped after `rule.max_rejections` rejected updates in a row; `replay` reads the file it leaves."""
+    """A run stopped after `rule.max_rejections` rejected updates in a row; it writes a file that `replay` reads."""
 
     exit_code = 3
 
 
 def nearest(name: str, valid: list[str]) -> str:
-    """A hint such as `` (did you mean rule.delta?)``, or nothing where no valid name is close."""
+    """Suggest the valid name closest to a mistyped one.
+
+    Args:
+        name: The text that is not valid.
+        valid: All valid names; the last part of a dotted one matches too (`delta` for `rule.delta`).
+
+    Returns:
+        A hint such as `` (did you mean rule.delta?)``, or an empty string where no valid name is close.
+    """
     import difflib
 
     matches = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)

@@ -1,4 +1,4 @@
-"""What is printed is no record: a run must not end because its log file cannot grow."""
+"""Console output that cannot end a run: printed text is not a record, so a log file that cannot grow is no reason."""
 
 import errno
 import io
@@ -8,11 +8,11 @@ from typing import Any
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 OF_FILES = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ESTALE, errno.ENOTDIR)
-"""Errors that say something about a disk or its permissions, not about this program."""
+"""Error numbers that point to a disk or its permissions, not to this program."""
 
 
 class _Log(io.FileIO):
-    """Drops what there is no room for."""
+    """A file that drops what does not fit onto a full disk."""
 
     def write(self, data: Any) -> int:
         try:
@@ -24,7 +24,7 @@ class _Log(io.FileIO):
 
 
 def print_what_there_is_no_letter_for() -> None:
-    """Print `?` for what a console's encoding lacks (Latin-1, ASCII, Windows' code pages), instead of an exception."""
+    """Print `?` for characters the console cannot encode (Latin-1, ASCII, Windows' code pages) instead of raising."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             if not stream.encoding.lower().startswith("utf"):
@@ -32,7 +32,7 @@ def print_what_there_is_no_letter_for() -> None:
 
 
 def drop_what_does_not_fit() -> None:
-    """Print line by line, and go on where a log's disk is full, without a word about it from `logging`."""
+    """Print line by line, and carry on when the disk of a log is full; `logging` does not complain either."""
     logging.raiseExceptions = False
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)

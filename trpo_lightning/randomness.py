@@ -1,7 +1,7 @@
 """One seed, many independent streams: every random number derives from (seed, stream, iteration, index).
 
-The generators that Python, NumPy and torch share among all code of a process are for third-party code: this package
-never draws from them, and sees to it that an environment which does finds the same numbers in the same run.
+The global generators of Python, NumPy and torch are left to third-party code: this package never draws from them, and
+makes sure that an environment that does gets the same numbers every time the same run is repeated.
 """
 
 import random
@@ -14,7 +14,7 @@ import torch
 
 
 class Stream(IntEnum):
-    """What a stream of random numbers is for. The numbers are part of results: never reuse or renumber one."""
+    """The purpose of a stream of random numbers. Results depend on these values: never reuse or renumber one."""
 
     POLICY_INIT = 0
     VALUE_INIT = 1
@@ -33,18 +33,18 @@ class Stream(IntEnum):
 
 
 def numpy_generator(seed: int, stream: Stream, iteration: int = 0, index: int = 0) -> np.random.Generator:
-    """An independent NumPy generator for one (seed, stream, iteration, global environment index)."""
+    """Return an independent NumPy generator for one (seed, stream, iteration, global environment index)."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, int(stream), iteration, index))))
 
 
 def torch_generator(seed: int, stream: Stream, iteration: int = 0) -> torch.Generator:
-    """An independent torch generator (on the CPU) for one (seed, stream, iteration)."""
+    """Return an independent torch generator (on the CPU) for one (seed, stream, iteration)."""
     state = np.random.SeedSequence((seed, int(stream), iteration)).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]) >> 1)
 
 
 def environment_seed(seed: int, stream: Stream, iteration: int, index: int) -> int:
-    """A seed in `[0, 2**31)`, what both gymnasium and EnvPool accept."""
+    """Return a seed in `[0, 2**31)`, the range that both gymnasium and EnvPool accept."""
     state = np.random.SeedSequence((seed, int(stream), iteration, index)).generate_state(1, np.uint32)
     return int(state[0]) >> 1
 
@@ -59,7 +59,7 @@ def seed_global_generators(seed: int, stream: Stream, iteration: int = 0, index:
 
 @contextmanager
 def global_generators(seed: int, stream: Stream, iteration: int = 0, index: int = 0) -> Iterator[None]:
-    """Inside the block the global generators depend on the arguments only; afterwards they go on as if it was not."""
+    """Inside the block, global generators depend on the arguments only; afterwards they resume as if it never ran."""
     before = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
     seed_global_generators(seed, stream, iteration, index)
     try:

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a request that a run looks at between two iterations."""
+"""SIGTERM and Ctrl-C as a request to stop, which a run checks between iterations."""
 
 import signal
 import threading
@@ -8,10 +8,10 @@ from typing import Any, Self
 
 
 def handle_signals(numbers: list[int], handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
-    """Install a handler, and return those it replaces; what the process was started to ignore, it goes on to ignore.
+    """Install a handler and return the ones it replaces; signals that the process ignores stay ignored.
 
-    Only the main thread can: elsewhere (a notebook's executor, an agent's thread) nothing is installed, and a signal
-    does what the process has it do.
+    Only the main thread can do this. In any other thread (a notebook's executor, an agent's thread) nothing is
+    installed, and signals keep their existing handlers.
     """
     if threading.current_thread() is not threading.main_thread():
         return {}
@@ -19,13 +19,13 @@ def handle_signals(numbers: list[int], handler: Callable[[int, FrameType | None]
 
 
 BREAK: int = getattr(signal, "SIGBREAK", signal.SIGTERM)
-"""Windows' Ctrl-Break: what can be sent there to a process without ending it at once."""
+"""Windows' Ctrl-Break, which can be sent to a process there without ending it at once."""
 
 
 class StopRequest:
-    """`with StopRequest() as stop:` notes the first signal in `stop.signal_number`, 0 before it came.
+    """`with StopRequest() as stop:` records the first signal in `stop.signal_number`, which is 0 until then.
 
-    A second Ctrl-C raises `KeyboardInterrupt`. Windows' Ctrl-Break counts as SIGTERM.
+    A Ctrl-C after the first signal raises `KeyboardInterrupt`. Windows' Ctrl-Break counts as SIGTERM.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class StopRequest:
             signal.signal(number, handler)
 
     def listen_again(self) -> None:
-        """Take the place of handlers that a library has set in the meantime."""
+        """Replace handlers that a library has installed in the meantime."""
         for number in self._before:
             signal.signal(number, self._handle)
 

@@ -1,4 +1,4 @@
-"""Modules of the user's, which settings name: the one place that imports by name."""
+"""Imports the user's modules that settings name; nothing else in the package imports by name."""
 
 import importlib
 import sysconfig
@@ -9,14 +9,14 @@ from trpo_lightning.errors import UserError
 
 
 def import_user_module(name: str, what: str) -> ModuleType:
-    """The module of this name; it may do anything when it is imported, so the name must come from the user.
+    """Import a module by name; importing runs its code, so the name must come from the user.
 
     Args:
-        name: dotted.
-        what: the setting that names it, such as `env.id=my_module:make`.
+        name: The dotted name.
+        what: The setting that names it, such as `env.id=my_module:make`.
 
     Raises:
-        UserError: It cannot be imported; the message has the file and line of the user's that fails.
+        UserError: It cannot be imported; the message names the file and line of the user's code that fails.
     """
     try:
         return importlib.import_module(name)
@@ -31,7 +31,7 @@ def import_user_module(name: str, what: str) -> ModuleType:
 
 
 def _line_of(error: BaseException) -> str:
-    """`file:line` of the user's that an import failed at: the last that is not of Python or an installed package."""
+    """`file:line` where an import failed: the last frame outside of Python itself and installed packages."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
     libraries = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))

@@ -1,1 +1,1 @@
-"""Environments and sampling schemes. Nothing behind this package ever sees a fake transition."""
+"""Sampling schemes: data from environments. Nothing beyond this package ever sees a fake transition."""

@@ -1,4 +1,4 @@
-"""Branch rollouts of the vine scheme: many futures from snapshots, in worker environments stepped together."""
+"""Branch rollouts of the vine scheme: many continuations from snapshots, in worker environments stepped together."""
 
 import time
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.settings import RunSettings, VineSettings
 
 WORKERS = 256
-"""Branches that run at the same time, each in an environment of its own: bounds memory."""
+"""Branches that run at the same time, each in its own environment; the limit bounds memory."""
 
 
 @dataclass
 class BranchRecord:
-    """What branches did: steps taken, and seconds in the environments and with the policy."""
+    """What the branches cost: environment steps, and seconds in the environments and with the policy."""
 
     env_steps: int = 0
     simulator: float = 0.0
@@ -34,10 +34,10 @@ class BranchRecord:
 
 
 class Branches:
-    """From each of S snapshots K rollouts of fixed length, whose random numbers are common to the K.
+    """K rollouts of fixed length from each of S snapshots; the K from one snapshot share their random numbers.
 
-    Noise of the policy is indexed by state and step; the environment's generator is seeded by the state. A branch that
-    terminates or meets a time limit ends early; one that has to act on an observation that is not finite returns NaN.
+    The policy's noise is indexed by state and step; the environment's generator is seeded by the state. A branch that
+    terminates or reaches a time limit ends early; one that has to act on a non-finite observation returns NaN.
     """
 
     def __init__(self, settings: RunSettings) -> None:
@@ -60,9 +60,19 @@ class Branches:
         actions: np.ndarray,
         noise: Tensor,
     ) -> tuple[np.ndarray, BranchRecord]:
-        """Discounted sums `[S, K]` of rewards as the update sees them: no bootstrap at a branch's end.
+        """Run all branches.
 
-        First `actions` `[S, K, A]`, then the policy's with `noise` `[S, branch_length - 1, A]`.
+        Args:
+            policy: The policy that acts after the first step, on the CPU.
+            normalizer: What the policy sees of observations, and the scale of rewards.
+            iteration: Seeds the environments' generators, with the state's index.
+            snapshots: The S states to start from.
+            actions: First actions `[S, K, A]`.
+            noise: The policy's noise `[S, branch_length - 1, A]` for later actions.
+
+        Returns:
+            Discounted sums `[S, K]` of rewards as the update sees them, without a bootstrap at a branch's end, and what
+            the branches cost.
         """
         states, branches = actions.shape[:2]
         first = actions.reshape(states * branches, actions.shape[2])
@@ -82,7 +92,7 @@ class Branches:
     def _wave(
         self, policy: Policy, normalizer: Normalizer, actions: np.ndarray, noise: Tensor, record: BranchRecord
     ) -> np.ndarray:
-        """Returns `[W]` of the first W workers, each from where it stands."""
+        """Returns `[W]` of the first W workers, each from its current state."""
         forward = fast_forward(policy.network)
         returns, discount, alive = np.zeros(len(actions)), 1.0, np.arange(len(actions))
         for step in range(self.length):
@@ -106,7 +116,7 @@ class Branches:
 
 
 def _step(envs: list[gym.Env], actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One step in each: observations `[W, O]`, rewards `[W]`, whether the episode ended `[W]`."""
+    """Step every environment: observations `[W, O]`, rewards `[W]`, and whether each episode ended `[W]`."""
     space, to_env = envs[0].observation_space, to_env_action(envs[0].action_space)
     observations, rewards, ended = [], np.zeros(len(envs)), np.zeros(len(envs), dtype=bool)
     for i, (env, action) in enumerate(zip(envs, to_env(actions), strict=True)):

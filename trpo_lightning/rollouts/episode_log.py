@@ -1,15 +1,15 @@
-"""Returns and lengths of training episodes, as an unbiased record."""
+"""Returns and lengths of training episodes, recorded without bias toward short ones."""
 
 import numpy as np
 
 
 class EpisodeLog:
-    """Sums rewards until episodes end, and tells which ended ones to report.
+    """Sums rewards until episodes end, and decides which of the ended ones to report.
 
-    Where all environments start at once, short episodes end first: a mean over those that have ended is too low for
-    rewards of survival. With `hold` the first episode of each environment is held back until every environment has
-    ended one; they are then reported together, and what ended second in the meantime is left out. Without a time limit
-    some environment may never end one, so that nothing can be held for it.
+    When all environments start at once, short episodes end first, so the mean over those that have ended is too low
+    where surviving is rewarded. With `hold`, the first episode of each environment is held back until every environment
+    has ended one; they are then reported together, and later episodes that ended in the meantime are left out. Without
+    a time limit some environment may never end an episode, so nothing can be held.
     """
 
     def __init__(self, num_envs: int, hold: bool) -> None:
@@ -18,7 +18,7 @@ class EpisodeLog:
         self._held: list[tuple[float, int]] = []
 
     def record(self, rewards: np.ndarray, valid: np.ndarray, ended: np.ndarray) -> list[tuple[float, int]]:
-        """Take in a step's rewards, validity and ends, each `[N]`; (return, length) of the episodes to report."""
+        """Record a step's rewards, validity and ends, each `[N]`; return (return, length) of the episodes to report."""
         self.returns += rewards
         self.lengths += valid
         if not ended.any():

@@ -1,4 +1,4 @@
-"""Whole episodes of a policy in environments of their own: what evaluation is made of."""
+"""Whole episodes of a policy in separate environments, for evaluation."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from trpo_lightning.settings import EnvSettings
 from trpo_lightning.threads import torch_threads
 
 MAX_STEPS_WITHOUT_LIMIT = 10_000
-"""Where an environment has no time limit, an episode of an evaluation is cut here."""
+"""Steps after which an evaluation episode is cut if the environment has no time limit."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,22 @@ def run_episodes(
     iteration: int = 0,
     threads: int = 1,
 ) -> Episodes:
-    """The first episode of each of `episodes` environments, seeded from (seed, iteration, index).
+    """Run the first episode of each of `episodes` environments, seeded from (seed, iteration, index).
 
-    One episode each and not the first so many to end, which would favour short ones. `deterministic` takes the
-    distribution's mode. Statistics of `normalizer` are used and not changed, nor are global generators. Where fewer
-    environments can be open at once, each has several of the episodes, each with its own seed.
+    Taking one episode from each, rather than the first N to end, does not favour short ones. Neither the statistics of
+    `normalizer` nor the global generators change. If fewer environments can be open at once, each runs several of the
+    episodes, each with its own seed.
+
+    Args:
+        policy: The policy, on the CPU.
+        normalizer: Normalizes what the policy sees.
+        settings: The environment's settings.
+        spec: The environment's backend, spaces and time limit.
+        episodes: How many episodes to run.
+        deterministic: Whether to take the distribution's mode instead of samples.
+        seed: Determines environments and actions, together with `iteration`.
+        iteration: The iteration of training that is evaluated.
+        threads: Threads that may step the environments.
     """
     with global_generators(seed, Stream.EVALUATION_GLOBAL, iteration):
         seeds = [environment_seed(seed, Stream.EVALUATION_ENVIRONMENT, iteration, i) for i in range(episodes)]
@@ -55,7 +66,7 @@ def run_episodes(
         try:
             done = []
             for first in range(0, episodes, envs.num_envs):
-                rows = [(first + i) % episodes for i in range(envs.num_envs)]  # the last group is filled up
+                rows = [(first + i) % episodes for i in range(envs.num_envs)]  # pads the last group
                 act = _Actor(policy, normalizer, None if deterministic else [noise[i] for i in rows])
                 observations = envs.reset([seeds[i] for i in rows] if first else None)
                 limit = spec.max_episode_steps or MAX_STEPS_WITHOUT_LIMIT
@@ -67,7 +78,7 @@ def run_episodes(
 
 
 def _open(settings: EnvSettings, spec: EnvironmentSpec, seeds: list[int], threads: int) -> VectorEnvironment:
-    """An environment for each seed, or, where so many cannot be open at once, for the first `env.num_envs`."""
+    """Open an environment for each seed, or, if that many cannot be open at once, for the first `env.num_envs`."""
     number = min(len(seeds), open_limit(settings) or len(seeds))
     try:
         return make_environments(settings, spec.backend, seeds[:number], threads, spec.spaces)
@@ -82,7 +93,7 @@ def _open(settings: EnvSettings, spec: EnvironmentSpec, seeds: list[int], thread
 def _first_episodes(
     envs: VectorEnvironment, observations: np.ndarray, act: "_Actor", max_steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns and lengths `[N]` of the episodes that begin with `observations` `[N, O]`."""
+    """Returns and lengths `[N]` of the episodes that start from `observations` `[N, O]`."""
     returns, lengths = np.zeros(envs.num_envs), np.zeros(envs.num_envs, dtype=np.int64)
     running = np.ones(envs.num_envs, dtype=bool)
     for _ in range(max_steps):
@@ -96,7 +107,7 @@ def _first_episodes(
 
 
 class _Actor:
-    """Actions `[N, A]` for observations `[N, O]`: the mode, or samples with a generator for each environment."""
+    """Maps observations `[N, O]` to actions `[N, A]`: the mode, or samples with one generator per environment."""
 
     def __init__(self, policy: Policy, normalizer: Normalizer, generators: list[np.random.Generator] | None) -> None:
         self._policy, self._normalizer, self._generators = policy, normalizer, generators

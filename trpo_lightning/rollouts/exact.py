@@ -1,4 +1,4 @@
-"""No sampling: the environment's model is known, and everything the theory speaks of is computed from it."""
+"""No sampling: the environment's model is known, and every quantity in the theory is computed from it."""
 
 import time
 from dataclasses import dataclass
@@ -26,16 +26,16 @@ class TabularRollout(Rollout):
     values: PolicyValues
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        """Nothing: normalizers stay the identity, and rewards are exact ones of the environment."""
+        """Empty arrays: normalizers stay the identity, and rewards are the environment's exact ones."""
         return self.observations[:0], np.zeros(0)
 
 
 class ExactScheme(SamplingScheme):
-    """Eta, rho, Q and advantages of the policy by linear solves, from the table of a toy-text environment.
+    """Computes eta, rho, Q and advantages of the policy by linear solves, from the table of a toy-text environment.
 
-    An iteration counts S * A env steps: one query of the model for each state and action. Time limits are ignored: an
-    episode ends where the environment terminates, and the discount does the rest. Raises `UserError` for an environment
-    without a table.
+    An iteration counts as S * A env steps: one query of the model for each state and action. Time limits are ignored:
+    episodes end where the environment terminates, and the discount keeps returns finite. Raises `UserError` for an
+    environment without a table.
     """
 
     Settings = ExactSettings
@@ -46,11 +46,11 @@ class ExactScheme(SamplingScheme):
         self.steps = spec.max_episode_steps or 1
 
     def restart(self, iteration: int, attempt: int = 0) -> None:
-        """Nothing is carried on from one iteration to the next."""
+        """Do nothing: no state is carried from one iteration to the next."""
 
     @torch.no_grad()
     def collect(self, policy: Policy, normalizer: Normalizer, iteration: int) -> TabularRollout:
-        """The values of `policy` (on the CPU); no random numbers are drawn."""
+        """Compute the exact values of `policy` (on the CPU); draws no random numbers."""
         del iteration
         began = time.perf_counter()
         states, actions = self.mdp.rewards.shape

@@ -1,4 +1,4 @@
-"""Whether a rollout fits into memory, before any of it is allocated."""
+"""Checks that a rollout fits into memory before any of it is allocated."""
 
 import math
 from pathlib import Path
@@ -10,16 +10,16 @@ from trpo_lightning.settings import RunSettings
 from trpo_lightning.settings.sampling import PathSettings
 
 COPIES = 24
-"""Bytes that an iteration holds for each number of its observations, besides the raw one: batches of float32, and
-float64 differences and squares for the normalizer (measured: 23 for float32, 27 for float64, of 10,000 numbers)."""
+"""Bytes that an iteration holds per number of its observations, besides the raw one: float32 batches, and float64
+differences and squares for the normalizer (measured with 10,000 numbers: 23 for float32, 27 for float64)."""
 CGROUP = Path("/sys/fs/cgroup")
 
 
 def check_memory(settings: RunSettings, spec: EnvironmentSpec) -> str | None:
-    """A line of warning where the observations of an iteration take more than half of the memory that is available.
+    """Return a warning if an iteration's observations take more than half of the available memory, else None.
 
     Raises:
-        UserError: They do not fit at all; names what to reduce.
+        UserError: They do not fit at all; the message names what to reduce.
     """
     available, rollout = available_memory(), settings.rollout
     if not isinstance(rollout, PathSettings) or available is None:
@@ -41,7 +41,7 @@ def check_memory(settings: RunSettings, spec: EnvironmentSpec) -> str | None:
 
 
 def available_memory() -> int | None:
-    """Bytes that can be allocated without swapping, within the limit of a container; None where nobody says."""
+    """Bytes that can be allocated without swapping, within a container's limit; None if the system does not say."""
     found = [value for value in (_of_machine(), _of_container()) if value is not None]
     return min(found, default=None)
 
@@ -57,7 +57,7 @@ def _of_machine() -> int | None:
 
 
 def _of_container() -> int | None:
-    """What a cgroup's limit leaves: none is `max`; version 2, which containers see as their own root."""
+    """What a cgroup's limit leaves; without one it reads `max`. Version 2, which containers see as their own root."""
     try:
         limit, used = ((CGROUP / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
         return int(limit) - int(used)

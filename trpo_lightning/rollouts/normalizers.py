@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from trpo_lightning.settings import NormalizeSettings
 
 EPSILON = 1e-12
-"""A variance up to this, or up to rounding of the mean, counts as none: the feature is constant."""
+"""A feature counts as constant if its variance is at most this, or at most the rounding error of its mean."""
 
 
 class RunningMoments(nn.Module):
@@ -24,7 +24,7 @@ class RunningMoments(nn.Module):
         self.register_buffer("sum_of_squares", torch.zeros(shape, dtype=torch.float64))
 
     def merge(self, rows: np.ndarray) -> None:
-        """Take in rows `[B, *shape]`; rows with a non-finite number are left out, all if their squares overflow."""
+        """Merge rows `[B, *shape]`; rows with a non-finite number are left out, and all rows if their squares overflow."""
         finite = np.isfinite(rows)
         if not finite.all():
             rows = rows[finite.all(axis=tuple(range(1, rows.ndim)))]
@@ -45,7 +45,7 @@ class RunningMoments(nn.Module):
         self.count.copy_(total)
 
     def std(self) -> Tensor:
-        """Standard deviation; 1 before anything was seen and where nothing varies."""
+        """Standard deviation; 1 before any data, and for features that do not vary."""
         variance = self.sum_of_squares / self.count.clamp(min=1.0)
         constant = variance <= torch.clamp(1e-20 * self.mean.square(), min=EPSILON)
         return torch.where(constant, torch.ones_like(variance), variance.sqrt())
@@ -55,11 +55,15 @@ class RunningMoments(nn.Module):
 
 
 class Normalizer(nn.Module):
-    """What the policy sees of an observation, and what the update sees of a reward.
+    """Turns raw observations into what the policy sees, and raw rewards into what the update sees.
 
-    Observations: (o - mean) / std, clipped. Rewards: r / std of the running discounted return, not centred, clipped
-    (Engstrom et al. 2020, code-level optimizations). Both use statistics as they were at the last `merge`, the first
-    rewards those of their own rollout (`first_scale`).
+    Observations become (o - mean) / std, clipped. Rewards become r / std of the running discounted return, not centred,
+    clipped (Engstrom et al. 2020, code-level optimizations). Both use the statistics from the last `merge`; the first
+    rewards use those of their own rollout (`first_scale`).
+
+    Args:
+        observation_shape: `*O`, the shape of one observation.
+        settings: What is normalized, and the clipping bounds.
     """
 
     def __init__(self, observation_shape: tuple[int, ...], settings: NormalizeSettings) -> None:
@@ -71,13 +75,18 @@ class Normalizer(nn.Module):
         self.freeze()
 
     def freeze(self) -> None:
-        """Take the statistics over into what `normalize` and `scale_rewards` use."""
+        """Make `normalize` and `scale_rewards` use the current statistics."""
         self._mean = self.observations.mean.numpy().copy()
         self._inverse_std = (1.0 / self.observations.std()).numpy()
         self._reward_scale = 1.0 / float(self.returns.std())
 
     def normalize(self, observations: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """Raw observations `[..., *O]` as the policy sees them, float32; written into `out` where it is given."""
+        """Return raw observations `[..., *O]` as the policy sees them, as float32.
+
+        Args:
+            observations: Raw observations.
+            out: A float32 array of the same shape to write to; None allocates one.
+        """
         seen = np.empty(observations.shape, dtype=np.float32) if out is None else out
         if not self.settings.observations:
             seen[...] = observations
@@ -89,10 +98,10 @@ class Normalizer(nn.Module):
         return np.maximum(x, -clip, out=seen, casting="same_kind")
 
     def first_scale(self, returns: np.ndarray) -> None:
-        """Before the first rollout's rewards are scaled: by its own running discounted returns `[B]`; later nothing.
+        """Set the scale of the first rollout's rewards from its own running discounted returns `[B]`.
 
-        Raw ones, many times larger than all that follow, set the value function back by as many iterations, and the
-        policy's std falls more slowly (measured: experiments/ablation_first_rewards.yaml).
+        Later calls do nothing. Raw first rewards, many times larger than all that follow, set the value function back
+        by as many iterations, and the policy's std falls more slowly (measured: experiments/ablation_first_rewards.yaml).
         """
         if self.settings.rewards and self.settings.first_rewards == "own_scale" and not self.returns.count:
             first = RunningMoments(())
@@ -100,14 +109,14 @@ class Normalizer(nn.Module):
             self._reward_scale = 1.0 / float(first.std())
 
     def scale_rewards(self, rewards: np.ndarray) -> np.ndarray:
-        """Rewards of any shape as the update sees them, float64; an infinite one is not clipped: it is a fault."""
+        """Return rewards of any shape as the update sees them, float64; infinite ones are faults and not clipped."""
         if not self.settings.rewards:
             return rewards
         clipped = np.clip(rewards * self._reward_scale, -self.settings.reward_clip, self.settings.reward_clip)
         return np.where(np.isfinite(rewards), clipped, rewards)
 
     def merge(self, observations: np.ndarray, returns: np.ndarray) -> None:
-        """After an iteration: take in raw observations `[B, *O]` and running discounted returns `[B]`, then freeze."""
+        """After an iteration, merge raw observations `[B, *O]` and running discounted returns `[B]`, then freeze."""
         if self.settings.observations:
             self.observations.merge(observations)
         if self.settings.rewards:

@@ -1,1 +1,1 @@
-"""Files that a crash leaves whole: atomic writes, checksums, formats."""
+"""Files that survive a crash intact: atomic writes, checksums, versioned formats, locks."""

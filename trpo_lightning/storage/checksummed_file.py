@@ -1,7 +1,7 @@
-"""Checksummed files: a line of text that names the format and the SHA-256 of what follows, and a `torch.save`.
+"""Checksummed files: one line of text with the format and the SHA-256 of what follows, then the bytes of `torch.save`.
 
-They hold tensors and plain values only and are loaded with `weights_only=True` after the hash is checked: a flipped bit
-would load silently otherwise.
+They hold only tensors and plain values, and are loaded with `weights_only=True` after the hash is checked: otherwise a
+flipped bit would load silently.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ HEADER = re.compile(rb"trpo_lightning checkpoint (\d{1,9}) sha256=([0-9a-f]{64})
 
 
 def save(state: dict[str, Any], path: Path) -> None:
-    """Write a state atomically. Raises `DiskError`, leaving earlier files as they are."""
+    """Write a state atomically. Raises `DiskError`, and then leaves earlier files as they are."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     data = buffer.getvalue()
@@ -29,9 +29,11 @@ def save(state: dict[str, Any], path: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A state from a file, of this version's format.
+    """Read a state from a file and bring it to this version's format.
 
-    Raises `UserError` naming a file that is missing, foreign, damaged, of an unknown format, or more than a state.
+    Raises:
+        UserError: The file is missing, foreign or damaged, has an unknown format, or holds more than a state; the
+            message names the file.
     """
     try:
         data = path.read_bytes()
@@ -48,7 +50,7 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: is damaged: its SHA-256 does not fit its contents")
     try:
         state = torch.load(io.BytesIO(payload), weights_only=True)
-    except Exception as error:  # whoever writes a file can write its hash: what may be inside is torch's to judge
+    except Exception as error:  # a forged file can carry a valid hash: torch decides what may be loaded
         raise UserError(f"{path}: is refused: it holds more than tensors and plain values") from error
     if not isinstance(state, dict):
         raise UserError(f"{path}: is not a file of trpo_lightning: it holds a {type(state).__name__}")

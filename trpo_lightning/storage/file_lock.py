@@ -1,7 +1,7 @@
-"""Locks on open files that go with the process that holds them, however it ends.
+"""Locks on open files, released when the process that holds them ends, however it ends.
 
-POSIX has `flock`, Windows locks a byte. Where there is neither, nothing is locked: two processes in one run directory
-are then not kept apart.
+POSIX has `flock`, Windows locks a byte. Where neither is available nothing is locked, and two processes can work in the
+same run directory.
 """
 
 import os
@@ -18,9 +18,17 @@ except ImportError:
 
 
 def try_lock(file: IO[str], *, shared: bool = False) -> bool:
-    """Lock an open file until it is closed, if no other process has; whether it is locked now.
+    """Lock an open file until it is closed, without waiting.
 
-    `shared` locks do not exclude each other (on Windows they do). Raises `OSError` where a file system has no locks.
+    Args:
+        file: The open file.
+        shared: Shared locks do not exclude each other (on Windows they do).
+
+    Returns:
+        Whether the file is locked now; False if another process holds the lock.
+
+    Raises:
+        OSError: The file system does not support locks.
     """
     if fcntl is not None:
         try:

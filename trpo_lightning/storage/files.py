@@ -1,4 +1,4 @@
-"""What goes into files, and how it gets there: a crash leaves the old file or the new one, never half of either."""
+"""Reading and writing files: a crash leaves the old file or the new one, never half of either."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from trpo_lightning.errors import DiskError, UserError
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Errors of the operating system inside the block become a `DiskError` that names `path`."""
+    """Turn operating system errors inside the block into a `DiskError` that names `path`."""
     try:
         yield
     except OSError as error:
@@ -23,9 +23,9 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write to a temporary name in the same folder, which must exist, flush it to the disk, rename it.
+    """Write a temporary file in the same folder (which must exist), flush it to disk, and rename it.
 
-    Raises `DiskError`, with the old file as it was.
+    Raises `DiskError`, and then leaves the old file as it was.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with writing(path):
@@ -38,7 +38,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         finally:
             with suppress(OSError):
                 temporary.unlink()
-        if hasattr(os, "O_DIRECTORY"):  # Windows opens no folders: there the rename itself must do
+        if hasattr(os, "O_DIRECTORY"):  # Windows cannot open folders; there the rename has to suffice
             folder = os.open(path.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)
@@ -47,7 +47,15 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def read_json(path: Path, missing: Any) -> Any:
-    """What a JSON file of ours holds, `missing` if there is none, always of its type. Raises `UserError`."""
+    """Read one of this package's JSON files.
+
+    Args:
+        path: The file.
+        missing: What to return if there is no such file; what the file holds must have its type.
+
+    Raises:
+        UserError: The file cannot be read, or holds a value of another type.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -60,7 +68,7 @@ def read_json(path: Path, missing: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Ordered dicts as dicts and tuples as lists, so that a file holds nothing but tensors and plain values."""
+    """Convert ordered dicts to dicts and tuples to lists, so that a file holds only tensors and plain values."""
     import torch
 
     if isinstance(value, dict):

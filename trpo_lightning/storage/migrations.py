@@ -1,4 +1,4 @@
-"""Formats of checksummed files, and the way from each to the next: whoever changes a file's content adds a step."""
+"""Formats of checksummed files and the step from each to the next: changing a file's content means adding a step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ State = dict[str, Any]
 
 
 def _to_2(state: State) -> State:
-    """The value function's Adam works on one flat vector, and vanilla_policy_gradient keeps Adam's moments only."""
+    """The value function's Adam now works on one flat vector; vanilla_policy_gradient keeps only Adam's moments."""
     adam, rule = state["value_optimizer"], state["rule"]
     if "param_groups" in rule:
         rule = rule["state"].get(0, {})
@@ -28,13 +28,13 @@ def _to_2(state: State) -> State:
 
 
 MIGRATIONS: dict[int, Callable[[State], State]] = {1: _to_2}
-"""From a format to the next."""
+"""For each format, the step to the next one."""
 FORMAT = 2
-"""The format that is written."""
+"""The format of the files that this version writes."""
 
 
 def migrated(state: State, written: int) -> State:
-    """A state of format `written` in today's. A state that lacks parts of its format makes a step raise."""
+    """Bring a state of format `written` to the current format; a step raises if the state lacks parts of its format."""
     for version in range(written, FORMAT):
         state = MIGRATIONS[version](state)
     return state

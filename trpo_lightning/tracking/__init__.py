@@ -1,1 +1,1 @@
-"""Weights & Biases, which never stops a run and loses nothing."""
+"""Weights & Biases logging, which never stops a run and never loses a row."""

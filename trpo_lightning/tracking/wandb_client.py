@@ -1,4 +1,4 @@
-"""The W&B client as the project starts and ends it: no prompt, no output, no wait without an end."""
+"""Starting and ending the W&B client: without prompts, without output, and with a time limit on every wait."""
 
 import netrc
 import os
@@ -15,13 +15,16 @@ from trpo_lightning.tracking.wandb_variables import disabled, note_other_folder
 
 CONNECT_TIMEOUT = 5
 INIT_TIMEOUT = 20
-"""Seconds until a server that cannot be connected to, or does not answer, is given up and the run recorded offline."""
+"""Seconds to wait for a server to connect, or to answer, before the run is recorded offline."""
 FINISH_TIMEOUT = 60
-"""Seconds that a run waits at its end for W&B to take what is left."""
+"""Seconds that a run waits at its end for W&B to take the remaining rows."""
 
 
 def resolve_mode(mode: str) -> str:
-    """`auto` is WANDB_MODE or WANDB_DISABLED if set, online where a key is configured, else offline; never a prompt."""
+    """Resolve `auto`: WANDB_DISABLED or WANDB_MODE if set, else online if a key is configured, else offline.
+
+    Never prompts.
+    """
     if mode != "auto":
         return mode
     if disabled():
@@ -35,7 +38,7 @@ def resolve_mode(mode: str) -> str:
 
 
 def _has_key() -> bool:
-    """Whether W&B finds a key without asking for one."""
+    """Whether W&B finds an API key without asking for one."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     client = _client()
@@ -48,7 +51,7 @@ def _has_key() -> bool:
 
 
 def open_run(mode: str, settings: RunSettings, run_dir: Path, **arguments: Any) -> Any:
-    """`wandb.init`, offline where online fails; None, with a line why, where both do."""
+    """Call `wandb.init`, offline if online fails; if both fail, print why and return None."""
     import wandb
 
     reason = ""
@@ -56,7 +59,7 @@ def open_run(mode: str, settings: RunSettings, run_dir: Path, **arguments: Any) 
     try:
         client = _client()
         arguments |= {"group": settings.tracking.group, "dir": str(run_dir), "settings": _run_settings()}
-        if client.sweep_id:  # the sweep says what these are
+        if client.sweep_id:  # a sweep sets these itself
             arguments.pop("id", None)
         else:
             arguments |= {"project": settings.tracking.project, "entity": settings.tracking.entity}
@@ -77,7 +80,7 @@ def open_run(mode: str, settings: RunSettings, run_dir: Path, **arguments: Any) 
 
 
 def check_server() -> None:
-    """Raise where there is no key, or no way to the server: the client would ask for the one and wait for the other."""
+    """Raise if there is no key, for which the client would prompt, or no server, for which it would wait."""
     if not _has_key():
         raise UserError("no API key is configured")
     parts = urlsplit(_client().base_url)
@@ -87,27 +90,27 @@ def check_server() -> None:
 
 
 def check_key() -> None:
-    """Raise where the server refuses the key: when it does so in the middle of a run, the client says nothing."""
+    """Raise if the server rejects the key: the client says nothing when that happens in the middle of a run."""
     import wandb
 
     wandb.Api(timeout=CONNECT_TIMEOUT)  # signs in
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's text, or its kind where it has none."""
+    """The first line of an error's message, or its type if the message is empty."""
     text = (str(error).strip().splitlines() or [""])[0]
     return type(error).__name__ if text in ("", "<no message>") else text
 
 
 def _client() -> Any:
-    """The client's settings from files and environment, which it reads once; from here on it prints nothing."""
+    """The client's settings from files and the environment, which it reads once; it prints nothing from then on."""
     import wandb
 
     return wandb.setup(settings=wandb.Settings(silent=True)).settings
 
 
 def _run_settings() -> Any:
-    """Sure to end: the defaults hang for ever at finish when the server is gone, and lose 15 s of rows when killed."""
+    """Settings with time limits: by default, finishing hangs if the server is gone, and a kill loses 15 s of rows."""
     import wandb
 
     return wandb.Settings(
@@ -121,15 +124,15 @@ def _run_settings() -> Any:
 
 
 def kill_client() -> None:
-    """Kill the client's process: what waits for its answer fails."""
+    """Kill the client's process, so that calls waiting for its answer fail."""
     import wandb
 
-    with suppress(Exception):  # there is no public way
+    with suppress(Exception):  # there is no public API for it
         wandb.setup()._connection._proc._process.kill()  # pyright: ignore
 
 
 def forget_client() -> None:
-    """Have the client not talk to its process when Python exits."""
+    """Stop the client from contacting its process when Python exits."""
     import wandb
 
     with suppress(Exception):

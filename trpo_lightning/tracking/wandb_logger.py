@@ -1,9 +1,9 @@
-"""Weights & Biases on top of the local files: it never stops or slows a run, and its absence loses nothing.
+"""Weights & Biases on top of the local files: it never stops or slows a run, and without it nothing is lost.
 
 `metrics.csv` is the record; W&B gets each of its rows once. A process that continues a run first finds out which
-iterations W&B has, sends those of the file that it lacks, and skips those that are computed again: online the server
-knows, offline the recordings in the run directory tell. An offline recording that was not sent yet is superseded by the
-next one, which repeats its rows, because a killed process may have lost some of them.
+iterations W&B has (online from the server, offline from the recordings in the run directory), sends the rows of the
+file that W&B lacks, and skips those that are computed again. An offline recording that has not been sent yet is
+superseded by the next one, which repeats its rows, because a killed process may have lost some of them.
 """
 
 import copy
@@ -33,10 +33,10 @@ from trpo_lightning.tracking.wandb_recordings import Recording, recordings_of, s
 
 
 class RunTracker(WandbLogger):
-    """Lightning's W&B logger over a run of ours: whole rows, `env_steps` as x axis, each iteration once.
+    """Lightning's W&B logger over a run that is already open: whole rows, `env_steps` as x axis, each iteration once.
 
-    W&B has the iterations up to `sent_iterations` already. A thread of its own calls the client, whose process may take
-    its time, or never answer.
+    W&B already has the iterations up to `sent_iterations`. The client is called from a background thread, because its
+    process may be slow to answer, or never answer.
     """
 
     accepts_text = True
@@ -52,19 +52,19 @@ class RunTracker(WandbLogger):
         run.define_metric("*", step_metric="env_steps")
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """The whole config went to `wandb.init`."""
+        """Do nothing: `wandb.init` got the whole config."""
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Hand over one row, without its empty values; it is sent in the background."""
+        """Queue one row, without its empty values, to be sent in the background."""
         if metrics.get("iteration", 0) > self._sent:
             row = {name: value for name, value in metrics.items() if value is not None and value == value}
             self._tasks.put(partial(self.send, row))
 
     def send(self, row: dict[str, Any]) -> None:
-        """Have the client take one row now."""
+        """Send one row through the client now; a failure is reported once and otherwise ignored."""
         try:
             self.run.log(row)
-        except Exception as error:  # whatever is wrong with W&B must not end training; the row is in metrics.csv
+        except Exception as error:  # no W&B failure may end training; the row is in metrics.csv
             if not self._warned:
                 print(f"warning: W&B does not take metrics any more ({first_line(error)}); metrics.csv has them all")
                 self._warned = True
@@ -74,7 +74,7 @@ class RunTracker(WandbLogger):
             task()
 
     def log_policies(self, files: dict[str, Path], metadata: dict[str, Any]) -> None:
-        """Have exported policies uploaded as versions of one artifact, with an alias for each file that is there."""
+        """Queue the upload of exported policies as versions of one artifact, with an alias for each existing file."""
         self._tasks.put(partial(self._log_policies, files, metadata))
 
     def _log_policies(self, files: dict[str, Path], metadata: dict[str, Any]) -> None:
@@ -91,7 +91,7 @@ class RunTracker(WandbLogger):
             print(f"warning: W&B did not take the policies ({first_line(error)}); they are in {folder}")
 
     def is_stopped(self) -> bool:
-        """Whether W&B itself asks for the end of a sweep's run (Hyperband, the stop button); else it was preempted."""
+        """Whether W&B itself asked a sweep's run to end (Hyperband, the stop button); if not, it was preempted."""
         try:
             if self.run.offline or not self.run.sweep_id:
                 return False
@@ -99,11 +99,11 @@ class RunTracker(WandbLogger):
             from wandb.sdk.launch.api import LaunchApi
 
             return LaunchApi().check_stop_requested(self.run.project, self.run.entity, self.run.id)
-        except Exception:  # not known: a run that is queued once too often is better than one that is lost
+        except Exception:  # unknown: queueing a run once too often is better than losing it
             return False
 
     def finish(self, exit_code: int, *, preempting: bool = False) -> None:
-        """End the run in W&B, within `2 * FINISH_TIMEOUT`; `preempting` asks a sweep to queue it again."""
+        """End the run in W&B; after `2 * FINISH_TIMEOUT` kill the client. `preempting` has a sweep queue it again."""
         self._tasks.put(partial(self._finish, exit_code, preempting))
         self._tasks.put(None)
         self._worker.join(2 * FINISH_TIMEOUT)
@@ -138,10 +138,26 @@ def start_tracking(
     keep_iterations: int = 0,
     resume: bool = False,
 ) -> tuple[RunTracker | None, RunSettings]:
-    """Start (or continue) the W&B run; returns the settings that W&B's config says, the run's only truth.
+    """Start (or continue) the W&B run.
 
-    `rows` are those of `metrics.csv`, of which a continued run keeps the first `keep_iterations`. A server that does
-    not answer, or refuses the key, makes the run an offline one, with a line that says how to send it later.
+    If the server does not answer or rejects the key, the run is recorded offline, and a line says how to send it later.
+
+    Args:
+        settings: The run's settings, which become W&B's config.
+        run_dir: The run directory, where the client writes its records.
+        run_id: W&B's id of the run; None lets W&B choose one.
+        name: The run's name in W&B.
+        job_type: W&B's job type.
+        tags: Tags in addition to `tracking.tags`, each cut to 64 characters.
+        rows: The rows of `metrics.csv`.
+        keep_iterations: How many iterations, from the first, a continued run keeps of these rows.
+        resume: Whether the run may exist in W&B already.
+
+    Returns:
+        The logger, or None without W&B; and the settings as W&B's config has them, which are the ones that count.
+
+    Raises:
+        UserError: W&B's config has unknown keys or invalid values.
     """
     mode = resolve_mode(settings.tracking.wandb)
     if mode == "disabled":
@@ -167,7 +183,7 @@ def start_tracking(
         raise
     try:
         return _track(run, run_dir, before, list(rows), keep_iterations), settings
-    except OSError as error:  # its folder cannot be written: what it would record is lost anyway
+    except OSError as error:  # its folder is not writable, so it could record nothing
         print(f"warning: no W&B records of this run ({first_line(error)}); {run_dir} has its own")
         with suppress(Exception):
             run.finish(exit_code=1)
@@ -175,7 +191,7 @@ def start_tracking(
 
 
 def _track(run: Any, run_dir: Path, before: set[Path], rows: list[Mapping[str, str]], keep: int) -> RunTracker:
-    """Send what W&B lacks of the rows that are kept; `before` are the recordings of earlier processes."""
+    """Send the kept rows that W&B lacks; `before` are the recordings of earlier processes."""
     earlier = recordings_of(run.id, before)
     sent = run.starting_step
     if run.offline:
@@ -191,7 +207,7 @@ def _track(run: Any, run_dir: Path, before: set[Path], rows: list[Mapping[str, s
 
 
 def _value(text: str) -> int | float | str:
-    """A cell of `metrics.csv`."""
+    """Parse a cell of `metrics.csv` as an int, a float or text."""
     for kind in (int, float):
         try:
             return kind(text)
@@ -201,10 +217,10 @@ def _value(text: str) -> int | float | str:
 
 
 def read_back(config: Mapping[str, Any]) -> RunSettings:
-    """Settings from W&B's config: nested groups, with a sweep's dotted keys (`rule.delta`) folded over them.
+    """Read settings from W&B's config: nested groups, overridden by a sweep's dotted keys (`rule.delta`).
 
-    Keys that begin with an underscore are W&B's own; a sweep's text `null` is null. Raises `UserError` for any other
-    unknown key.
+    Keys with a leading underscore are W&B's own and ignored; a sweep's text `null` means null. Raises `UserError` for
+    any other unknown key.
     """
     own = {name: value for name, value in dict(config).items() if not name.startswith("_") and name != SWEEP_CELL}
     own = {name: _null_of_sweep(name, value) for name, value in own.items()}
@@ -225,7 +241,7 @@ def read_back(config: Mapping[str, Any]) -> RunSettings:
 
 
 def _null_of_sweep(name: str, value: Any) -> Any:
-    """The value of a sweep's dotted key: W&B has no null, and makes the text `None` of Python's."""
+    """The value of a sweep's dotted key: W&B has no null, and turns Python's `None` into text."""
     if not isinstance(value, str) or value not in ("null", "None"):
         return value
     kind = "Any | None" if is_free_form(name) else str(all_keys()[name].type) if name in all_keys() else ""

@@ -1,4 +1,4 @@
-"""W&B's own environment variables, which hold where the settings say nothing."""
+"""W&B's own environment variables, which apply where the settings say nothing."""
 
 import os
 from dataclasses import replace
@@ -7,16 +7,16 @@ from pathlib import Path
 from trpo_lightning.settings import RunSettings, TrackingSettings
 
 RECORDED = ("MODE", "DISABLED", "PROJECT", "ENTITY", "RUN_GROUP", "TAGS", "NAME")
-"""Variables that are taken and recorded, without WANDB_ before them: none of these is a secret."""
+"""Variables that are used and recorded, without their prefix WANDB_; none of them is a secret."""
 
 
 def variable(name: str) -> str | None:
-    """The text of `WANDB_<name>`; None where it is not set, or empty."""
+    """The text of `WANDB_<name>`, or None if it is unset or empty."""
     return os.environ.get(f"WANDB_{name}", "").strip() or None
 
 
 def with_variables(settings: RunSettings) -> RunSettings:
-    """Settings whose `tracking.*` are W&B's variables where they were at their defaults, so that they are recorded."""
+    """Fill `tracking.*` settings left at their defaults from W&B's variables, so that the values are recorded."""
     tracking, default = settings.tracking, TrackingSettings()
     found = {
         "project": variable("PROJECT"),
@@ -30,17 +30,17 @@ def with_variables(settings: RunSettings) -> RunSettings:
 
 
 def disabled() -> bool:
-    """Whether `WANDB_DISABLED` says so."""
+    """Whether `WANDB_DISABLED` turns W&B off."""
     return (variable("DISABLED") or "").lower() in ("1", "true", "yes", "on")
 
 
 def recorded_variables() -> dict[str, str]:
-    """Those of `RECORDED` that are set."""
+    """The variables of `RECORDED` that are set, with their text."""
     return {f"WANDB_{name}": text for name in RECORDED if (text := variable(name)) is not None}
 
 
 def note_other_folder(run_dir: Path) -> None:
-    """Say where the client's records are, where someone wants them elsewhere: a resumed run looks for them there."""
+    """Print where the client's records are if WANDB_DIR names another folder: resuming looks in the run directory."""
     wanted = variable("DIR")
     if wanted is not None and Path(wanted).resolve() != run_dir.resolve():
         print(f"note: WANDB_DIR is not used: W&B's records are in {run_dir / 'wandb'}, where resuming looks for them")

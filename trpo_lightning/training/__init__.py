@@ -1,1 +1,1 @@
-"""The LightningModule, its data step, callbacks, checkpoints and tracking."""
+"""The LightningModule, its data step and callbacks, metrics, and the policies and failed updates it saves."""

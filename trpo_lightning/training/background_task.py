@@ -1,4 +1,4 @@
-"""A task beside the main thread: the value function's fit, which the next rollout does not need."""
+"""A task in the background: the value function's fit, which the next rollout does not need."""
 
 import threading
 from collections.abc import Callable
@@ -10,7 +10,7 @@ Result = TypeVar("Result")
 
 
 class BackgroundTask(Generic[Result]):
-    """`task()` in a thread of its own, on one core, from now on; `wait()` gives its result or raises its exception."""
+    """Runs `task()` in a new thread, on one core; `wait()` returns its result or raises its exception."""
 
     def __init__(self, task: Callable[[], Result]) -> None:
         self._task = task
@@ -27,7 +27,7 @@ class BackgroundTask(Generic[Result]):
             self._error = error
 
     def wait(self) -> Result:
-        """Block until the task has ended."""
+        """Block until the task has ended; return its result or raise its exception."""
         self._thread.join()
         if self._error is not None:
             raise self._error

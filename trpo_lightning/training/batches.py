@@ -1,4 +1,4 @@
-"""From what was collected to what is learned from: advantages, value targets, batches."""
+"""Turns rollouts into what is learned from: advantages, value targets, batches."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,7 @@ from trpo_lightning.settings import AdvantageRuleSettings, FittedValueSettings, 
 
 @dataclass(frozen=True)
 class ValueData:
-    """What a value function is fitted to: observations `[B, *O]`, `targets` `[B]`; `values` `[B]` before the fit."""
+    """What a value function is fitted to: observations `[B, *O]`, `targets` `[B]`, and `values` `[B]` before the fit."""
 
     observations: Tensor
     targets: Tensor
@@ -35,14 +35,14 @@ class ValueData:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The rule's batch, and the value function's data where the scheme has any."""
+    """The rule's batch, and data for the value function if the scheme provides any."""
 
     batch: AnyBatch
     value_data: ValueData | None = None
 
 
 def make_batch(rollout: Rollout, value_function: Any, settings: RunSettings, device: torch.device) -> Estimate:
-    """The batch of a rollout of any scheme, on `device`."""
+    """Make the batch, on `device`, from a rollout of any scheme; raises `TypeError` for an unknown kind of rollout."""
     match rollout:
         case TabularRollout():
             observations = torch.from_numpy(rollout.observations).to(device)

@@ -1,4 +1,4 @@
-"""Evaluation during training: environments and random numbers of its own, no effect on the run."""
+"""Evaluation during training, with its own environments and random numbers, so that it does not affect the run."""
 
 import copy
 import math
@@ -15,16 +15,17 @@ from trpo_lightning.rollouts.episodes import Episodes, run_episodes
 
 
 class EvaluationCallback(pl.Callback):
-    """Every `evaluation.every` iterations: episodes of the deterministic and the stochastic policy, on the same seeds.
+    """Runs episodes of the deterministic and the stochastic policy, on the same seeds, every `evaluation.every` iterations.
 
-    The policy with the best deterministic mean so far is exported to `best_path`, where one is given.
+    Args:
+        best_path: Where to export the policy with the best deterministic mean return so far; None exports nothing.
     """
 
     def __init__(self, best_path: Path | None = None) -> None:
         self.best_path = best_path
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Adds to the row of the iteration that just ended; `pl_module` is a `TRPO`."""
+        """Evaluate if it is time, and add to the row of the iteration that just ended; `pl_module` is a `TRPO`."""
         del trainer, outputs, batch, batch_idx
         every = pl_module.settings.evaluation.every
         if not every or pl_module.iteration % every:
@@ -47,9 +48,9 @@ class EvaluationCallback(pl.Callback):
 
 
 def evaluate(module: Any, *, deterministic: bool) -> Episodes:
-    """Episodes of the policy of a `TRPO` as it is now; from the beginning, same seeds, where environments fail.
+    """Run episodes of a `TRPO`'s current policy; if environments fail, start over with the same seeds.
 
-    Where the environments of training leave no room for others, they are closed first: training goes on with fresh
+    If the training environments leave no room for others, they are closed first, and training continues with fresh
     ones, seeded from (seed, iteration), as at a barrier.
     """
     limit, alone = open_limit(module.settings.env), False

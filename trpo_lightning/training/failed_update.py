@@ -1,4 +1,4 @@
-"""Failed updates: everything that a rejected update was computed from, in one file that `replay` reads."""
+"""Failed updates: everything a rejected update was computed from, in one file that `replay` reads."""
 
 import dataclasses
 from pathlib import Path
@@ -22,17 +22,17 @@ from trpo_lightning.storage.files import plain
 from trpo_lightning.training.trained_policy import policy_state, rebuilt_policy
 
 CLASSES = {cls.__name__: cls for cls in (Batch, VineBatch, PopulationBatch, TabularBatch, TabularMDP, PolicyValues)}
-"""The batches, and what they are made of."""
+"""The classes of batches and of their parts, by name."""
 KINDS = ("failed_update", "capsule")
-"""How such files call themselves: `capsule` in those of 0.1."""
+"""The `kind` that such files state: `capsule` in those of version 0.1."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FailedUpdate:
-    """A rejected update: `policy`, `batch`, the rule's state and random numbers, and the result it had.
+    """A rejected update: `policy`, `batch`, the rule's state and random numbers, and the result.
 
-    `iteration` counts from 1, as in `metrics.csv`. `collected` are arrays of the rollout that the batch was made of:
-    those with one number a slot, and all that hold a number that is not finite, in slots that are data.
+    `iteration` counts from 1, as in `metrics.csv`. `collected` holds floating-point arrays of the rollout behind the
+    batch: those with one number per slot, and all that hold a non-finite number in a valid slot.
     """
 
     settings: RunSettings
@@ -49,7 +49,7 @@ class FailedUpdate:
     collected: dict[str, Tensor]
 
     def rule(self, settings: RunSettings) -> UpdateRule:
-        """The rule as it was, with settings of `settings`; another rule begins without a state."""
+        """The rule in its state before the update, configured by `settings`; a different rule starts without a state."""
         rule = build_rule(settings.rule)
         rule.progress = self.progress
         if settings.rule.name == self.settings.rule.name:
@@ -57,15 +57,15 @@ class FailedUpdate:
         return rule
 
     def generator(self) -> torch.Generator:
-        """The update's own random numbers, from the beginning."""
+        """A generator that repeats the update's random numbers from the start."""
         return torch.Generator().manual_seed(self.generator_seed)
 
     def update(self, settings: RunSettings) -> RuleResult:
-        """The update again, or as it would have been with other settings of the rule."""
+        """Repeat the update, or try it with other settings of the rule."""
         return apply_rule(self.rule(settings), self.policy, self.batch, self.generator())
 
     def write(self, path: Path) -> None:
-        """Write it to a file that `read_failed_update` reads. Raises `DiskError`."""
+        """Write a file that `read_failed_update` reads. Raises `DiskError`."""
         state = {
             "kind": "failed_update",
             "iteration": self.iteration,
@@ -83,7 +83,7 @@ class FailedUpdate:
 
 
 def capture(module: Any, rollout: Rollout, batch: AnyBatch, result: RuleResult, generator_seed: int) -> FailedUpdate:
-    """The rejected update that a `TRPO` has just made."""
+    """Capture the update that a `TRPO` has just rejected."""
     assert result.rejection_reason is not None
     return FailedUpdate(
         settings=module.settings,
@@ -102,12 +102,12 @@ def capture(module: Any, rollout: Rollout, batch: AnyBatch, result: RuleResult, 
 
 
 def failed_update_path(run_dir: Path, iteration: int) -> Path:
-    """Where the failed update of an iteration is written."""
+    """The path that an iteration's failed update is written to."""
     return run_dir / f"failed_update_{iteration:08d}.pt"
 
 
 def leave_failed_update(folder: Path, iteration: int, in_a_row: int, failed: FailedUpdate | None) -> str:
-    """Write the rejected update that stopped the run, unless an earlier process has; says what to do."""
+    """Write the rejected update that stopped the run, unless an earlier process has; return a line that says what to do."""
     path = failed_update_path(folder, iteration)
     said = f"the last {in_a_row} updates were rejected"
     if failed is not None:
@@ -120,7 +120,7 @@ def leave_failed_update(folder: Path, iteration: int, in_a_row: int, failed: Fai
 
 
 def read_failed_update(path: Path) -> FailedUpdate:
-    """A failed update from its file. Raises `UserError` naming a file that is missing, damaged or something else."""
+    """Read a failed update. Raises `UserError`, naming the file, if it is missing, damaged or something else."""
     state = read(path)
     if state.get("kind") not in KINDS:
         raise UserError(f"{path}: is not a failed update: give a failed_update_<iteration>.pt of a run directory")
@@ -146,7 +146,7 @@ def read_failed_update(path: Path) -> FailedUpdate:
 
 
 def _packed(value: Any) -> Any:
-    """Data classes as dicts that name their class, tensors on the CPU."""
+    """Convert data classes to dicts that name their class, and move tensors to the CPU."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         given = {item.name: getattr(value, item.name) for item in dataclasses.fields(value) if item.init}
         assert type(value).__name__ in CLASSES, f"{type(value).__name__} is not in CLASSES"
@@ -163,7 +163,7 @@ def _unpacked(value: Any) -> Any:
 
 
 def collected_arrays(rollout: Rollout) -> dict[str, Tensor]:
-    """Arrays of a rollout; numbers in slots that are no data become 0."""
+    """Arrays of a rollout for `FailedUpdate.collected`; numbers in invalid slots become 0."""
     valid = getattr(rollout, "valid", None)
     arrays = {name: value for name, value in vars(rollout).items() if isinstance(value, np.ndarray)}
     kept = {}

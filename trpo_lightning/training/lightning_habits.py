@@ -1,4 +1,4 @@
-"""What Lightning's users expect of any module, and what `TRPO` answers: callbacks, `self.log`, checkpoints."""
+"""What Lightning users expect of any module, and how `TRPO` provides it: callbacks, `self.log`, checkpoints."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,18 +26,18 @@ class LightningHabits(pl.LightningModule):
     env_steps: int
 
     def trained_policy(self) -> TrainedPolicy:
-        """The policy as it is now, with its normalizer: what acts, and what is saved."""
+        """The current policy with its normalizer, ready to act or to be saved."""
         raise NotImplementedError(f"{type(self).__name__} has no policy")
 
     @property
     def row(self) -> dict[str, Any]:
-        """The latest iteration's numbers and texts, to be read; `log` adds to them."""
+        """The latest iteration's numbers and texts, for reading only; `log` adds to them."""
         return self.iteration_log.row
 
     def configure_callbacks(self) -> Sequence[pl.Callback]:
-        """Evaluation as `evaluation.every` says, unless the trainer has an `EvaluationCallback`; a check of the others.
+        """Check the trainer's callbacks, and add evaluation if `evaluation.every` is set and the trainer has none.
 
-        Lightning's first call of all: what cannot work is refused before anything is built.
+        Lightning calls this first of all, so that what cannot work is refused before anything is built.
         """
         check_function(self.trainer)
         check_callbacks(self.trainer)
@@ -45,7 +45,7 @@ class LightningHabits(pl.LightningModule):
         return [] if there or not self.settings.evaluation.every else [EvaluationCallback()]
 
     def setup(self, stage: str) -> None:
-        """Refuse trainers that would change the algorithm in silence."""
+        """Refuse trainers that would silently change the algorithm, and print cautions about the environment."""
         check_trainer(self.trainer)
         for line in cautions(self.settings, self.spec):
             print(f"warning: {line}")
@@ -53,17 +53,21 @@ class LightningHabits(pl.LightningModule):
     def log(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, name: str, value: Any, prog_bar: bool = False, logger: bool | None = None, **ways: Any
     ) -> None:
-        """Log a metric of your own: it lands in the row of the iteration, with all the others.
+        """Log a custom metric; it goes into the iteration's row with all the others.
 
-        Works in any hook of a subclass or a callback. An iteration is one step and one epoch, on one device: there is
-        nothing to reduce, and Lightning's `on_step`, `on_epoch`, `reduce_fx` and so on change nothing.
+        This works in any hook of a subclass or a callback. An iteration is one step and one epoch on one device, so
+        there is nothing to reduce, and Lightning's `on_step`, `on_epoch`, `reduce_fx` and so on have no effect.
 
         Args:
-            name: New, or one that another part of the run logs; `iteration`, `env_steps` and so on are the loop's own.
-            value: A number, a tensor with one element, a torchmetrics `Metric`, or a text for loggers that take texts.
+            name: A new name, or one that another part of the run logs; the loop reserves `iteration`, `env_steps` and
+                so on.
+            value: A number, a tensor with one element, a torchmetrics `Metric`, or a text for loggers that accept text.
             prog_bar: Whether to show it in progress bars.
-            logger: False keeps it from the loggers: callbacks can monitor it only.
-            **ways: Lightning's other arguments.
+            logger: False hides it from loggers, so that only callbacks can monitor it.
+            **ways: Lightning's other arguments, which are ignored.
+
+        Raises:
+            UserError: The name is reserved, or the value is neither a number nor a text.
         """
         del ways
         value = plain_value(name, value)
@@ -72,13 +76,13 @@ class LightningHabits(pl.LightningModule):
             self.trainer.callback_metrics[name] = torch.tensor(float(value))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put in what `trpo_lightning.load` needs to act from the file."""
+        """Add what `trpo_lightning.load` needs to act from the checkpoint."""
         checkpoint[IN_CHECKPOINT] = self.trained_policy().state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take a policy that `load_from_checkpoint` brings back; refuse to resume from it.
+        """Accept a policy that `load_from_checkpoint` restores, but refuse to resume training from the checkpoint.
 
-        Lightning's checkpoints lack environments, random streams and the rule's memory.
+        Lightning's checkpoints lack the environments, random streams and the rule's state. Raises `UserError`.
         """
         if self._trainer is None:
             counts = checkpoint.get(IN_CHECKPOINT, {})

@@ -1,7 +1,7 @@
-"""The metrics of a run: those of the loop, and what its built-in parts name themselves.
+"""The metrics of a run: those of the loop, and those that its built-in parts declare.
 
-Anything else that a rule, a policy, a value function, a scheme, a callback or `TRPO.log` gives is logged just the same:
-these are the columns that every `metrics.csv` has, and the meanings that documentation and reports can show.
+Anything else that a rule, policy, value function, scheme, callback or `TRPO.log` reports is logged just the same. The
+metrics here are the columns of every `metrics.csv`, with the meanings that documentation and reports show.
 """
 
 from collections.abc import Iterable
@@ -38,13 +38,13 @@ TIMES = {
 }
 
 RESERVED = {*COUNTERS, *RESTARTS, *UPDATES, "time/overhead", "time/steps_per_second"}
-"""Metrics that nothing but the loop may write: the books of a run are kept by them."""
+"""Metrics that only the loop may write, because it relies on them to keep track of a run."""
 TEXT_METRICS = ("update/rejection_reason",)
-"""Metrics that are no numbers: only loggers that say `accepts_text` get them."""
+"""Metrics that are texts: only loggers with a true attribute `accepts_text` get them."""
 
 
 def metrics_of(parts: Iterable[Any]) -> dict[str, str]:
-    """Names and meanings in the attribute `metrics` of all these classes, in their order, in the words of the first."""
+    """Merge the `metrics` (name to meaning) of these classes, in order; the first meaning of a name wins."""
     found: dict[str, str] = {}
     for part in parts:
         found = found | {name: meaning for name, meaning in part.metrics.items() if name not in found}
@@ -64,4 +64,4 @@ _ALL = {
     **TIMES,
 }
 METRICS: dict[str, str] = dict(sorted(_ALL.items(), key=lambda item: item[0].startswith("time/")))
-"""Every metric of the built-in parts, name and meaning; times last."""
+"""Every built-in metric, name to meaning; times come last."""

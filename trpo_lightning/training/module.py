@@ -1,4 +1,4 @@
-"""TRPO as a LightningModule: collecting a rollout is the data step, the policy update is `training_step`."""
+"""TRPO as a LightningModule: the data step collects a rollout, and `training_step` updates the policy."""
 
 import copy
 import math
@@ -36,18 +36,26 @@ ITERATIONS_BETWEEN_BARRIERS = 50
 """Barrier interval where the environment has no time limit to derive it from."""
 
 OF_SETTINGS = object()
-"""In place of an environment: the one that settings name. (`None` is what a forgotten variable holds.)"""
+"""Default for `environment`: use the one that settings name. (`None` may be a variable someone forgot to set.)"""
 
 
 class TRPO(LightningHabits):
     """Trust-region policy optimization (Schulman et al. 2015) with GAE (Schulman et al. 2016).
 
-    `TRPO("Hopper-v5", delta=0.02)`: an environment as an id, a class, a function, an instance or a `gymnasium.spec`
-    (`environments.user_code.adopt` says what becomes of each), and settings by keyword, with the defaults of the
-    command line; a group as a dict, `policy={"hidden_sizes": [32]}`. One Lightning epoch is one iteration, so
-    `max_epochs` counts iterations; training also ends at `total_env_steps`. Raises `UserError` for settings or
-    environments that cannot work; `fit` raises `StuckError` after `rule.max_rejections` rejected updates in a row, with
-    a file for `replay` in `default_root_dir`.
+    For example `TRPO("Hopper-v5", delta=0.02)`. One Lightning epoch is one iteration, so `max_epochs` counts
+    iterations; training also ends at `total_env_steps`.
+
+    Args:
+        environment: An id, a class, a function, an instance or a `gymnasium.spec`; `environments.user_code.adopt`
+            describes how each is used.
+        settings: A complete `RunSettings`, in place of an environment and keywords.
+        **keywords: Settings by name, with the same defaults as on the command line; a group is a dict, such as
+            `policy={"hidden_sizes": [32]}`.
+
+    Raises:
+        UserError: The settings or the environment cannot work.
+        StuckError: Raised by `fit` after `rule.max_rejections` rejected updates in a row; a file for `replay` is in
+            `default_root_dir`.
     """
 
     def __init__(self, environment: Any = OF_SETTINGS, *, settings: RunSettings | None = None, **keywords: Any) -> None:
@@ -82,10 +90,10 @@ class TRPO(LightningHabits):
         self.rejected = 0
         self.rejected_in_a_row = 0
         self.failed_update: FailedUpdate | None = None
-        """The rejected update that ended training, if one has."""
+        """The rejected update that ended training, if any."""
         self.best_evaluation: float | None = None
         self.rows_may_wait = False
-        """Whether loggers may get a row an iteration late, with all its numbers; callbacks of others could not."""
+        """Whether loggers may get a row, with all its numbers, an iteration late; third-party callbacks may not."""
         self.iteration_log = IterationLog()
         self._fit: ValueFit | None = None
 
@@ -93,14 +101,14 @@ class TRPO(LightningHabits):
     # then it calls `on_train_batch_end` and `on_train_epoch_end`, each after the callbacks' own.
 
     def train_dataloader(self) -> RolloutLoader:
-        """One rollout an epoch."""
+        """Return a loader that collects one rollout per epoch."""
         return RolloutLoader(self.collect)
 
     def collect(self) -> Rollout:
-        """A rollout with the policy as it is now, in fresh environments at barriers and after failures.
+        """Collect a rollout with the current policy, in fresh environments at barriers and after failures.
 
-        Environments that draw from global generators find them seeded, in each iteration anew: what they draw depends
-        on the iteration only, and not on what a logger, a callback or a resumed process has drawn before it.
+        Global generators are seeded again in each iteration, so that what an environment draws from them depends only
+        on the iteration, not on what a logger, a callback or a resumed process has drawn before.
         """
         policy = self.policy
         if self.device.type != "cpu":
@@ -121,7 +129,7 @@ class TRPO(LightningHabits):
                 raise
 
     def training_step(self, rollout: Rollout, batch_idx: int = 0) -> None:
-        """One iteration, from the rollout that `collect` has gathered."""
+        """Run one iteration on the rollout from `collect`: update the policy, fit the value function, log."""
         stopwatch = Stopwatch()
         with stopwatch.time("value_fit"):
             self.iteration_log.close()
@@ -135,17 +143,17 @@ class TRPO(LightningHabits):
         result = self.update(estimated.batch)
         self.optimizers().step(theta=result.theta)  # type: ignore[union-attr]
 
-        # ---- 3. fit: the value function, beside what follows where that is possible
+        # ---- 3. fit: the value function, in the background where that is possible
         with stopwatch.time("value_fit"):
             self._fit = self.fit_values(estimated.value_data) if estimated.value_data else None
 
-        # ---- 4. merge: what the normalizers have seen counts from the next rollout on
+        # ---- 4. merge: normalizers use this rollout's statistics from the next one on
         self.normalizer.merge(*rollout.statistics())
         self.iteration += 1
         self.env_steps += rollout.env_steps
         self._count_rejection(rollout, estimated.batch, result)
 
-        # ---- 5. log, and stop or be ready for a barrier where it is time
+        # ---- 5. log, and if it is time, stop or get ready for a barrier
         if self.stuck or is_over(self.settings, self.iteration, self.env_steps):
             self.trainer.should_stop = True
         if self._fit and (self.trainer.should_stop or self.at_barrier()):
@@ -166,22 +174,22 @@ class TRPO(LightningHabits):
         self.iteration_log.publish(self.trainer)
 
     def update(self, batch: AnyBatch) -> RuleResult:
-        """What the rule makes of a batch; policy and rule are as they were where it rejects the update."""
+        """Apply the rule to a batch; a rejected update leaves policy and rule as they were."""
         self.rule.progress = progress(self.settings, self.iteration, self.env_steps)
         return apply_rule(self.rule, self.policy, batch, self._update_generator(self.iteration))
 
     def fit_values(self, data: ValueData) -> ValueFit:
-        """Begin to fit the value function; unless `fits_beside`, it is fitted when this returns."""
+        """Start fitting the value function; unless `fits_beside`, the fit is complete when this returns."""
         generator = torch_generator(self.settings.seed, Stream.VALUE_FIT, self.iteration)
         return ValueFit(self.value_function, data, generator, beside=self.fits_beside)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Account for the iteration's seconds, after callbacks have taken theirs."""
+        """Account for the iteration's seconds, including those of callbacks, which have run by now."""
         self.iteration_log.close_times({"env/restarts": self.restarts})
         self.iteration_log.publish(self.trainer)
 
     def on_train_epoch_end(self) -> None:
-        """Close the row, after callbacks have added to it; hand it out, unless it waits for the fit."""
+        """Close the row, after callbacks have added to it, and log it unless it waits for the fit."""
         self.iteration_log.close()
         if not (self._fit and self._fit.goes_on):
             self.iteration_log.hand_out(self.trainer)
@@ -190,7 +198,7 @@ class TRPO(LightningHabits):
 
     @property
     def barrier_interval(self) -> int:
-        """Iterations between barriers, at which episodes are cut and a run can be resumed; 0 is never."""
+        """Iterations between barriers, where episodes are cut and a run can be resumed; 0 means no barriers."""
         if self.settings.checkpoint.every is not None:
             return self.settings.checkpoint.every
         if self.spec.max_episode_steps is None:
@@ -198,27 +206,27 @@ class TRPO(LightningHabits):
         return math.ceil(EPISODES_BETWEEN_BARRIERS * self.spec.max_episode_steps / self.scheme.steps)
 
     def at_barrier(self) -> bool:
-        """Whether the state between two iterations, now, is one that a run can be resumed from."""
+        """Whether a run can be resumed from the current state, between two iterations."""
         return self.barrier_interval > 0 and self.iteration % self.barrier_interval == 0
 
     @property
     def stuck(self) -> bool:
-        """Whether so many updates in a row were rejected that the run stops."""
+        """Whether the run stops because `rule.max_rejections` updates in a row were rejected."""
         limit = self.settings.rule.max_rejections
         return limit is not None and self.rejected_in_a_row >= limit
 
     @property
     def fits_beside(self) -> bool:
-        """Whether the value function is fitted beside the next rollout, which does not need it.
+        """Whether the value function is fitted in the background during the next rollout, which does not need it.
 
-        Where `rows_may_wait`, with a core to spare, for a fit that takes but one.
+        This takes `rows_may_wait`, a spare core, and a fit that runs on one thread.
         """
         return self.rows_may_wait and self.scheme.threads > 1 and self.value_function.fits_on_one_thread
 
     def complete(self) -> None:
-        """Finish the value function's fit, if one goes on, and hand out the row that waits for it.
+        """Finish the value function's fit, if one is running, and log the row that waits for it.
 
-        Done before barriers, further updates and the end; who reads the value function elsewhere calls it first.
+        This happens before barriers, further updates and the end. Call it before reading the value function elsewhere.
         """
         if self._fit and self._fit.goes_on:
             self._fit.finish()
@@ -228,21 +236,21 @@ class TRPO(LightningHabits):
             self.iteration_log.hand_out(self.trainer)
 
     def count_restart(self, failure: EnvironmentFailure) -> None:
-        """Count one restart of environments that failed; raises the failure where `env.restarts` are used up."""
+        """Count one restart of failed environments; raises the failure if `env.restarts` are used up."""
         if self.restarts >= self.settings.env.restarts:
             raise failure
         self.restarts += 1
         print(f"warning: {failure}; restart {self.restarts} of {self.settings.env.restarts}")
 
     def _count_rejection(self, rollout: Rollout, batch: AnyBatch, result: RuleResult) -> None:
-        """Count the iteration's rejection, if it is one; keep the one that stops the run, for `replay`.
+        """Count a rejected update; keep the one that stops the run, for `replay`.
 
-        To find nothing to gain is no failure: the run is done, or waits for a signal.
+        An update that finds nothing to gain is not a failure: the run is done, or waits for a signal to learn from.
         """
         self.rejected += result.rejection_reason is not None
         failed = result.rejection_reason is not None and not result.nothing_to_gain
         self.rejected_in_a_row = self.rejected_in_a_row + 1 if failed else 0
-        if failed and self.stuck:  # a rejected update has left policy and rule as they were before it
+        if failed and self.stuck:  # a rejected update leaves policy and rule as they were
             seed = self._update_generator(self.iteration - 1).initial_seed()
             self.failed_update = capture(self, rollout, batch, result, generator_seed=seed)
 
@@ -250,23 +258,31 @@ class TRPO(LightningHabits):
         return torch_generator(self.settings.seed, Stream.FISHER_SUBSET, iteration)
 
     def trained_policy(self) -> TrainedPolicy:
-        """The policy as it is now, with its normalizer: what acts, and what is saved."""
+        """The current policy with its normalizer, ready to act or to be saved."""
         return TrainedPolicy(self.policy, self.normalizer, self.settings, self.spec, self.iteration, self.env_steps)
 
     def act(self, observations: Any, **how: Any) -> Any:
-        """Actions of the policy as it is now for raw observations, as `TrainedPolicy.act`."""
+        """Return the current policy's actions for raw observations; takes the same arguments as `TrainedPolicy.act`."""
         return self.trained_policy().act(observations, **how)
 
     def save(self, path: str | Path, **metadata: Any) -> None:
-        """Write the policy as it is now, with its normalizer, to a file that `trpo_lightning.load` reads."""
+        """Write the current policy, with its normalizer, to a file that `trpo_lightning.load` reads.
+
+        Args:
+            path: The file to write, atomically.
+            **metadata: Plain values to store with the policy.
+
+        Raises:
+            DiskError: The file cannot be written.
+        """
         self.trained_policy().save(path, **metadata)
 
     def leave_failed_update(self, folder: Path) -> str:
-        """Write the rejected update that ended training; says where it is and what to do."""
+        """Write the rejected update that ended training; return a line that says where it is and what to do."""
         return leave_failed_update(folder, self.iteration, self.rejected_in_a_row, self.failed_update)
 
     def on_train_end(self) -> None:
-        """Close the environments. Raises `StuckError` where rejections ended training, with a file of the last."""
+        """Close the environments; if rejections ended training, write the last one and raise `StuckError`."""
         self.iteration_log.close()
         self.complete()
         self.iteration_log.publish_last_known(self.trainer)
@@ -274,21 +290,21 @@ class TRPO(LightningHabits):
         if self.stuck:
             raise StuckError(self.leave_failed_update(Path(self.trainer.default_root_dir)))
 
-    # What Lightning asks of a module, besides what `LightningHabits` answers.
+    # What Lightning asks of a module, besides what `LightningHabits` provides.
 
     def on_train_start(self) -> None:
         """Start the clock of the first row."""
         self.iteration_log.start_clock()
 
     def configure_optimizers(self) -> ParameterUpdate:
-        """The policy's update, Lightning's one counted step; the value function keeps its own optimizer."""
+        """The policy update as the one optimizer step that Lightning counts; the value function has its own optimizer."""
         return ParameterUpdate(self.policy)
 
     def transfer_batch_to_device(self, batch: Rollout, device: torch.device, dataloader_idx: int) -> Rollout:
-        """Rollouts stay arrays on the CPU; what the update needs of them goes to the device in `training_step`."""
+        """Keep rollouts as arrays on the CPU; `training_step` moves what the update needs to the device."""
         return batch
 
     def state_dict(self, *arguments: Any, **keywords: Any) -> Any:
-        """As of any module, after a value fit that goes on."""
+        """The usual state dict, after any running fit of the value function has finished."""
         self.complete()
         return super().state_dict(*arguments, **keywords)

@@ -1,4 +1,4 @@
-"""Collecting a rollout is Lightning's data step."""
+"""A data loader that collects rollouts: Lightning's data step."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,10 +6,10 @@ from trpo_lightning.rollouts.rollout import Rollout
 
 
 class RolloutLoader:
-    """A train dataloader of length 1: one rollout an epoch, collected when it is asked for.
+    """A training data loader of length 1: one rollout per epoch, collected on demand.
 
     The length matters: Lightning prefetches a batch from a loader without one, and every update would then use a
-    rollout of the policy before last.
+    rollout from the policy before last.
     """
 
     def __init__(self, collect: Callable[[], Rollout]) -> None:

@@ -1,4 +1,4 @@
-"""What the theory says of an update, where the model is known."""
+"""What the theory says about an update when the environment's model is known."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from trpo_lightning.rollouts.rollout import TabularBatch
 
 @torch.no_grad()
 def theory_metrics(policy: Policy, batch: Any) -> dict[str, float]:
-    """Return, rise, bound and step of the policy after an update with this batch; nothing for sampled batches."""
+    """Exact return, improvement, bound and max KL after an update with this batch; empty for sampled batches."""
     if not isinstance(batch, TabularBatch):
         return {}
     mdp, old = batch.mdp, batch.values

@@ -1,4 +1,4 @@
-"""Third-party messages that say nothing to a user of this package."""
+"""Silences third-party messages that do not concern users of this package."""
 
 import logging
 import warnings
@@ -11,13 +11,13 @@ MESSAGES = (
 
 
 def quiet_warnings() -> None:
-    """Ignore the warnings of `MESSAGES`, no others."""
+    """Ignore the warnings that match `MESSAGES`, and no others."""
     for message in MESSAGES:
         warnings.filterwarnings("ignore", message=message)
 
 
 def quiet_lightning() -> None:
-    """No adverts and no notes about hardware on the console either."""
+    """Also keep Lightning's adverts and hardware notes off the console."""
     quiet_warnings()
     for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)

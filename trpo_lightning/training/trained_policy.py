@@ -1,4 +1,4 @@
-"""Policies for use after training: small files with the policy, its normalizer and how it was made."""
+"""Policies for use after training: small files with the policy, its normalizer and its settings."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,21 @@ from trpo_lightning.storage.files import plain
 
 ACTION_KINDS = {"continuous": ContinuousActions, "discrete": DiscreteActions, "binary": BinaryActions}
 IN_CHECKPOINT = "trpo_lightning"
-"""Key of a Lightning checkpoint under which a policy's whole `state` stands."""
+"""Key of a Lightning checkpoint that holds a policy's whole `state`."""
 
 
 @dataclass
 class TrainedPolicy:
-    """A policy with the normalizer it was trained with."""
+    """A policy with the normalizer it was trained with.
+
+    Args:
+        policy: The policy network, on any device.
+        normalizer: The statistics that observations are normalized with.
+        settings: The settings of the training run.
+        spec: The environment's spaces and time limit.
+        iteration: Iterations of training so far.
+        env_steps: Environment steps of training so far.
+    """
 
     policy: Policy
     normalizer: Normalizer
@@ -39,20 +48,20 @@ class TrainedPolicy:
     def act(
         self, observations: Any, *, deterministic: bool = True, generator: np.random.Generator | None = None
     ) -> Any:
-        """Actions for observations as `reset` and `step` return them; `step` takes what comes back.
+        """Return actions, ready for `step`, for observations as `reset` and `step` return them.
 
         Args:
-            observations: One of the environment's observation space, or a batch: what a vector environment returns, a
-                list of observations, or vectors `[B, O]` flattened by `gymnasium.spaces.flatten`.
-            deterministic: The distribution's mode, or a sample.
-            generator: What samples are drawn with; by default a fresh, unseeded one.
+            observations: One observation from the environment's space, or a batch: what a vector environment returns,
+                a list of observations, or vectors `[B, O]` flattened by `gymnasium.spaces.flatten`.
+            deterministic: Whether to take the distribution's mode instead of a sample.
+            generator: The generator that samples are drawn from; by default a fresh, unseeded one.
 
         Returns:
-            For one observation an action of the environment's space (an `int` where it is Discrete), for a batch an
-            array `[B, ...]` of them. Continuous actions are clipped to the space's bounds.
+            For one observation, an action from the environment's space (an `int` if it is Discrete); for a batch, an
+            array `[B, ...]` of actions. Continuous actions are clipped to the space's bounds.
 
         Raises:
-            ValueError: The observations are none of the observation space.
+            ValueError: The observations do not belong to the observation space.
         """
         observation_space, action_space = spaces_of(self.spec)
         batch, batched = as_batch(observation_space, observations)
@@ -68,11 +77,19 @@ class TrainedPolicy:
         return to_env_action(action_space)(stored) if batched else one_action(action_space, stored[0])
 
     def save(self, path: str | Path, **metadata: Any) -> None:
-        """Write it to a file that `load` reads, atomically. Raises `DiskError`."""
+        """Write a file that `load` reads, atomically.
+
+        Args:
+            path: The file to write.
+            **metadata: Plain values to store with the policy.
+
+        Raises:
+            DiskError: The file cannot be written.
+        """
         save({**self.state(), "metadata": plain(metadata)}, Path(path))
 
     def state(self) -> dict[str, Any]:
-        """All of it as tensors and plain values."""
+        """The whole policy as a dict of tensors and plain values, as `save` writes it."""
         return plain(
             {
                 "kind": "policy",
@@ -88,7 +105,7 @@ class TrainedPolicy:
 
 
 def policy_state(settings: RunSettings, spec: EnvironmentSpec, policy: Policy) -> dict[str, Any]:
-    """What `rebuilt_policy` needs."""
+    """The tensors and plain values that `rebuilt_policy` needs."""
     kind = next(name for name, cls in ACTION_KINDS.items() if isinstance(spec.actions, cls))
     return {
         "settings": to_dict(settings),
@@ -99,7 +116,7 @@ def policy_state(settings: RunSettings, spec: EnvironmentSpec, policy: Policy) -
 
 
 def rebuilt_policy(state: dict[str, Any], settings: RunSettings) -> tuple[Policy, tuple[int, ...], ActionSpec]:
-    """The policy of a `policy_state`, on the CPU, with the shape of its observations and its actions."""
+    """Rebuild the policy of a `policy_state` on the CPU; also returns its observation shape and its action spec."""
     kind, size = state["actions"]
     actions: ActionSpec = ACTION_KINDS[kind](tuple(size) if kind == "discrete" else size)
     shape = tuple(state["observation_shape"])
@@ -114,7 +131,7 @@ def rebuilt_policy(state: dict[str, Any], settings: RunSettings) -> tuple[Policy
 
 
 def load_file(path: Path) -> TrainedPolicy:
-    """A policy from a file of ours or a checkpoint of Lightning's. Raises `UserError` naming one that holds none."""
+    """Read a policy from this package's files or a Lightning checkpoint; raises `UserError` if the file holds none."""
     state = _of_lightning(path) if is_of_lightning(path) else read(path)
     if state.get("kind") != "policy":
         raise UserError(f"{path}: is no policy: give a run directory, or its best.pt or last.pt")
@@ -133,19 +150,19 @@ def load_file(path: Path) -> TrainedPolicy:
 
 
 def is_of_lightning(path: Path) -> bool:
-    """Whether torch wrote the file without our header, as Lightning has it do."""
+    """Whether torch wrote the file without this package's header, as for Lightning checkpoints."""
     try:
         with path.open("rb") as file:
             return file.read(4) == b"PK\x03\x04"
     except OSError:
-        return False  # whoever reads it says why
+        return False  # reading it reports why
 
 
 def _of_lightning(path: Path) -> dict[str, Any]:
-    """What `TRPO.on_save_checkpoint` put into a checkpoint. Raises `UserError` naming the file."""
+    """Read what `TRPO.on_save_checkpoint` put into a checkpoint. Raises `UserError` naming the file."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whoever writes such a file can put anything into it: torch judges that
+    except Exception as error:  # such a file can contain anything: torch decides what may be loaded
         raise UserError(f"{path}: is refused: it is damaged, or holds more than tensors and plain values") from error
     state = checkpoint.get(IN_CHECKPOINT) if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict):

@@ -1,7 +1,7 @@
-"""TRPO in a user's Trainer: what works, what is refused in one line, and what loggers learn of the settings.
+"""TRPO in a user's Trainer: what is refused, in one line, and which settings loggers get.
 
-Refused is what would change the algorithm, or do nothing, without a word. All else works as Lightning's documentation
-says, with an iteration as one step and one epoch.
+Whatever would silently change the algorithm, or silently do nothing, is refused. Everything else works as Lightning's
+documentation says, with an iteration as one step and one epoch.
 """
 
 import warnings
@@ -27,7 +27,7 @@ REFUSED: dict[type[pl.Callback], str] = {
     callbacks.BaseFinetuning: "frozen parameters are of no effect: every parameter of the policy belongs to theta",
     callbacks.ModelPruning: f"{NO_GRADIENT_STEP}: a pruned weight would come back with the next one",
 }
-"""Callbacks of Lightning that TRPO cannot have, and why."""
+"""Lightning callbacks that TRPO refuses, and why."""
 ONLY_FITS = {
     TrainerFn.VALIDATING: "validate",
     TrainerFn.TESTING: "test",
@@ -36,7 +36,7 @@ ONLY_FITS = {
 
 
 def check_function(trainer: pl.Trainer) -> None:
-    """Refuse what a Trainer does besides `fit`. Raises `UserError`."""
+    """Refuse everything but `fit`: `validate`, `test` and `predict` raise `UserError`."""
     function = ONLY_FITS.get(trainer.state.fn) if trainer.state.fn else None
     if function:
         raise UserError(
@@ -46,13 +46,13 @@ def check_function(trainer: pl.Trainer) -> None:
 
 
 def check_callbacks(trainer: pl.Trainer) -> None:
-    """Refuse callbacks that cannot work, and make the monitoring ones wait for their metric. Raises `UserError`.
+    """Refuse callbacks that cannot work, and make monitoring ones wait for their metric. Raises `UserError`.
 
-    A metric may have no value yet, such as a return before the first episode ends, and later none in every iteration.
-    It is then absent from `trainer.callback_metrics`, so that `ModelCheckpoint` skips the iteration and
-    `EarlyStopping` too, which is told so by `strict=False`: its patience counts values, not iterations. (NaN would end
-    training at once, by `check_finite`, and a repeated last value would use up the patience.) A metric that this
-    package does not know is left as it is: it may be a typing error.
+    A metric may have no value yet, such as a return before the first episode ends, and later not in every iteration.
+    It is then absent from `trainer.callback_metrics`, so that `ModelCheckpoint` skips the iteration, and so does
+    `EarlyStopping`, thanks to `strict=False`: its patience counts values, not iterations. (NaN would end training at
+    once, by `check_finite`, and repeating the last value would use up the patience.) Callbacks that monitor an unknown
+    metric are left alone: its name may be a typo.
     """
     for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
         for cls, reason in REFUSED.items():
@@ -65,7 +65,7 @@ def check_callbacks(trainer: pl.Trainer) -> None:
 
 
 def check_trainer(trainer: pl.Trainer) -> None:
-    """Refuse trainers that would change the algorithm in silence. Raises `UserError`."""
+    """Refuse trainers that would silently change the algorithm. Raises `UserError`."""
     quiet_warnings()
     if trainer.world_size > 1:
         raise UserError(f"one device a run, not {trainer.world_size}: use Trainer(devices=1) and more environments")
@@ -74,7 +74,7 @@ def check_trainer(trainer: pl.Trainer) -> None:
 
 
 def hyperparameters(settings: RunSettings) -> dict[str, Any]:
-    """The settings as flat, plain values under their dotted keys: what loggers take and `weights_only=True` loads."""
+    """The settings as plain values under dotted keys, which loggers accept and `weights_only=True` can load."""
     values = {key: get(settings, key) for key in counting_keys(settings)}
     return {key: value if _is_plain(value) else repr(value) for key, value in values.items()}
 

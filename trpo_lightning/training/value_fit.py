@@ -1,4 +1,4 @@
-"""The value function's fit of one iteration: at once, or beside the next rollout, which does not need it."""
+"""One iteration's fit of the value function: at once, or in the background of the next rollout, which can do without."""
 
 from functools import partial
 
@@ -11,13 +11,13 @@ from trpo_lightning.values.value_function import ValueFunction
 
 
 class ValueFit:
-    """A fit to the targets of an iteration, which has begun with `values` from before it.
+    """A fit to the targets of an iteration; its explained variance is that of the `values` from before the fit.
 
     Args:
-        value_function: What is fitted; nobody else may use it before `finish`.
-        data: Observations, targets, and the values before.
-        generator: All the random numbers of the fit.
-        beside: Whether to fit in a thread of its own; otherwise the fit has ended when this object is there.
+        value_function: The value function to fit; nothing else may use it before `finish`.
+        data: Observations, targets, and the values from before the fit.
+        generator: The source of all random numbers of the fit.
+        beside: Whether to fit in a background thread; otherwise the constructor returns after the fit.
     """
 
     def __init__(
@@ -31,17 +31,17 @@ class ValueFit:
 
     @property
     def goes_on(self) -> bool:
-        """Whether the fit is beside, and was not waited for."""
+        """Whether the fit runs in the background and `finish` has not been called."""
         return self._task is not None
 
     def finish(self) -> None:
-        """Wait for the fit. Raises what it has raised."""
+        """Wait for a fit in the background, and raise its exception if it failed."""
         if self._task is not None:
             task, self._task = self._task, None
             self._loss = task.wait()
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """What the fit gave, None where it goes on."""
+        """The metrics of the fit; those that are not known while it runs are None or left out."""
         measured = {} if self.goes_on else self._value_function.measure()
         return {"value/loss": self._loss, "value/explained_variance": self._explained, **measured}
