@@ -148,7 +148,7 @@ def algorithm_1_step(mdp: TabularMDP, old: PolicyValues) -> ExactStep:
 
 
 def _falling_root(f: Callable[[float], float], start: float, largest: float) -> float:
-    """The zero of a decreasing function, or `largest` if it is positive up to there: false position, Illinois variant."""
+    """The zero of a decreasing function, or `largest` if it is positive up to there; false position (Illinois)."""
     low = high = min(start, largest)
     f_low = f_high = f(low)
     while f_high > 0.0 and high < largest:

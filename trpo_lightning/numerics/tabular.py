@@ -53,7 +53,7 @@ def _reachable(transitions: Tensor, initial: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class PolicyValues:
-    """A policy `[S, A]`, its expected discounted return eta, V `[S]`, Q, A = Q - V `[S, A]` and visitation rho `[S]`."""
+    """A policy `[S, A]`, its expected discounted return eta, V `[S]`, Q, A = Q - V `[S, A]`, visitation rho `[S]`."""
 
     policy: Tensor
     eta: Tensor
@@ -110,7 +110,7 @@ def lower_bound(mdp: TabularMDP, old: PolicyValues, new_policy: Tensor) -> Tenso
 def random_mdp(
     states: int, actions: int, *, gamma: float, generator: torch.Generator, ending: float = 0.1
 ) -> TabularMDP:
-    """A dense MDP with random transitions and normal rewards; a step ends the episode with mean probability `ending`."""
+    """A dense MDP with random transitions and normal rewards; a step ends the episode with probability `ending`."""
 
     def draw(*shape: int) -> Tensor:
         return torch.rand(shape, dtype=torch.float64, generator=generator)

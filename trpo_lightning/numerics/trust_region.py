@@ -114,7 +114,7 @@ STEP_LENGTHS: dict[str, Callable[[Direction, float, float], float]] = {
     "fixed": lambda d, delta, step_size: step_size,
     "capped": lambda d, delta, step_size: min(step_size, STEP_LENGTHS["undamped"](d, delta, step_size)),
 }
-"""beta from (direction, delta, step_size): to the boundary, damped or undamped; step_size; the lesser of the last two."""
+"""beta from (direction, delta, step_size): to the boundary, damped or not; step_size; the lesser of the last two."""
 
 
 NOT_FINITE = (SearchFailure.START_NOT_FINITE, SearchFailure.CANDIDATE_NOT_FINITE)

@@ -24,7 +24,7 @@ class RunningMoments(nn.Module):
         self.register_buffer("sum_of_squares", torch.zeros(shape, dtype=torch.float64))
 
     def merge(self, rows: np.ndarray) -> None:
-        """Merge rows `[B, *shape]`; rows with a non-finite number are left out, and all rows if their squares overflow."""
+        """Merge rows `[B, *shape]`; rows that are not finite are left out, and all rows if their squares overflow."""
         finite = np.isfinite(rows)
         if not finite.all():
             rows = rows[finite.all(axis=tuple(range(1, rows.ndim)))]
@@ -101,7 +101,7 @@ class Normalizer(nn.Module):
         """Set the scale of the first rollout's rewards from its own running discounted returns `[B]`.
 
         Later calls do nothing. Raw first rewards, many times larger than all that follow, set the value function back
-        by as many iterations, and the policy's std falls more slowly (measured: experiments/ablation_first_rewards.yaml).
+        by as many iterations, and the policy's std falls more slowly (experiments/ablation_first_rewards.yaml).
         """
         if self.settings.rewards and self.settings.first_rewards == "own_scale" and not self.returns.count:
             first = RunningMoments(())

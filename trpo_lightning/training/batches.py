@@ -26,7 +26,7 @@ from trpo_lightning.settings import AdvantageRuleSettings, FittedValueSettings, 
 
 @dataclass(frozen=True)
 class ValueData:
-    """What a value function is fitted to: observations `[B, *O]`, `targets` `[B]`, and `values` `[B]` before the fit."""
+    """What a value function is fitted to: observations `[B, *O]`, `targets` and the old `values` `[B]`."""
 
     observations: Tensor
     targets: Tensor

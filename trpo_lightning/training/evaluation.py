@@ -15,7 +15,7 @@ from trpo_lightning.rollouts.episodes import Episodes, run_episodes
 
 
 class EvaluationCallback(pl.Callback):
-    """Runs episodes of the deterministic and the stochastic policy, on the same seeds, every `evaluation.every` iterations.
+    """Runs episodes of the deterministic and the stochastic policy on the same seeds, as `evaluation.every` says.
 
     Args:
         best_path: Where to export the policy with the best deterministic mean return so far; None exports nothing.

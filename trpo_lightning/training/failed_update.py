@@ -49,7 +49,7 @@ class FailedUpdate:
     collected: dict[str, Tensor]
 
     def rule(self, settings: RunSettings) -> UpdateRule:
-        """The rule in its state before the update, configured by `settings`; a different rule starts without a state."""
+        """The rule in its state before the update, with these settings; a different rule starts without a state."""
         rule = build_rule(settings.rule)
         rule.progress = self.progress
         if settings.rule.name == self.settings.rule.name:
@@ -107,7 +107,7 @@ def failed_update_path(run_dir: Path, iteration: int) -> Path:
 
 
 def leave_failed_update(folder: Path, iteration: int, in_a_row: int, failed: FailedUpdate | None) -> str:
-    """Write the rejected update that stopped the run, unless an earlier process has; return a line that says what to do."""
+    """Write the rejected update that stopped the run, unless an earlier process has; returns what to do next."""
     path = failed_update_path(folder, iteration)
     said = f"the last {in_a_row} updates were rejected"
     if failed is not None:

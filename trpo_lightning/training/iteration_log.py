@@ -86,7 +86,7 @@ class IterationLog:
         self.row |= numbers
 
     def close_times(self, last: Mapping[str, Any]) -> None:
-        """Account for all seconds since the previous row and add the `last` numbers; later seconds go to the next row."""
+        """Account for all seconds since the previous row and add the `last` numbers; later ones go to the next row."""
         now = time.perf_counter()
         total, self._began = now - self._began, now
         parts = [x for name, x in self.row.items() if name.startswith("time/") and name not in self._inside_collect]

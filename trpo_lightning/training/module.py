@@ -297,7 +297,7 @@ class TRPO(LightningHabits):
         self.iteration_log.start_clock()
 
     def configure_optimizers(self) -> ParameterUpdate:
-        """The policy update as the one optimizer step that Lightning counts; the value function has its own optimizer."""
+        """The policy update, the one step that Lightning counts; the value function has its own optimizer."""
         return ParameterUpdate(self.policy)
 
     def transfer_batch_to_device(self, batch: Rollout, device: torch.device, dataloader_idx: int) -> Rollout:

@@ -1,4 +1,4 @@
-"""One iteration's fit of the value function: at once, or in the background of the next rollout, which can do without."""
+"""One iteration's fit of the value function: at once, or in the background of the next rollout."""
 
 from functools import partial
 
