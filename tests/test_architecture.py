@@ -15,7 +15,7 @@ SHARED = {"errors", "output", "settings", "storage", "randomness", "stopping", "
 FACADES = {"experiment/__init__.py"}
 """Public entry points that stand above all rooms, as the command line does."""
 OWNERS = {
-    "gymnasium": ["environments", "rollouts/branches.py", "rollouts/video.py"],
+    "gymnasium": ["environments", "rollouts/memory.py", "rollouts/video.py"],
     "envpool": ["environments", "benchmark/peer_scripts"],
     "pytorch_lightning": ["training", "runs", "tracking"],
     "omegaconf": ["runs/config.py", "runs/typed_text.py", "experiment"],

@@ -15,8 +15,9 @@ from odd_environments import Endless
 
 from trpo_lightning.environments.supervised import deadline as deadlines
 from trpo_lightning.environments.supervised.checked_environment import CheckedEnvironment, locate, space_mismatch
-from trpo_lightning.environments.supervised.deadline import Deadline, EnvironmentFailure, Overdue
+from trpo_lightning.environments.supervised.deadline import Deadline, Overdue
 from trpo_lightning.environments.supervised.process_backend import ProcessEnvironments
+from trpo_lightning.errors import EnvironmentFailure
 from trpo_lightning.settings import EnvSettings
 
 GOOD = (np.zeros(2), 1.0, False, False, {})

@@ -195,18 +195,18 @@ def test_waves_do_not_change_results(monkeypatch):
 @pytest.mark.parametrize(("call", "spoilt"), [(2, True), (4, True), (5, False)])
 def test_a_branch_that_acts_on_what_is_not_finite_returns_nan_and_no_other(monkeypatch, call, spoilt, value):
     """Of 5 steps: nothing acts on the last one's observation. Clipping normalized ones must not hide infinity."""
-    calls, step = [], branches._step
+    calls, step = [], branches.step_workers
 
-    def spoiling(envs, actions):
-        observations, rewards, ended = step(envs, actions)
-        calls.append(len(envs))
+    def spoiling(workers, actions, settings):
+        observations, rewards, ended = step(workers, actions, settings)
+        calls.append(len(workers))
         if len(calls) == call:
             observations[7, 1] = value
         return observations, rewards, ended
 
     found = []
     for replaced in (step, spoiling):
-        monkeypatch.setattr(branches, "_step", replaced)
+        monkeypatch.setattr(branches, "step_workers", replaced)
         scheme, policy, normalizer = scheme_for(
             "Pendulum-v1", rollout_set_size=4, branches=3, branch_length=5, normalize=True
         )

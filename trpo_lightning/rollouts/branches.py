@@ -2,18 +2,13 @@
 
 import time
 from dataclasses import dataclass
-from functools import partial
 
-import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
 
-from trpo_lightning.environments.gymnasium_backend import checked_environment
 from trpo_lightning.environments.snapshots import Restorable, Snapshot
-from trpo_lightning.environments.spaces import to_env_action
-from trpo_lightning.environments.supervised.checked_environment import locate
-from trpo_lightning.environments.supervised.deadline import Deadline
+from trpo_lightning.environments.supervised.workers import make_worker, step_workers
 from trpo_lightning.policies.inference import fast_forward
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.randomness import Stream, numpy_generator
@@ -79,7 +74,7 @@ class Branches:
         origin = np.repeat(np.arange(states), branches)
         returns, record = np.zeros(states * branches), BranchRecord()
         while len(self._workers) < min(WORKERS, len(first)):
-            self._workers.append(Restorable(checked_environment(self.settings.env), self.settings.env.id))
+            self._workers.append(make_worker(self.settings.env))
         for start in range(0, len(first), WORKERS):
             wave = slice(start, start + WORKERS)
             for worker, state in zip(self._workers, origin[wave], strict=False):
@@ -97,9 +92,8 @@ class Branches:
         returns, discount, alive = np.zeros(len(actions)), 1.0, np.arange(len(actions))
         for step in range(self.length):
             began = time.perf_counter()
-            members = [self._workers[i].env for i in alive]
-            with Deadline(self.settings.env.timeout, partial(locate, members, self.settings.env.id)):
-                observations, rewards, ended = _step(members, actions)
+            workers = [self._workers[i] for i in alive]
+            observations, rewards, ended = step_workers(workers, actions, self.settings.env)
             record.simulator += time.perf_counter() - began
             record.env_steps += len(alive)
             returns[alive] += discount * normalizer.scale_rewards(rewards)
@@ -113,14 +107,3 @@ class Branches:
             actions = policy.distribution(torch.from_numpy(outputs)).sample(noise[alive, step]).numpy()
             record.inference += time.perf_counter() - began
         return returns
-
-
-def _step(envs: list[gym.Env], actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Step every environment: observations `[W, O]`, rewards `[W]`, and whether each episode ended `[W]`."""
-    space, to_env = envs[0].observation_space, to_env_action(envs[0].action_space)
-    observations, rewards, ended = [], np.zeros(len(envs)), np.zeros(len(envs), dtype=bool)
-    for i, (env, action) in enumerate(zip(envs, to_env(actions), strict=True)):
-        observation, reward, terminated, truncated, _ = env.step(action)
-        observations.append(gym.spaces.flatten(space, observation))
-        rewards[i], ended[i] = reward, terminated or truncated
-    return np.stack(observations), rewards, ended

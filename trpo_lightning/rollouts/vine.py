@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trpo_lightning.environments.gymnasium_backend import GymnasiumEnvironments, checked_environment
+from trpo_lightning.environments.gymnasium_backend import GymnasiumEnvironments
 from trpo_lightning.environments.snapshots import Restorable, Snapshot
-from trpo_lightning.environments.supervised.deadline import Deadline
+from trpo_lightning.environments.supervised.workers import check_restorable
 from trpo_lightning.environments.user_code import is_lone_instance
 from trpo_lightning.environments.vector_environment import EnvironmentSpec, VectorEnvironment
 from trpo_lightning.errors import UserError
@@ -63,13 +63,7 @@ class VineScheme(SamplingScheme):
         _check_actions(settings, spec.actions)
         if is_lone_instance(settings.env):
             raise UserError(f"rollout.scheme=vine makes many environments: give a function, not {settings.env.id}")
-        env = checked_environment(settings.env)
-        try:
-            with Deadline(settings.env.timeout, env.where):
-                env.reset(seed=0)
-                Restorable(env, settings.env.id).snapshot()  # an error now, not in the first iteration
-        finally:
-            env.close()
+        check_restorable(settings.env)  # an error now, not in the first iteration
         self._trunks = _Trunks(settings, spec, threads, propose)
         self._branches = Branches(settings)
 

@@ -15,8 +15,8 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import Logger
 
-from trpo_lightning.environments.supervised.deadline import EnvironmentFailure, before_hard_exit
-from trpo_lightning.errors import StuckError, UserError
+from trpo_lightning.environments.supervised.deadline import before_hard_exit
+from trpo_lightning.errors import EnvironmentFailure, StuckError, UserError
 from trpo_lightning.output import print_what_there_is_no_letter_for
 from trpo_lightning.randomness import Stream, seed_global_generators
 from trpo_lightning.runs.checkpoint import CheckpointCallback, checkpoint_files, read_checkpoint, restore

@@ -8,8 +8,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from trpo_lightning.environments.supervised.deadline import EnvironmentFailure, Overdue
+from trpo_lightning.environments.supervised.deadline import Overdue
 from trpo_lightning.environments.vector_environment import one_line
+from trpo_lightning.errors import EnvironmentFailure
 
 
 class CheckedEnvironment(gym.Wrapper):

@@ -10,16 +10,12 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Self
 
-from trpo_lightning.errors import UserError
+from trpo_lightning.errors import EnvironmentFailure, UserError
 
 ALARM: int | None = getattr(signal, "SIGALRM", None) if hasattr(signal, "pthread_kill") else None
 """What raises in the middle of a call; None on Windows, where a call that takes too long ends the process."""
 GRACE = 2.0
 """Seconds that a call has to end in an exception after its deadline, before the process ends itself."""
-
-
-class EnvironmentFailure(UserError):
-    """An environment did what it must not; the message names env.id and, where known, index, seed, episode and step."""
 
 
 class Overdue(Exception):
