@@ -25,10 +25,6 @@ class BusyError(UserError):
     exit_code = BUSY
 
 
-class EnvironmentFailure(UserError):
-    """An environment did what it must not; the message names env.id and, where known, index, seed, episode and step."""
-
-
 class DiskError(UserError):
     """A file could not be written, or is gone; earlier files are intact. The command line exits with 74 (EX_IOERR)."""
 

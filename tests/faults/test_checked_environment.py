@@ -17,7 +17,7 @@ from trpo_lightning.environments.supervised import deadline as deadlines
 from trpo_lightning.environments.supervised.checked_environment import CheckedEnvironment, locate, space_mismatch
 from trpo_lightning.environments.supervised.deadline import Deadline, Overdue
 from trpo_lightning.environments.supervised.process_backend import ProcessEnvironments
-from trpo_lightning.errors import EnvironmentFailure
+from trpo_lightning.environments.vector_environment import EnvironmentFailure
 from trpo_lightning.settings import EnvSettings
 
 GOOD = (np.zeros(2), 1.0, False, False, {})

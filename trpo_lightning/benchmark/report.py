@@ -1,4 +1,4 @@
-"""The benchmark's output: `results.json` with every repeat, tables for the console and for readers, and a figure."""
+"""What the benchmark leaves: `results.json` with every repeat, tables for the console and for readers, a figure."""
 
 import json
 from pathlib import Path
@@ -13,11 +13,11 @@ HEADINGS = ("section", "where", "what", "median", "lowest to highest", "n", "tar
 FILE = "results.json"
 
 Sections = dict[str, dict[str, Any]]
-"""By section: `results`, with the `provenance`, `options`, `notes` and `versions` of the run that measured them."""
+"""By name: `results`, and the `provenance`, `options`, `notes` and `versions` of the run that measured them."""
 
 
 def read(folder: Path) -> Sections:
-    """Read the results of earlier runs. Raises `UserError` if the file is not a benchmark result."""
+    """What earlier runs measured. Raises `UserError` for a file that is none of ours."""
     path = folder / FILE
     if not path.exists():
         return {}
@@ -31,7 +31,7 @@ def read(folder: Path) -> Sections:
 
 
 def write(sections: Sections, folder: Path) -> None:
-    """Write the JSON, Markdown and figure of all sections."""
+    """JSON, Markdown and figure of all sections."""
     from trpo_lightning.benchmark.figure import draw
 
     plain = {name: {**s, "results": [to_dict(result) for result in s["results"]]} for name, s in sections.items()}
@@ -45,7 +45,7 @@ def write(sections: Sections, folder: Path) -> None:
 
 
 def rows(sections: Sections, targets_only: bool = False) -> list[tuple[str, ...]]:
-    """The table's rows below `HEADINGS`, as text."""
+    """Under `HEADINGS`, as text."""
     found = []
     for name, section in sections.items():
         for r in section["results"]:
@@ -72,7 +72,7 @@ def markdown(sections: Sections, targets_only: bool = False) -> list[str]:
 
 
 def machine(sections: Sections) -> list[str]:
-    """A list item for each benchmark run: machine, date, commit, command."""
+    """A list item for each run that measured something: machine, date, commit, command."""
     found = dict.fromkeys(_origin(section) for section in sections.values())
     return [
         f"- {', '.join(name for name, section in sections.items() if _origin(section) == origin)}: {origin}"
@@ -81,7 +81,7 @@ def machine(sections: Sections) -> list[str]:
 
 
 def notes(sections: Sections) -> list[str]:
-    """List items with the sections' notes and the versions of the other libraries."""
+    """What a reader must know, and the versions of the other libraries."""
     lines = [f"- {name}: {note}" for name, section in sections.items() for note in section["notes"]]
     versions = {peer: v for section in sections.values() for peer, v in section["versions"].items()}
     lines += [f"- {peer}: {', '.join(f'{k} {v}' for k, v in found.items())}" for peer, found in versions.items()]
@@ -98,6 +98,6 @@ def _origin(section: dict[str, Any]) -> str:
 
 
 def summary(results: list[Result]) -> str:
-    """How many targets were met, as text."""
+    """How many targets were met."""
     verdicts = [result.verdict for result in results if result.verdict]
     return f"{verdicts.count('met')} of {len(verdicts)} targets met"

@@ -18,6 +18,10 @@ Spaces = tuple[gym.Space, gym.Space]
 """Of observations and of actions, as the environment declares them."""
 
 
+class EnvironmentFailure(UserError):
+    """An environment did what it must not; the message names env.id and, where known, index, seed, episode and step."""
+
+
 @dataclass(frozen=True)
 class EnvironmentSpec:
     """What is known of an environment before a single step."""

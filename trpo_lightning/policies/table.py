@@ -1,4 +1,4 @@
-"""Categorical policies over finitely many states as tables: probabilities and logits of all states at once."""
+"""Categorical policies of finitely many states as tables: probabilities and logits of all of them at once."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ def policy_table(policy: Policy, observations: Tensor, theta: Tensor | None = No
 
 
 def with_logits_changed(policy: Policy, change: Tensor) -> Tensor:
-    """The parameters `[P]` whose logits differ from the policy's by `change` `[S, A]`, up to the parameters' precision.
+    """The parameters `[P]` whose logits differ by `change` `[S, A]`, up to the parameters' precision.
 
     One linear layer on one-hot observations is a table: column s of its weights holds the logits of state s. Raises
     `ValueError` for any other policy.

@@ -1,4 +1,4 @@
-"""The record of a run: its metrics as columns, its score, its cost and its provenance."""
+"""What a run left behind: its metrics as columns, its score, its cost and where it came from."""
 
 import json
 from collections import Counter
@@ -18,21 +18,21 @@ from trpo_lightning.training.metrics import METRICS, TEXT_METRICS
 
 EPISODES_IN_SCORE = 100
 PARTS_OF_COLLECT = ("time/simulator", "time/inference")
-"""Timings that `time/collect` already includes."""
+"""Seconds that `time/collect` contains already."""
 FINISHED = "finished"
 UNFINISHED = "unfinished"
-"""State of a run that finished a smaller budget than is now declared: the next `experiment` call continues it."""
+"""State of a run that finished a smaller budget than is declared now: the next call of `experiment` continues it."""
 
 Columns = dict[str, np.ndarray]
-"""A run's metrics by name, each `[iterations]`, NaN where there is no number."""
+"""Metrics of a run by name, each `[iterations]`, NaN where there is no number."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One run, declared or from elsewhere; all numbers of a run without rows are NaN.
+    """One run, declared or joined from elsewhere; a run without rows has NaN for all its numbers.
 
-    `score` is the number that the experiment's `score` key selects, `evaluation` the last deterministic evaluation;
-    `reasons` counts rejected updates by reason. `notes` say what a reader must know before believing the numbers.
+    `score` is what the experiment's `score` asks for, `evaluation` the last deterministic evaluation, `reasons` why
+    updates were rejected and how often. `notes` are what a reader must know before believing the numbers.
     """
 
     env_id: str
@@ -49,62 +49,62 @@ class Record:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has finished and counts in statistics."""
+        """Whether it counts in statistics."""
         return self.state == FINISHED
 
     @property
     def name(self) -> str:
-        """Environment, variant and seed in one line."""
+        """Environment, variant and seed, in a line."""
         return f"{self.env_id} {self.variant} seed {self.seed}"
 
     @property
     def evaluation(self) -> float:
-        """Mean return of the last evaluation of the deterministic policy."""
+        """The last evaluation of the deterministic policy."""
         return score_of(self.columns, "last_evaluation")
 
     @property
     def final_over_best(self) -> float:
-        """How much of the run's best evaluation the last one kept, at most 1 (see `kept`)."""
+        """What the last evaluation kept of the run's best one, at most 1 (see `kept`)."""
         return kept(self.evaluation, score_of(self.columns, "best_evaluation"))
 
     @property
     def env_steps(self) -> int:
-        """Env steps in the last row."""
+        """Of the last row."""
         steps = _finite(self.columns, "env_steps")
         return int(steps[-1]) if len(steps) else 0
 
     @property
     def steps_per_second(self) -> float:
-        """Env steps per second, the median over iterations."""
+        """Median over iterations."""
         rates = _finite(self.columns, "time/steps_per_second")
         return float(np.median(rates)) if len(rates) else float("nan")
 
     @property
     def wall_seconds(self) -> float:
-        """Seconds of all iterations together, without those whose rows were dropped on resume."""
+        """Sum of all iterations' seconds; what was cut off on resume is not in it."""
         seconds = iteration_seconds(self.columns)
         return float(np.nansum(seconds)) if np.isfinite(seconds).any() else float("nan")
 
     def curve(self, metric: str, x: str = "env_steps") -> tuple[np.ndarray, np.ndarray]:
-        """The values of `x` (env_steps or iteration) and of the metric, at the iterations that have both."""
+        """`x` (env_steps or iteration) and the metric, at the iterations that have both."""
         return _pairs(self.columns, metric, x)
 
 
 def kept(final: float, best: float) -> float:
-    """`final / best` if the best return is positive, else `best / final`; NaN if unknown.
+    """`final / best` where the best return is positive, `best / final` where it is not; NaN if unknown.
 
     So 1 always means "as good as ever" and less is worse: 200 after 400 and -400 after -200 are both 0.5. A negative
-    final return after a positive best gives a negative number.
+    end after a positive best is negative.
     """
     if final == best:
         return 1.0
-    return final / best if best > 0 else best / final + 0.0  # turns -0 into 0
+    return final / best if best > 0 else best / final + 0.0  # which makes -0 a 0
 
 
 def iteration_seconds(columns: Columns) -> np.ndarray:
-    """Wall-clock seconds of each iteration: its env steps over `time/steps_per_second`, which includes everything.
+    """Wall-clock seconds of each iteration: its env steps over its `time/steps_per_second`, which counts everything.
 
-    Where that is unknown, the sum of the parts that do not overlap; NaN where those are missing too.
+    Where that is unknown, the sum of the parts that do not overlap; NaN where there are none either.
     """
     steps = columns.get("env_steps", np.empty(0))
     rates = columns.get("time/steps_per_second", np.full(len(steps), np.nan))
@@ -118,7 +118,7 @@ def iteration_seconds(columns: Columns) -> np.ndarray:
 
 
 def disjoint_parts(columns: Columns) -> list[str]:
-    """The `time/` columns in seconds, without those that another of them includes."""
+    """The `time/` columns of seconds, without those that another of them contains."""
     times = [name for name in columns if name.startswith("time/") and not name.endswith("per_second")]
     return [name for name in times if name not in PARTS_OF_COLLECT]
 
@@ -136,7 +136,7 @@ def score_definition(score: str, metric: str) -> str:
 
 
 def score_of(columns: Columns, score: str, metric: str = "episode/return_mean") -> float:
-    """A run's score, computed from its columns; NaN if they hold no data for it."""
+    """A run's score from its columns; NaN where it has nothing to score."""
     if score == "last_episodes":
         return _last_episodes(columns)
     if score == "last_iteration":
@@ -154,7 +154,7 @@ def score_of(columns: Columns, score: str, metric: str = "episode/return_mean") 
 
 
 def read_record(result: CellResult, experiment: Experiment) -> Record:
-    """Read the record of a declared run. Raises `UserError` naming a file that cannot be read."""
+    """The record of a declared run. Raises `UserError` that names the file of what cannot be read."""
     settings = result.cell.settings
     rows = read_rows(result.run_dir / "metrics.csv")
     columns = numeric_columns(rows, result.run_dir / "metrics.csv")
@@ -175,9 +175,9 @@ def read_record(result: CellResult, experiment: Experiment) -> Record:
 
 
 def numeric_columns(rows: list[dict[str, str]], file: Path | str) -> Columns:
-    """Convert rows of text to columns of numbers; columns of text are left out.
+    """Rows of text as columns of numbers; texts are left out.
 
-    Raises `UserError` for text that should be a number: in a metric of this package, or in a column with numbers.
+    Raises `UserError` for what should be a number: a metric of this package, or one with a number in another row.
     """
     names = [name for name in (rows[0] if rows else {}) if name not in TEXT_METRICS]
     columns = {}
@@ -186,7 +186,7 @@ def numeric_columns(rows: list[dict[str, str]], file: Path | str) -> Columns:
             columns[name] = np.array([float(row[name] or "nan") for row in rows])
         except ValueError as error:
             if name not in METRICS and not any(_is_number(row[name]) for row in rows):
-                continue  # a text column that is not ours
+                continue  # a text of someone else's
             raise UserError(f"{file}: column {name}: {error}") from error
     return columns
 
@@ -200,7 +200,7 @@ def _is_number(text: str) -> bool:
 
 
 def read_provenance(file: Path) -> list[dict[str, Any]]:
-    """Read `provenance.json`, an entry for each start of the run; empty if there is no file."""
+    """An entry for each start of the run; empty if there is no file."""
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -213,7 +213,7 @@ def read_provenance(file: Path) -> list[dict[str, Any]]:
 
 
 def _judge(result: CellResult, settings: RunSettings) -> tuple[str, tuple[str, ...]]:
-    """The state of a run, and notes on how it differs from its present declaration."""
+    """The state of a run, and how it differs from what is declared now."""
     if not (result.run_dir / "config.yaml").is_file():
         return result.state, ()
     before = recorded_settings(result.run_dir)
@@ -230,7 +230,7 @@ def _judge(result: CellResult, settings: RunSettings) -> tuple[str, tuple[str, .
 
 
 def _last_episodes(columns: Columns) -> float:
-    """Mean return of the last episodes, each iteration weighted by its number of episodes."""
+    """Mean return over the last episodes, weighted by the iterations' counts."""
     means, counts = (columns.get(f"episode/{name}", np.empty(0)) for name in ("return_mean", "count"))
     ended = np.isfinite(means) & (counts > 0)
     means, counts = means[ended][::-1], counts[ended][::-1]
@@ -248,7 +248,7 @@ def _finite(columns: Columns, name: str) -> np.ndarray:
 def _pairs(columns: Columns, metric: str, x: str = "env_steps") -> tuple[np.ndarray, np.ndarray]:
     places = columns.get(x, np.empty(0))
     values = columns.get(metric, np.full(len(places), np.nan))
-    if len(places) != len(values):  # a curve from elsewhere without iteration numbers
+    if len(places) != len(values):  # a curve from elsewhere that does not know its iterations
         return np.empty(0), np.empty(0)
     known = np.isfinite(values) & np.isfinite(places)
     return places[known], values[known]

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from trpo_lightning.environments.backends import make_environments, open_limit
-from trpo_lightning.environments.vector_environment import EnvironmentSpec, VectorEnvironment
-from trpo_lightning.errors import EnvironmentFailure, UserError
+from trpo_lightning.environments.vector_environment import EnvironmentFailure, EnvironmentSpec, VectorEnvironment
+from trpo_lightning.errors import UserError
 from trpo_lightning.policies.inference import fast_forward
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.randomness import Stream, environment_seed, global_generators, numpy_generator

@@ -1,4 +1,4 @@
-"""Replays the rejected update that stopped a run, and reports what a researcher wants to know about it."""
+"""The rejected update that stopped a run, again, and what a researcher wants to know of it."""
 
 import dataclasses
 import math
@@ -30,16 +30,16 @@ BEFORE_THE_UPDATE = tuple(
         "max_rejections",
     )
 )
-"""Keys of the rule that shaped the batch, or apply to the run as a whole: a replay cannot change them."""
+"""Keys of the rule that counted when the batch was made, or count for the run: a replay cannot change them."""
 SHOWN = 3
-"""How many positions of non-finite numbers to show for each array."""
+"""Places of numbers that are not finite, for each array."""
 
 
 def replay(failed: FailedUpdate, settings: RunSettings) -> tuple[str, bool]:
-    """A report, and whether the update was rejected again for the same reason and with the same numbers.
+    """A report of several lines, and whether the update was rejected again, for the same reason, with the same numbers.
 
-    `settings` are those of the update, perhaps with other values of `rule.*`, whose effect the report then shows.
-    Raises `UserError` if any other key differs.
+    `settings` are its own with other values of `rule.*` to try; then the numbers of the search are theirs. Raises
+    `UserError` for other keys that differ.
     """
     changed = different_keys(settings, failed.settings)
     for key in changed:
@@ -80,7 +80,7 @@ def _outcome(result: Any) -> str:
 
 
 def _arrays(failed: FailedUpdate) -> list[str]:
-    """A line for each array: its shape, range, and the positions where it is not finite."""
+    """A line for each array: its shape, its range, and where it is not finite."""
     lines = [f"{'array':<28} {'shape':<16} {'least':>11} {'mean':>11} {'largest':>11}  not finite"]
     groups = {"batch": failed.batch, "collected": failed.collected, "rule": failed.rule_state}
     for group, value in groups.items():
@@ -90,7 +90,7 @@ def _arrays(failed: FailedUpdate) -> list[str]:
 
 
 def _tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
-    """The numeric tensors in nested data classes and dicts, with dotted names."""
+    """The tensors with numbers in nested data classes and dicts, by dotted names."""
     if dataclasses.is_dataclass(value):
         value = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
     if isinstance(value, dict):
@@ -127,7 +127,7 @@ def _policy(failed: FailedUpdate) -> list[str]:
 
 
 def _search(failed: FailedUpdate, settings: RunSettings) -> list[str]:
-    """Gradient, direction and candidates, as far as the rule defines them and they can be computed."""
+    """Gradient, direction and candidates, as far as the rule has them and they can be computed."""
     batch, policy = failed.batch, failed.policy
     if isinstance(batch, PopulationBatch) or not len(batch):
         return []
@@ -155,7 +155,7 @@ def _search(failed: FailedUpdate, settings: RunSettings) -> list[str]:
 
 
 def _candidates(rule: TrustRegionRule, problem: Any) -> list[str]:
-    """What the line search found for each candidate."""
+    """What the line search saw, candidate by candidate."""
     seen: list[tuple[float, float]] = []
 
     def watched(theta: Tensor) -> tuple[float, float]:

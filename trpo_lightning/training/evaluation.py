@@ -9,7 +9,8 @@ from typing import Any
 import pytorch_lightning as pl
 
 from trpo_lightning.environments.backends import open_limit
-from trpo_lightning.errors import EnvironmentFailure, UserError
+from trpo_lightning.environments.vector_environment import EnvironmentFailure
+from trpo_lightning.errors import UserError
 from trpo_lightning.rollouts.episodes import Episodes, run_episodes
 
 

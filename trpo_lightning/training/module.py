@@ -9,7 +9,8 @@ import torch
 
 from trpo_lightning.environments.backends import describe_environment
 from trpo_lightning.environments.user_code import adopt
-from trpo_lightning.errors import EnvironmentFailure, StuckError, UserError
+from trpo_lightning.environments.vector_environment import EnvironmentFailure
+from trpo_lightning.errors import StuckError, UserError
 from trpo_lightning.policies.policy import Policy, build_policy
 from trpo_lightning.randomness import Stream, global_generators, torch_generator
 from trpo_lightning.rollouts.normalizers import Normalizer

@@ -9,8 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from trpo_lightning.environments.supervised.deadline import Overdue
-from trpo_lightning.environments.vector_environment import one_line
-from trpo_lightning.errors import EnvironmentFailure
+from trpo_lightning.environments.vector_environment import EnvironmentFailure, one_line
 
 
 class CheckedEnvironment(gym.Wrapper):

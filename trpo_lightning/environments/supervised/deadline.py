@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Self
 
-from trpo_lightning.errors import EnvironmentFailure, UserError
+from trpo_lightning.environments.vector_environment import EnvironmentFailure
+from trpo_lightning.errors import UserError
 
 ALARM: int | None = getattr(signal, "SIGALRM", None) if hasattr(signal, "pthread_kill") else None
 """What raises in the middle of a call; None on Windows, where a call that takes too long ends the process."""

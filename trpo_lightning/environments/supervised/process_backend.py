@@ -16,8 +16,8 @@ from trpo_lightning.environments.gymnasium_backend import checked_environment
 from trpo_lightning.environments.spaces import flatten_batch, to_env_action
 from trpo_lightning.environments.supervised.deadline import ALARM, GRACE, Deadline
 from trpo_lightning.environments.user_code import OBJECTS
-from trpo_lightning.environments.vector_environment import Spaces, one_line
-from trpo_lightning.errors import EnvironmentFailure, UserError
+from trpo_lightning.environments.vector_environment import EnvironmentFailure, Spaces, one_line
+from trpo_lightning.errors import UserError
 from trpo_lightning.randomness import Stream, seed_global_generators
 from trpo_lightning.settings import EnvSettings
 
