@@ -4,26 +4,22 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable
 from typing import Any
 
 from trpo_lightning.errors import UserError
-from trpo_lightning.settings.choices import CHOICES, Method, find_method
+from trpo_lightning.settings.choices import CHOICES, find_method
 from trpo_lightning.settings.combinations import check_combination
 from trpo_lightning.settings.keys import assign, get, group_of, hint, keys, unmet_condition
 from trpo_lightning.settings.run import RunSettings
 
-Find = Callable[[str, str], Method]
-"""From a choosing key and a name to the method: `find_method`, or `find_known_method` for what a file holds."""
 
-
-def check(settings: RunSettings, find: Find = find_method) -> RunSettings:
+def check(settings: RunSettings) -> RunSettings:
     """The settings, if every value has its type and lies in its range, with the defaults of what does not count.
 
     Raises:
         UserError: a value does not fit; the message names the key.
     """
-    conform(settings, find)
+    conform(settings)
     for key, item in keys(settings).items():
         assign(settings, key, _checked(key, get(settings, key), hint(settings, key), item.metadata))
     for key, item in keys(settings).items():
@@ -42,15 +38,15 @@ def _plain(value: Any) -> Any:
     return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
 
 
-def conform(settings: RunSettings, find: Find = find_method) -> None:
+def conform(settings: RunSettings) -> None:
     """Give each group the dataclass of the method that it names; keys that both have keep their values."""
-    for key, choice in CHOICES.items():
+    for key in CHOICES:
         name, group = get(settings, key), getattr(settings, group_of(key))
         if not isinstance(name, str):
             raise UserError(f"{key}={name!r} is not of type str")
         if not name.strip():
             raise UserError(f"{key} is empty")
-        wanted = choice.methods[name].settings if name in choice.methods else find(key, name).settings
+        wanted = find_method(key, name).settings
         if type(group) is not wanted:
             common = {item.name for item in dataclasses.fields(wanted)} & vars(group).keys()
             setattr(settings, group_of(key), wanted(**{field: getattr(group, field) for field in common}))

@@ -5,7 +5,7 @@ import functools
 import typing
 from typing import Any
 
-from trpo_lightning.settings.choices import CHOICES, Method
+from trpo_lightning.settings.choices import CHOICES
 from trpo_lightning.settings.run import RunSettings
 
 FREE_FORM = ("env.kwargs",)
@@ -56,11 +56,11 @@ def keys(settings: RunSettings | None = None) -> Fields:
     return _keys(tuple((group_of(key), type(getattr(settings, group_of(key)))) for key in CHOICES))
 
 
-def all_keys(own: dict[str, list[Method]] | None = None) -> Fields:
-    """The keys of all built-in methods and of those in `own`, which lists more for a choosing key."""
+def all_keys() -> Fields:
+    """The keys of all built-in methods."""
     found = dict(keys())
     for key, choice in CHOICES.items():
-        for method in [*choice.methods.values(), *(own or {}).get(key, [])]:
+        for method in choice.methods.values():
             for name, item in _fields(method.settings, f"{group_of(key)}.").items():
                 found.setdefault(name, item)
     return found
