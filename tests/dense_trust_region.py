@@ -135,7 +135,9 @@ def dense_update(
         parts = states if settings.kl_over_states == "max" else [everything if rows is None else rows]
         curvatures = [s @ dense_curvature(policy, batch, part, settings) @ s for part in parts]
         extra = s @ damping @ s if settings.step_length == "damped" else 0.0
-        full_step = min((2.0 * delta / (curvature + extra)).sqrt() for curvature in curvatures) * s
+        beta = min(float(2.0 * delta / (curvature + extra)) ** 0.5 for curvature in curvatures)
+        limit = settings.max_step_size
+        full_step = (beta if limit is None else min(beta, limit * batch.advantage_std)) * s
     start, _ = surrogate_and_kls(policy, batch, theta, settings)
     for k in range(settings.max_backtracks + 1):
         step = settings.backtrack_ratio**k * full_step

@@ -86,9 +86,9 @@ def test_actions_are_in_their_space_alone_and_in_batches(name):
         stored = np.array([np.zeros(len(spec.choices)), np.array(spec.choices) - 1], dtype=np.int64)
     else:
         stored = np.array([[0.0] * spec.size, [1.0] * spec.size], dtype=np.float32)
-    assert batch_space(space, 2).contains(to_env_action(space)(stored))
+    assert batch_space(space, 2).contains(to_env_action(space, scaled=True)(stored))
     for row in stored:
-        action = one_action(space, row)
+        action = one_action(space, row, scaled=True)
         assert space.contains(action)
         assert type(action) is int or action.dtype == space.dtype
 

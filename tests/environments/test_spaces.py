@@ -47,10 +47,11 @@ def all_actions(name):
             return np.stack([g.reshape(-1) for g in np.meshgrid(*[np.arange(2)] * size, indexing="ij")], 1)
 
 
+@pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("name", ACTION_SPACES)
-def test_every_stored_action_becomes_one_of_the_environment(name):
+def test_every_stored_action_becomes_one_of_the_environment(name, scaled):
     space, stored = ACTION_SPACES[name], all_actions(name)
-    given = to_env_action(space)(stored)
+    given = to_env_action(space, scaled=scaled)(stored)
     assert len(given) == len(stored)
     for action in given:
         assert space.contains(np.asarray(action)), action
@@ -59,21 +60,46 @@ def test_every_stored_action_becomes_one_of_the_environment(name):
 @pytest.mark.parametrize("name", [n for n in ACTION_SPACES if not n.startswith("box")])
 def test_the_door_of_a_finite_space_is_one_to_one_and_reaches_every_action(name):
     stored = all_actions(name)
-    given = {tuple(np.ravel(action).tolist()) for action in to_env_action(ACTION_SPACES[name])(stored)}
+    given = {tuple(np.ravel(action).tolist()) for action in to_env_action(ACTION_SPACES[name], scaled=True)(stored)}
     assert len(given) == len(stored)
 
 
 def test_doors_by_hand():
-    assert to_env_action(ACTION_SPACES["discrete_start"])(np.array([[0], [2]])).tolist() == [-1, 1]
-    assert to_env_action(ACTION_SPACES["multi_discrete_start"])(np.array([[1, 0]])).tolist() == [[11, -1]]
-    assert to_env_action(ACTION_SPACES["multi_discrete_2d"])(np.array([[1, 2, 3, 4]])).tolist() == [[[1, 2], [3, 4]]]
-    clipped = to_env_action(ACTION_SPACES["box_2d"])(np.array([[-5.0, 0.5, 2.5, 9.0]], dtype=np.float32))
+    def given(name, stored):
+        return to_env_action(ACTION_SPACES[name], scaled=False)(np.array(stored, dtype=np.float32))
+
+    assert given("discrete_start", [[0], [2]]).tolist() == [-1, 1]
+    assert given("multi_discrete_start", [[1, 0]]).tolist() == [[11, -1]]
+    assert given("multi_discrete_2d", [[1, 2, 3, 4]]).tolist() == [[[1, 2], [3, 4]]]
+    clipped = given("box_2d", [[-5.0, 0.5, 2.5, 9.0]])
     assert clipped.tolist() == [[[-1.0, 0.5], [2.5, 3.0]]]
     assert clipped.dtype == np.float64
-    assert to_env_action(ACTION_SPACES["box_scalar"])(np.array([[2.0], [0.25]], dtype=np.float32)).tolist() == [
-        0.5,
-        0.25,
-    ]
+    assert given("box_scalar", [[2.0], [0.25]]).tolist() == [0.5, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "stored", "expected"),
+    [
+        (0.0, 1000.0, [-1.0, 0.0, 0.5, 1.0, 3.0, -3.0], [0.0, 500.0, 750.0, 1000.0, 1000.0, 0.0]),
+        (100.0, 101.0, [-1.0, 0.0, 1.0, 9.0], [100.0, 100.5, 101.0, 101.0]),
+        (-0.4, 0.4, [-2.0, -0.5, 0.5], [-0.4, -0.2, 0.2]),
+        (-1.0, 1.0, [-2.0, -0.3, 0.7], [-1.0, -0.3, 0.7]),
+        (7.0, 7.0, [-1.0, 1.0], [7.0, 7.0]),
+        (-np.inf, np.inf, [-50.0, 0.5], [-50.0, 0.5]),
+        (0.0, np.inf, [-50.0, 0.5], [0.0, 0.5]),
+        (-3e38, 3e38, [0.0, 0.5], [0.0, 1.5e38]),
+    ],
+)
+def test_scaled_actions_by_hand(low, high, stored, expected):
+    space = gym.spaces.Box(low, high, (1,), np.float32)
+    given = to_env_action(space, scaled=True)(np.array(stored, dtype=np.float32)[:, None])
+    assert given.dtype == np.float32 and given[:, 0] == pytest.approx(expected, rel=1e-6)
+    assert all(space.contains(action) for action in given)
+
+
+def test_each_dimension_is_scaled_by_its_own_range():
+    space = gym.spaces.Box(np.array([0.0, -2.0, -np.inf]), np.array([10.0, 6.0, np.inf]), dtype=np.float64)
+    assert to_env_action(space, scaled=True)(np.array([[0.5, 0.5, 0.5]])).tolist() == [[7.5, 4.0, 0.5]]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,9 @@ def compare(kind: str, settings: RuleSettings, progress: float = 0.0, delta: flo
 @pytest.mark.parametrize(
     "changes",
     [
+        {"max_step_size": 0.1},
+        {"max_step_size": 0.1, "kl_over_states": "max", "step_length": "undamped"},
+        {"max_step_size": 1e6},
         {**NATURAL, "step_size": 0.3},
         {**NATURAL, "step_size": 3.0, "curvature": "empirical_fisher"},
         {"step_length": "fixed", "step_size": 3.0, "max_backtracks": 40},
@@ -70,6 +74,31 @@ def compare(kind: str, settings: RuleSettings, progress: float = 0.0, delta: flo
 )
 def test_update_equals_the_dense_algorithm(kind, changes):
     compare(kind, rule_settings(**EXACT, **changes))
+
+
+@pytest.mark.parametrize("std", [0.003, 1.0, 40.0])
+def test_a_limited_step_is_the_same_for_standardized_advantages_and_for_their_own_scale(std):
+    policy, batch = problem("gaussian", hidden_sizes=(3,), rows=ROWS)
+    rule = TrustRegionRule(rule_settings(**EXACT, max_step_size=0.01))
+    standardized = replace(batch, advantage_std=std)
+    raw = replace(batch, advantages=std * batch.advantages)
+    steps = [rule.update(policy, one, generator()) for one in (standardized, raw)]
+    torch.testing.assert_close(steps[0].theta, steps[1].theta, rtol=1e-9, atol=1e-12)
+    sizes = [step.metrics["trust_region/step_size"] for step in steps]
+    assert sizes[0] == pytest.approx(std * sizes[1])
+
+
+def test_where_advantages_are_noise_a_limited_step_is_small():
+    policy, batch = problem("gaussian", hidden_sizes=(3,), rows=ROWS)
+    batches = batch, replace(batch, advantage_std=1e-6)
+
+    def norms(limit):
+        rule = TrustRegionRule(rule_settings(**EXACT, delta=1e-6, max_step_size=limit))
+        return [rule.update(policy, one, generator()).metrics["trust_region/step_norm"] for one in batches]
+
+    (free, also_free), (same, small) = norms(None), norms(0.1)
+    assert free == also_free == same
+    assert small < 1e-2 * free
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "multi_discrete"])

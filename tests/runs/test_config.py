@@ -194,6 +194,15 @@ def test_a_record_that_is_older_than_a_key_says_what_was_done_then(tmp_path, rew
     assert load_settings([], tmp_path / "config.yaml").normalize.first_rewards == "own_scale"  # any file: defaults
 
 
+def test_a_record_from_before_actions_were_scaled_does_not_scale_them(tmp_path):
+    before = from_keywords(env={"id": "Pendulum-v1", "scale_actions": False})
+    write_config(before, tmp_path / "config.yaml")
+    text = (tmp_path / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text("".join(x for x in text.splitlines(True) if "scale_actions" not in x))
+    assert recorded_settings(tmp_path) == before
+    assert load_settings([], tmp_path / "config.yaml").env.scale_actions  # any file: defaults
+
+
 @pytest.mark.parametrize(
     ("scheme", "raw"), [("single_path", True), ("vine", True), ("population", False), ("exact", False)]
 )

@@ -47,3 +47,10 @@ def test_standardized_advantages_have_mean_0_and_std_1_before_their_weights():
         unweighted = batch.advantages.double() / GAMMA**steps
         assert abs(float(unweighted.mean())) < 1e-6
         assert float(unweighted.std(correction=0)) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_advantage_std_is_what_standardized_advantages_were_divided_by():
+    for (raw, _), (batch, _) in zip(batches(standardize_advantages=False), batches(), strict=True):
+        assert raw.advantage_std == 1.0
+        restored = batch.advantage_std * batch.advantages.double() + raw.advantages.double().mean()
+        torch.testing.assert_close(restored, raw.advantages.double(), rtol=1e-6, atol=1e-7)

@@ -89,7 +89,7 @@ def update_difference(batch: Arrays, settings: RunSettings) -> float:
         return torch.from_numpy(batch[name]).float().flatten(0, 1)
 
     before, after = (torch.from_numpy(batch[name]) for name in ("before", "after"))
-    learned = Batch(rows("observations"), rows("actions"), standardize(rows("advantages")))
+    learned = Batch(rows("observations"), rows("actions"), *standardize(rows("advantages")))
     policy = _policy(learned, before, settings)
     result = TrustRegionRule(settings.rule).update(policy, learned, torch.Generator())
     length, difference = float((after - before).norm()), float((result.theta - after).norm())

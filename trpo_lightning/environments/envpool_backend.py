@@ -129,7 +129,7 @@ class EnvPoolEnvironments:
         self._pool = self._make(self._settings, seeds)
         self._late = np.zeros(self.num_envs, dtype=bool)  # met our limit in the last step
         self._space = self._pool.observation_space
-        self._to_env_action = to_env_action(self._pool.action_space)
+        self._to_env_action = to_env_action(self._pool.action_space, scaled=settings.scale_actions)
         where = f"env.id={settings.id}: one of {len(seeds)} environments of EnvPool (which does not say which)"
         self._deadline = Deadline(settings.timeout, lambda: where)
 

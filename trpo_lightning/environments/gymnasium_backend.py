@@ -149,7 +149,7 @@ class GymnasiumEnvironments:
         makers = [partial(_handed_over, env) for env in _all_or_none(settings, len(seeds), spaces)]
         self._envs = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
         self._space = self._envs.single_observation_space
-        self._to_env_action = to_env_action(self._envs.single_action_space)
+        self._to_env_action = to_env_action(self._envs.single_action_space, scaled=settings.scale_actions)
         self._deadline = Deadline(settings.timeout, partial(locate, self.members, settings.id))
 
     @property

@@ -27,23 +27,36 @@ def action_spec(space: spaces.Space, env_id: str) -> ActionSpec:
     )
 
 
-def to_env_action(space: spaces.Space) -> Callable[[np.ndarray], np.ndarray]:
+def to_env_action(space: spaces.Space, *, scaled: bool) -> Callable[[np.ndarray], np.ndarray]:
     """A function from stored actions `[N, A]` to the batch an environment with this action space takes.
 
-    Continuous actions are clipped to the space's bounds here and nowhere else.
+    Continuous actions are clipped to the space's bounds here and nowhere else; where they are `scaled`, [-1, 1] of
+    every bounded dimension becomes its range before.
     """
     if isinstance(space, spaces.Box):
         low, high = space.low.reshape(-1), space.high.reshape(-1)
-        return lambda a: np.clip(a, low, high).astype(space.dtype).reshape(-1, *space.shape)
+        stretched = _stretched(space) if scaled else lambda a: a
+        return lambda a: np.clip(stretched(a), low, high).astype(space.dtype).reshape(-1, *space.shape)
     if isinstance(space, spaces.Discrete):
         return lambda a: (a[:, 0] + space.start).astype(space.dtype)
     start = space.start if isinstance(space, spaces.MultiDiscrete) else 0
     return lambda a: (a.reshape(-1, *space.shape) + start).astype(space.dtype)  # type: ignore[operator]
 
 
-def one_action(space: spaces.Space, stored: np.ndarray) -> Any:
+def _stretched(space: spaces.Box) -> Callable[[np.ndarray], np.ndarray]:
+    """The linear map of [-1, 1] onto each bounded dimension's range; others, and ranges of exactly [-1, 1], stay."""
+    low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
+    bounded = np.isfinite(low) & np.isfinite(high)
+    low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
+    half, middle = high / 2 - low / 2, high / 2 + low / 2
+    if (half == 1.0).all() and (middle == 0.0).all():
+        return lambda a: a
+    return lambda a: middle + half * a
+
+
+def one_action(space: spaces.Space, stored: np.ndarray, *, scaled: bool) -> Any:
     """A stored action `[A]` as `step` of a single environment takes it: an `int` for Discrete, else an array."""
-    action = to_env_action(space)(stored[None])[0]
+    action = to_env_action(space, scaled=scaled)(stored[None])[0]
     return int(action) if isinstance(space, spaces.Discrete) else np.asarray(action)
 
 

@@ -88,7 +88,8 @@ def trust_region_least_squares(
         delta=aim * epsilon * variance,  # the constraint times sigma^2
         cg_iterations=cg_iterations,
         damping=damping,
-        step_length="undamped" if always else "capped",
+        step_length="undamped",
+        max_step_size=math.inf if always else 1.0,
         backtrack_ratio=0.8,
         max_backtracks=0 if always else 10,
         kl_slack=None if always else 1.0 / aim,

@@ -61,13 +61,14 @@ def _check_shapes(rewards: Tensor, values: Tensor, *masks: Tensor) -> None:
         raise ValueError(f"values must be [T + 1, N], not {list(values.shape)} for rewards {list(rewards.shape)}")
 
 
-def standardize(x: Tensor, epsilon: float = 1e-8) -> Tensor:
-    """(x - mean) / (std + epsilon) with the population's std: a constant or single `x` becomes zeros."""
+def standardize(x: Tensor, epsilon: float = 1e-8) -> tuple[Tensor, float]:
+    """(x - mean) / (std + epsilon) with the population's std, and the divisor: a constant or single `x` becomes zeros."""
     x = x.double()
     if not len(x):
-        return x
+        return x, epsilon
     x = x - x[:1]  # the mean of a constant may be off by rounding; that of zeros is exact
-    return (x - x.mean()) / (x.std(correction=0) + epsilon)
+    divisor = x.std(correction=0) + epsilon
+    return (x - x.mean()) / divisor, float(divisor)
 
 
 def explained_variance(predictions: Tensor, targets: Tensor) -> float:

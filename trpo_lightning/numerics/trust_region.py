@@ -109,9 +109,8 @@ STEP_LENGTHS: dict[str, Callable[[Direction, float, float], float]] = {
     "damped": lambda d, delta, _: math.sqrt(2.0 * delta / (d.constraint_curvature + d.damped)),
     "undamped": lambda d, delta, _: math.sqrt(2.0 * delta / d.constraint_curvature),
     "fixed": lambda d, delta, step_size: step_size,
-    "capped": lambda d, delta, step_size: min(step_size, STEP_LENGTHS["undamped"](d, delta, step_size)),
 }
-"""beta from (direction, delta, step_size): to the boundary, damped or undamped; step_size; the lesser of these two."""
+"""beta from (direction, delta, step_size): to the boundary, damped or undamped, or step_size."""
 
 
 NOT_FINITE = (SearchFailure.START_NOT_FINITE, SearchFailure.CANDIDATE_NOT_FINITE)
@@ -126,6 +125,7 @@ def trust_region_step(
     damping: float = 0.1,
     step_length: str = "damped",
     step_size: float = 1.0,
+    max_step_size: float = math.inf,
     backtrack_ratio: float = 0.8,
     max_backtracks: int = 10,
     kl_slack: float | None = 1.0,
@@ -134,11 +134,12 @@ def trust_region_step(
     r"""Solve the problem once: s ~ (A + damping I)^-1 g, step beta s, backtrack until L rises and KL <= delta.
 
     beta = sqrt(2 delta / s'(C + damping I)s) for `step_length="damped"` (what implementations do), sqrt(2 delta /
-    s'Cs), the paper's, for `"undamped"`, `step_size` for `"fixed"`, the natural gradient's 1 / lambda (section 8.1),
-    and the lesser of the last two for `"capped"`; C = A for the mean KL. The search accepts KL <= kl_slack * delta
-    (None: any) and a rise of L above improvement_ratio times its first-order prediction (None: any finite L). Nothing
-    raises on bad numbers: a non-finite gradient, curvature or candidate, or a direction that is not one of ascent, is
-    a rejection.
+    s'Cs), the paper's, for `"undamped"`, and `step_size` for `"fixed"`, the natural gradient's 1 / lambda (section
+    8.1); C = A for the mean KL. beta is at most `max_step_size`: with c for it, c s maximises g'd - d'(A + damping I)d
+    / 2c, the penalized problem of theorem 1, so that a gradient of noise alone does not fill the trust region. The
+    search accepts KL <= kl_slack * delta (None: any) and a rise of L above improvement_ratio times its first-order
+    prediction (None: any finite L). Nothing raises on bad numbers: a non-finite gradient, curvature or candidate, or a
+    direction that is not one of ascent, is a rejection.
     """
     theta, gradient = problem.theta, problem.gradient()
     if not torch.isfinite(gradient).all():
@@ -158,7 +159,7 @@ def trust_region_step(
         flat = slope <= problem.resolution
         return TrustRegionStep(theta, StepRejection.NO_ASCENT_DIRECTION, flat, solution, direction)
 
-    beta = STEP_LENGTHS[step_length](direction, delta, step_size)
+    beta = min(STEP_LENGTHS[step_length](direction, delta, step_size), max_step_size)
     search = backtracking_line_search(
         problem.evaluate,
         theta,

@@ -70,6 +70,8 @@ class Batch:
     observations: Tensor
     actions: Tensor
     advantages: Tensor
+    advantage_std: float = 1.0
+    """What the advantages were divided by to standardize them, in units of the scaled rewards; 1 if they were not."""
 
     def __len__(self) -> int:
         return len(self.observations)

@@ -1,5 +1,6 @@
 """The trust-region family: builds the problem of `numerics/trust_region.py` from a policy and a batch."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +11,7 @@ import torch
 from trpo_lightning.numerics.trust_region import TrustRegionProblem, TrustRegionStep, trust_region_step
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy
-from trpo_lightning.rollouts.rollout import AnyBatch
+from trpo_lightning.rollouts.rollout import AnyBatch, Batch
 from trpo_lightning.rules.constraint import Candidates, Curvature
 from trpo_lightning.rules.rejections import of_step
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
@@ -60,7 +61,8 @@ class TrustRegionRule(UpdateRule):
         timer, began = _Timer(), time.perf_counter()
         surrogate = timer.timed("gradient", build_surrogate)(policy, batch, self.settings.entropy_bonus)
         candidates = Candidates(policy, surrogate, self.settings)
-        step = self.solve(timer.timed_problem(self.problem(policy, batch, surrogate, candidates, generator)))
+        problem = self.problem(policy, batch, surrogate, candidates, generator)
+        step = self.solve(timer.timed_problem(problem), self.max_step_size(batch))
         seconds = {"gradient": 0.0, "line_search": 0.0, **timer.seconds}
         seconds["cg"] = time.perf_counter() - began - sum(seconds.values())  # all that prepares and solves the system
         metrics = {"policy/entropy": mean_entropy(surrogate), "trust_region/delta": self.delta(), **step_metrics(step)}
@@ -87,7 +89,12 @@ class TrustRegionRule(UpdateRule):
             resolution=ROUNDINGS * torch.finfo(parameter_vector(policy).dtype).eps * surrogate.magnitude(),
         )
 
-    def solve(self, problem: TrustRegionProblem) -> TrustRegionStep:
+    def max_step_size(self, batch: AnyBatch) -> float:
+        """The limit of the step's multiplier, for the batch's advantages as they are: standardized ones are larger."""
+        limit = self.settings.max_step_size
+        return math.inf if limit is None or not isinstance(batch, Batch) else limit * batch.advantage_std
+
+    def solve(self, problem: TrustRegionProblem, max_step_size: float = math.inf) -> TrustRegionStep:
         """The step, as the settings want it."""
         s = self.settings
         return trust_region_step(
@@ -98,6 +105,7 @@ class TrustRegionRule(UpdateRule):
             damping=s.damping,
             step_length=s.step_length,
             step_size=s.step_size,
+            max_step_size=max_step_size,
             backtrack_ratio=s.backtrack_ratio,
             max_backtracks=s.max_backtracks,
             kl_slack=s.kl_slack,

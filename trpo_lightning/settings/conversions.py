@@ -120,12 +120,21 @@ def from_dict(values: dict[str, Any]) -> RunSettings:
 def completed(record: dict[str, Any]) -> dict[str, Any]:
     """A run's record of settings, nested, with keys that are younger than it at what was done before they existed."""
     record = _with_new_names(record)
-    normalize, rollout = record.get("normalize"), record.get("rollout")
-    if not isinstance(normalize, dict) or "first_rewards" in normalize or not normalize.get("rewards"):
-        return record
-    if isinstance(rollout, dict) and rollout.get("scheme") in ("population", "exact"):  # which scale no rewards
-        return record
-    return {**record, "normalize": {**normalize, "first_rewards": "raw"}}
+    rewards = _group(record, "normalize").get("rewards")
+    if rewards and _group(record, "rollout").get("scheme") not in ("population", "exact"):  # which scale no rewards
+        record = _with_missing(record, "normalize", first_rewards="raw")
+    return _with_missing(record, "env", scale_actions=False)
+
+
+def _group(record: dict[str, Any], name: str) -> dict[str, Any]:
+    group = record.get(name)
+    return group if isinstance(group, dict) else {}
+
+
+def _with_missing(record: dict[str, Any], name: str, **values: Any) -> dict[str, Any]:
+    """The record with these keys of a group at these values, where it has the group without them."""
+    group = _group(record, name)
+    return {**record, name: {**values, **group}} if group else record
 
 
 def _with_new_names(record: dict[str, Any]) -> dict[str, Any]:

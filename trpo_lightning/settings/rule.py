@@ -86,6 +86,14 @@ class TrustRegionSettings(AdvantageRuleSettings):
         above=0.0,
         when={"rule.step_length": ("fixed",)},
     )
+    max_step_size: float | None = option(
+        None,
+        "the full step is at most this times the solution of (Fisher + damping * I) s = gradient, for advantages in "
+        "units of the scaled rewards: once a task is solved, they are noise, and standardized noise would fill the "
+        "trust region in every iteration; null: no limit but the trust region",
+        above=0.0,
+        when={**SAMPLED_PATH, "rule.step_length": ("damped", "undamped")},
+    )
     curvature: str = option(
         "fisher",
         "matrix of the natural gradient: fisher (expectation over actions, analytic) or empirical_fisher (mean of "

@@ -27,6 +27,11 @@ class EnvSettings:
         "closes those of training first, which cuts their episodes as a barrier does; null: no limit",
         minimum=1,
     )
+    scale_actions: bool = option(
+        True,
+        "the policy's [-1, 1] is the range of each bounded continuous action, so that its initial std means the same "
+        "everywhere; false: actions are the environment's own; either way they are clipped to the range",
+    )
     asynchronous: bool = option(False, "gymnasium backend: one process per environment instead of a loop")
     max_episode_steps: int | None = option(None, "time limit in steps; null keeps the id's own", minimum=1)
     kwargs: dict[str, Any] = option({}, "keyword arguments of the environment")

@@ -82,11 +82,11 @@ def _single_path(rollout: SinglePathRollout, value_function: Any, s: RunSettings
     def rows(x: np.ndarray | Tensor) -> Tensor:
         return valid_rows(x, rollout.valid, device)
 
-    chosen = rows(advantages)
+    chosen, std = rows(advantages), 1.0
     rule = s.rule if isinstance(s.rule, AdvantageRuleSettings) else AdvantageRuleSettings()
     if rule.standardize_advantages:
-        chosen = standardize(chosen)
+        chosen, std = standardize(chosen)
     if rule.discounted_state_weights:
         chosen = chosen * s.gamma ** rows(rollout.episode_steps)
-    batch = Batch(rows(rollout.observations), rows(rollout.actions), chosen.float())
+    batch = Batch(rows(rollout.observations), rows(rollout.actions), chosen.float(), std)
     return Estimate(batch, ValueData(batch.observations, rows(targets).float(), rows(values).float()))

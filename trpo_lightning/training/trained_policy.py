@@ -74,7 +74,10 @@ class TrainedPolicy:
             noise = torch.from_numpy(draw(tuple(actions.shape), dtype=np.float32))
             actions = distribution.sample(noise.to(device))
         stored = actions.cpu().numpy()
-        return to_env_action(action_space)(stored) if batched else one_action(action_space, stored[0])
+        scaled = self.settings.env.scale_actions
+        if not batched:
+            return one_action(action_space, stored[0], scaled=scaled)
+        return to_env_action(action_space, scaled=scaled)(stored)
 
     def save(self, path: str | Path, **metadata: Any) -> None:
         """Write a file that `load` reads, atomically.

@@ -44,7 +44,7 @@ class ProcessEnvironments:
         )  # at hand, with its processes, also where these cannot begin
         self._build()
         self._space = self._envs.single_observation_space
-        self._to_env_action = to_env_action(self._envs.single_action_space)
+        self._to_env_action = to_env_action(self._envs.single_action_space, scaled=settings.scale_actions)
 
     def _build(self) -> None:
         """Start the processes. Raises `UserError` with the reason that the first of those without environment gives."""

@@ -42,7 +42,7 @@ def step_workers(
         EnvironmentFailure: One fails, or together they take longer than `env.timeout`.
     """
     envs: list[gym.Env] = [worker.env for worker in workers]
-    space, to_env = envs[0].observation_space, to_env_action(envs[0].action_space)
+    space, to_env = envs[0].observation_space, to_env_action(envs[0].action_space, scaled=settings.scale_actions)
     observations, rewards, ended = [], np.zeros(len(envs)), np.zeros(len(envs), dtype=bool)
     with Deadline(settings.timeout, partial(locate, envs, settings.id)):
         for i, (env, action) in enumerate(zip(envs, to_env(actions), strict=True)):
