@@ -108,7 +108,7 @@ def test_the_numbers_describe_the_step_that_was_taken(kl_factor, backtracks, ite
 
 @pytest.mark.parametrize("damping", [0.0, 0.4])
 def test_a_limited_step_maximises_the_penalized_problem(damping):
-    """Where the limit c binds, no other point has a larger g'd - d'(A + damping I)d / 2c; beyond, it changes nothing."""
+    """If the limit c binds, no other point has a larger g'd - d'(A + damping I)d / 2c; beyond, it changes nothing."""
     free = trust_region_step(linear_quadratic(), delta=DELTA, damping=damping, **EXACT)
     limit = 0.3 * free.scale
     step = trust_region_step(linear_quadratic(), delta=DELTA, damping=damping, max_step_size=limit, **EXACT)
@@ -120,7 +120,9 @@ def test_a_limited_step_maximises_the_penalized_problem(damping):
     found, generator = step.theta - THETA, torch.Generator().manual_seed(4)
     others = [found + 0.1 * torch.randn(SIZE, dtype=torch.float64, generator=generator) for _ in range(500)]
     assert penalized(found) > max(penalized(d) for d in others)
-    beyond = trust_region_step(linear_quadratic(), delta=DELTA, damping=damping, max_step_size=9.0 * free.scale, **EXACT)
+    beyond = trust_region_step(
+        linear_quadratic(), delta=DELTA, damping=damping, max_step_size=9.0 * free.scale, **EXACT
+    )
     assert torch.equal(beyond.theta, free.theta)
 
 

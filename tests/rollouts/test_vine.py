@@ -46,7 +46,9 @@ def replay_trunk(env, settings, rollout, t, n):
         if over:
             (observation, _), over = env.reset(), False
         else:
-            observation, _, terminated, truncated, _ = env.step(to_env_action(env.action_space, scaled=True)(actions[None])[0])
+            observation, _, terminated, truncated, _ = env.step(
+                to_env_action(env.action_space, scaled=True)(actions[None])[0]
+            )
             over = terminated or truncated
     return None if over else observation
 
@@ -55,7 +57,9 @@ def slow_branch(settings, env, policy, normalizer, action, noise):
     """Discounted return and steps of a branch, the policy asked for one state at a time."""
     total = steps = 0
     for l in range(settings.rollout.branch_length):  # noqa: E741
-        observation, reward, terminated, truncated, _ = env.step(to_env_action(env.action_space, scaled=True)(action[None])[0])
+        observation, reward, terminated, truncated, _ = env.step(
+            to_env_action(env.action_space, scaled=True)(action[None])[0]
+        )
         total += 0.9**l * float(normalizer.scale_rewards(np.array(reward)))
         steps += 1
         if terminated or truncated:

@@ -62,7 +62,7 @@ def _check_shapes(rewards: Tensor, values: Tensor, *masks: Tensor) -> None:
 
 
 def standardize(x: Tensor, epsilon: float = 1e-8) -> tuple[Tensor, float]:
-    """(x - mean) / (std + epsilon) with the population's std, and the divisor: a constant or single `x` becomes zeros."""
+    """(x - mean) / (std + epsilon), std the population's, and that divisor; a constant or single `x` becomes zeros."""
     x = x.double()
     if not len(x):
         return x, epsilon
