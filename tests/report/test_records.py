@@ -14,6 +14,7 @@ from trpo_lightning.report.records import (
     read_record,
     score_definition,
     score_of,
+    worst_stretch,
 )
 
 
@@ -161,6 +162,38 @@ def test_a_collapse_is_seen_in_the_record(tmp_path):
     rows = [{**row(i), "evaluation/return_mean": value} for i, value in enumerate([10.0, 400.0, "", 100.0])]
     assert read(tmp_path, rows).final_over_best == 0.25
     assert math.isnan(read(tmp_path, [row(1, 1.0, 1)]).final_over_best)
+
+
+def slow_worst_stretch(steps, means, counts, length):
+    """Every pair of stretches, episode by episode."""
+
+    def stretch(end):
+        inside = [(m, c) for s, m, c in zip(steps, means, counts, strict=True) if end - length < s <= end and c]
+        episodes = [m for m, c in inside for _ in range(int(c))]
+        return sum(episodes) / len(episodes) if episodes else None
+
+    ends = [s for s, c in zip(steps, counts, strict=True) if s >= length and c]
+    pairs = [(a, b) for a in ends for b in ends if a <= b - length]
+    later = {b for _, b in pairs}
+    return min(kept(stretch(b), max(stretch(a) for a, other in pairs if other == b)) for b in later)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_worst_stretch_equals_the_slow_definition(seed):
+    generator = np.random.default_rng(seed)
+    steps = np.cumsum(generator.integers(10, 60, size=60)).astype(float)
+    means, counts = generator.normal(20.0, 30.0, size=60), generator.integers(0, 4, size=60).astype(float)
+    means[counts == 0] = np.nan
+    found = worst_stretch({"env_steps": steps, "episode/return_mean": means, "episode/count": counts}, 150)
+    assert found == pytest.approx(slow_worst_stretch(steps, means, counts, 150))
+
+
+def test_a_fall_between_two_evaluations_is_a_bad_stretch(tmp_path):
+    means = [100.0] * 10 + [20.0] * 5 + [100.0] * 10
+    rows = [{**row(i + 1, mean, 5), "env_steps": 10_000 * (i + 1)} for i, mean in enumerate(means)]
+    assert read(tmp_path, rows).worst_stretch == pytest.approx(0.2)
+    assert math.isnan(read(tmp_path, rows[:5]).worst_stretch)
+    assert math.isnan(read(tmp_path, []).worst_stretch)
 
 
 def test_metrics_of_others_are_columns_and_their_texts_are_not():

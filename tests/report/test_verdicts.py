@@ -198,3 +198,42 @@ def test_criteria_are_readable(tmp_path):
         "first 100: a over env_steps < 7",
         "score of the best: a or b or c or d or e or 2 more < 7",
     ]
+
+
+def test_a_claim_on_every_run_is_decided_by_the_worst_one(tmp_path):
+    claims = [{"above": 0.5}, {"above": 1.5}, {"below": 5.5}, {"below": 4.5}, {"within": 5.5}, {"within": 4.5}]
+    found = verdicts(tmp_path, [{**claim, "every_run": True} for claim in claims])
+    assert [v.verdict for v in found] == [HOLDS, FAILS] * 3
+    assert [v.estimate.value for v in found] == [1.0, 1.0, 5.0, 5.0, 5.0, 5.0]
+    assert not any(v.estimate.has_interval for v in found)
+    assert "of the worst run" in criterion(found[0].claim, declared_with(tmp_path, []))
+
+
+def test_claims_on_what_a_run_kept(tmp_path):
+    evaluations = {"a": [1.0, 0.99, 0.98, 0.97, 0.96], "b": [1.0, 1.0, 1.0, 1.0, 0.4], "c": [0.5] * 5}
+    rows = {
+        name: [
+            [
+                {**row(1, 1.0, 50), "evaluation/return_mean": 100.0},
+                {**row(2, 1.0, 50), "evaluation/return_mean": 100.0 * s},
+            ]
+            for s in shares
+        ]
+        for name, shares in evaluations.items()
+    }
+    every = {"statistic": "final_over_best", "above": 0.95, "every_run": True}
+    found = verdicts(tmp_path, [every, {**every, "of": "b"}, {**every, "of": "b", "every_run": False}], rows)
+    assert [v.verdict for v in found] == [HOLDS, FAILS, UNDECIDED]
+    assert [v.estimate.value for v in found] == pytest.approx([0.96, 0.4, 1.0])
+
+
+def test_claims_on_the_worst_stretch(tmp_path):
+    def run(low):
+        means = [100.0] * 10 + [low] * 5 + [100.0] * 5
+        return [{**row(i + 1, mean, 5), "env_steps": 10_000 * (i + 1)} for i, mean in enumerate(means)]
+
+    rows = {"a": [run(60.0 + i) for i in range(5)], "b": [run(10.0) for _ in range(5)], "c": [run(1.0)] * 5}
+    claim = {"statistic": "worst_stretch", "above": 0.5, "every_run": True}
+    found = verdicts(tmp_path, [claim, {**claim, "of": "b"}], rows)
+    assert [v.verdict for v in found] == [HOLDS, FAILS]
+    assert [v.estimate.value for v in found] == pytest.approx([0.6, 0.1])

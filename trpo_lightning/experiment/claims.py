@@ -11,10 +11,12 @@ STATISTICS = {
     "score": "score of the experiment",
     "area": "mean of the metric along the learning curve, where all these runs have data",
     "first": "where on the x axis the learning curve first reaches `level`",
+    "final_over_best": "last evaluation over the best one of the same run (best over last where returns are negative)",
+    "worst_stretch": "least mean return of 50,000 env steps in a row, over the best one before them in the same run",
     "improvement": "probability that a run of `of` scores higher than one of `than`, ties counting half",
 }
 DIRECTIONS = ("above", "below", "within")
-KEYS = ("says", "statistic", "of", "than", "environment", "level", *DIRECTIONS, "seeds", "confidence")
+KEYS = ("says", "statistic", "of", "than", "environment", "level", *DIRECTIONS, "seeds", "confidence", "every_run")
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Claim:
     The statistic of `of` (interquartile mean over runs; of several variants the best one's), minus that of `than` if
     there is one, lies `above` or `below` the threshold, or `within` it of 0. `environment` is None where there is only
     one, or for a probability of improvement averaged over all. `seeds` are the runs that each variant needs at least.
+    With `every_run` the threshold holds for each run by itself: the worst one decides, and there is no interval.
     """
 
     says: str
@@ -36,6 +39,7 @@ class Claim:
     threshold: float
     seeds: int
     confidence: float
+    every_run: bool = False
 
 
 def read_claims(file: Path, claims: list[Any]) -> list[Claim]:
@@ -90,6 +94,7 @@ def _claim(where: str, values: Any) -> Claim:
         threshold=_number(where, directions[0], values[directions[0]]),
         seeds=values["seeds"],
         confidence=_number(where, "confidence", values.get("confidence", 0.95)),
+        every_run=values.get("every_run", False),
     )
     _check(where, claim)
     return claim
@@ -108,6 +113,10 @@ def _check(where: str, claim: Claim) -> None:
         raise UserError(f"{where}: level goes with statistic=first, and only with it")
     if claim.statistic == "improvement" and not len(claim.of) == len(claim.than) == 1:
         raise UserError(f"{where}: statistic=improvement compares one variant (of) with one other (than)")
+    if not isinstance(claim.every_run, bool):
+        raise UserError(f"{where}: every_run={claim.every_run!r} is not true or false")
+    if claim.every_run and (claim.than or len(claim.of) > 1 or claim.statistic == "improvement"):
+        raise UserError(f"{where}: every_run goes with one variant (of) and none to compare it with (than)")
     if claim.direction == "within" and claim.threshold <= 0:
         raise UserError(f"{where}: within={claim.threshold:g} is too small: it must be above 0")
     if set(claim.of) & set(claim.than):

@@ -19,6 +19,8 @@ from trpo_lightning.training.metrics import METRICS, TEXT_METRICS
 EPISODES_IN_SCORE = 100
 PARTS_OF_COLLECT = ("time/simulator", "time/inference")
 """Seconds that `time/collect` contains already."""
+STRETCH = 50_000
+"""Env steps over which training returns are averaged, to look for a fall."""
 FINISHED = "finished"
 UNFINISHED = "unfinished"
 """State of a run that finished a smaller budget than is declared now: the next call of `experiment` continues it."""
@@ -68,6 +70,11 @@ class Record:
         return kept(self.evaluation, score_of(self.columns, "best_evaluation"))
 
     @property
+    def worst_stretch(self) -> float:
+        """The largest fall during training, from stretches of `STRETCH` env steps (see `worst_stretch`)."""
+        return worst_stretch(self.columns)
+
+    @property
     def env_steps(self) -> int:
         """Of the last row."""
         steps = _finite(self.columns, "env_steps")
@@ -99,6 +106,23 @@ def kept(final: float, best: float) -> float:
     if final == best:
         return 1.0
     return final / best if best > 0 else best / final + 0.0  # which makes -0 a 0
+
+
+def worst_stretch(columns: Columns, length: int = STRETCH) -> float:
+    """The least of what a stretch of `length` env steps kept of the best one that ended before it began.
+
+    The return of a stretch is the mean over the training episodes that ended in it; NaN where no stretch has another
+    before it.
+    """
+    steps, means, counts = (columns.get(n, np.empty(0)) for n in ("env_steps", "episode/return_mean", "episode/count"))
+    known = np.isfinite(means) & (counts > 0) if len(means) == len(steps) == len(counts) else np.zeros(0, dtype=bool)
+    steps, means, counts = (x[: len(known)][known] for x in (steps, means, counts))
+    firsts = np.searchsorted(steps, steps - length, side="right")  # of the stretch that ends with each iteration
+    sums, ends = np.cumsum([0.0, *(means * counts)]), np.cumsum([0.0, *counts])
+    returns = np.array([(sums[i + 1] - sums[f]) / (ends[i + 1] - ends[f]) for i, f in enumerate(firsts)])
+    whole = np.flatnonzero(steps >= length)
+    ratios = [kept(returns[i], returns[whole[0] : firsts[i]].max()) for i in whole if firsts[i] > whole[0]]
+    return min(ratios, default=float("nan"))
 
 
 def iteration_seconds(columns: Columns) -> np.ndarray:

@@ -16,7 +16,7 @@ from trpo_lightning.storage.files import write_atomically
 
 RUN_COLUMNS = (
     *("env", "variant", "seed", "state", "score", "evaluation"),
-    *("env_steps", "steps_per_second", "wall_seconds", "final_over_best", "notes"),
+    *("env_steps", "steps_per_second", "wall_seconds", "final_over_best", "worst_stretch", "notes"),
 )
 SCORE_COLUMNS = (
     *("env", "variant", "default", "finished", "declared", "scored", "mean", "std", "iqm", "ci_low", "ci_high"),
@@ -204,6 +204,7 @@ def _run_row(r: Record) -> list[Any]:
         *numbers,
         _plain(r.wall_seconds, 1),
         _plain(r.final_over_best, 3),
+        _plain(r.worst_stretch, 3),
         notes,
     ]
 

@@ -19,6 +19,14 @@ from trpo_lightning.report.statistics import (
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "not decided"
 
+OF_RUNS: dict[str, Callable[[Record], float]] = {
+    "score": lambda record: record.score,
+    "improvement": lambda record: record.score,
+    "final_over_best": lambda record: record.final_over_best,
+    "worst_stretch": lambda record: record.worst_stretch,
+}
+"""Statistics that are made of a number of each run, and not of its learning curve."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -51,6 +59,7 @@ def criterion(claim: Claim, experiment: Experiment) -> str:
         measured = f"P({of} > {than})"
     else:
         best = " of the best" if max(len(claim.of), len(claim.than)) > 1 else ""
+        best = " of the worst run" if claim.every_run else best
         measured = f"{claim.statistic}{level}{best}: {of}{f' minus {than}' if than else ''}"
     along = f" over {experiment.x}" if claim.statistic in ("area", "first") else ""
     return f"{measured}{along}{where} {bound.format(claim.threshold)}"
@@ -111,6 +120,8 @@ def _decided(claim: Claim, estimate: Estimate, of_never: int, than_never: int) -
     above, those of `than` below.
     """
     low, high, threshold = estimate.low, estimate.high, claim.threshold
+    if claim.every_run:
+        low = high = estimate.value
     if claim.than:
         low, high = -math.inf if than_never else low, math.inf if of_never else high
     if claim.direction == "within":
@@ -127,8 +138,8 @@ def _decided(claim: Claim, estimate: Estimate, of_never: int, than_never: int) -
 
 def _values(claim: Claim, experiment: Experiment, groups: list[list[Record]]) -> list[np.ndarray]:
     """The number of each run that has one, for each variant."""
-    if claim.statistic in ("score", "improvement"):
-        values = [[record.score for record in group] for group in groups]
+    if (number := OF_RUNS.get(claim.statistic)) is not None:
+        values = [[number(record) for record in group] for group in groups]
     else:
         drawn = [[record.curve(experiment.metric, experiment.x) for record in group] for group in groups]
         ends = [(x[0], x[-1]) for group in drawn for x, _ in group if len(x) > 1]
@@ -178,6 +189,9 @@ def _estimate(claim: Claim, values: list[np.ndarray], environments: int) -> Esti
         pairs = [values[2 * index : 2 * index + 2] for index in range(environments)]
         own, others = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         return probability_of_improvement(own, others, level=claim.confidence)
+    if claim.every_run:
+        worst = {"above": np.min, "below": np.max, "within": lambda x: x[np.abs(x).argmax()]}[claim.direction]
+        return Estimate(float(worst(values[0])))
     best: Callable[..., np.ndarray] = np.min if claim.statistic == "first" else np.max
 
     def difference(samples: list[np.ndarray]) -> np.ndarray:

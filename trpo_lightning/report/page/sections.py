@@ -6,7 +6,7 @@ from trpo_lightning.report.diagnosis import Diagnosis
 from trpo_lightning.report.page.contents import Report
 from trpo_lightning.report.page.markup import definitions, items, table
 from trpo_lightning.report.provenance_summary import commands, duration, provenances
-from trpo_lightning.report.records import Record, score_of
+from trpo_lightning.report.records import STRETCH, Record, score_of
 from trpo_lightning.report.references import for_environment, letters
 from trpo_lightning.report.style import steps_text, value_text
 from trpo_lightning.report.tables import (
@@ -116,21 +116,26 @@ def published_scores(data: Report) -> str:
 
 def runs(records: list[Record]) -> str:
     """Every run, whatever became of it."""
-    names = "environment variant seed state score evaluation best final/best env_steps steps/s time notes"
+    names = "environment variant seed state score evaluation best final/best worst_stretch env_steps steps/s time notes"
     headings = [name.replace("_", " ") for name in names.split()]
     rows, before = [], None
     for r in records:
         state = f'<span class="state {escape(r.state)}">{escape(r.state)}</span>'
         best = score_of(r.columns, "best_evaluation")
-        numbers = (*map(number, (r.score, r.evaluation, best)), probability(r.final_over_best))
+        numbers = (
+            *map(number, (r.score, r.evaluation, best)),
+            probability(r.final_over_best),
+            probability(r.worst_stretch),
+        )
         numbers = (*numbers, f"{r.env_steps:,}", number(r.steps_per_second))
         texts = [escape(r.env_id), escape(r.variant), str(r.seed), state, *numbers, duration(r.wall_seconds)]
         rows.append(("env" if r.env_id != before else "", [*texts, escape("; ".join(r.notes))]))
         before = r.env_id
-    listed = table(headings, rows, (2, 4, 5, 6, 7, 8, 9, 10))
+    listed = table(headings, rows, (2, 4, 5, 6, 7, 8, 9, 10, 11))
     note = (
         "The score of a run that is not finished is that of what it has done; it is in no statistic. "
-        f"Evaluation: the last one. Final/best: {KEPT}"
+        f"Evaluation: the last one. Final/best: {KEPT} Worst stretch: the same for the mean training returns of "
+        f"{STRETCH:,} env steps in a row and the best such mean before them."
     )
     is_open = " open" if len(records) <= 30 else ""
     return f'<details{is_open}><summary>{len(records)} runs</summary>{listed}<p class="soft">{note}</p></details>'
