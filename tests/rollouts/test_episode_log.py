@@ -58,3 +58,10 @@ def test_held_and_dropped_together_are_what_is_reported_without_holding():
     free = [e for step in simulate(EpisodeLog(5, False), lengths, 300) for e in step]
     assert held[:5] == sorted((float(row[0]), row[0]) for row in lengths)
     assert held[-50:] == free[-50:] and len(held) < len(free)
+
+
+def test_first_episodes_that_are_skipped_are_in_no_report():
+    found = simulate(EpisodeLog(2, hold=True, skip_first=True), [[2, 3, 9], [4, 1, 9]], 16)
+    assert [e for step in found for e in step] == [(3.0, 3), (1.0, 1), (9.0, 9), (9.0, 9)]
+    free = simulate(EpisodeLog(2, hold=False, skip_first=True), [[2, 3, 9], [4, 1, 9]], 16)
+    assert [e for step in free for e in step] == [(3.0, 3), (1.0, 1), (9.0, 9), (9.0, 9)]

@@ -10,6 +10,7 @@ from environments import Walk, policy_for
 from methods import mlp_policy
 
 from trpo_lightning.environments.backends import describe_environment
+from trpo_lightning.environments.spaces import to_env_action
 from trpo_lightning.errors import UserError
 from trpo_lightning.policies.networks import assign_parameter_vector
 from trpo_lightning.policies.spaces import BinaryActions, ContinuousActions, DiscreteActions
@@ -53,7 +54,7 @@ def play(env, observation, policy, normalizer, limit):
     for _ in range(limit):
         seen.append(observation)
         action = policy(torch.from_numpy(normalizer.normalize(observation[None]))).mode()[0].numpy()
-        clipped = np.clip(action, env.action_space.low, env.action_space.high).astype(np.float32)
+        clipped = to_env_action(env.action_space, scaled=True)(action[None])[0]
         observation, reward, terminated, _, _ = env.step(clipped)
         total += float(reward)
         if terminated:

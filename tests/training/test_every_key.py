@@ -37,6 +37,7 @@ CHANGES = {
     "rollout.steps_per_iteration": ({}, 64),
     "rollout.scheme": ({"value.name": "none"}, "vine"),
     "rollout.whole_episodes": ({}, True),
+    "rollout.spread_episodes": ({}, True),
     "rollout.rollout_set_size": (VINE, 6),
     "rollout.branches": (VINE, 3),
     "rollout.branch_length": (VINE, 4),

@@ -23,19 +23,24 @@ def describe_environment(settings: EnvSettings, *, restorable: bool = False) -> 
 
 
 def make_environments(
-    settings: EnvSettings, backend: str, seeds: list[int], threads: int, spaces: Spaces | None = None
+    settings: EnvSettings,
+    backend: str,
+    seeds: list[int],
+    threads: int,
+    spaces: Spaces | None = None,
+    first_limits: list[int] | None = None,
 ) -> VectorEnvironment:
-    """As many environments as seeds, the i-th seeded with `seeds[i]`.
+    """As many environments as seeds, the i-th seeded with `seeds[i]`; its first episode is cut at `first_limits[i]`.
 
     Raises:
         UserError: One cannot be built, or, where `spaces` are given, has others.
     """
     with _time_to_build(settings):
         if backend == "envpool":
-            return envpool_backend.EnvPoolEnvironments(settings, seeds, threads)
+            return envpool_backend.EnvPoolEnvironments(settings, seeds, threads, first_limits)
         if settings.asynchronous:
-            return process_backend.ProcessEnvironments(settings, seeds, spaces)
-        return gymnasium_backend.GymnasiumEnvironments(settings, seeds, spaces)
+            return process_backend.ProcessEnvironments(settings, seeds, spaces, first_limits)
+        return gymnasium_backend.GymnasiumEnvironments(settings, seeds, spaces, first_limits)
 
 
 def open_limit(settings: EnvSettings) -> int | None:

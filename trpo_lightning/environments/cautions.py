@@ -62,8 +62,9 @@ def _keeps_moments(layer: Any) -> bool:
 def cautions(settings: RunSettings, spec: EnvironmentSpec) -> list[str]:
     """Lines to print before training begins."""
     lines, policy = list(spec.cautions), settings.policy
-    if spec.spaces and isinstance(spec.spaces[1], gym.spaces.Box) and isinstance(policy, MLPPolicySettings):
-        lines += _out_of_reach(settings.env.id, spec.spaces[1], math.exp(policy.initial_log_std))
+    actions = spec.spaces[1] if spec.spaces and not settings.env.scale_actions else None
+    if isinstance(actions, gym.spaces.Box) and isinstance(policy, MLPPolicySettings):
+        lines += _out_of_reach(settings.env.id, actions, math.exp(policy.initial_log_std))
     return lines
 
 
@@ -80,5 +81,5 @@ def _out_of_reach(env_id: str, space: gym.spaces.Box, std: float) -> list[str]:
     what = "nearly always at a bound" if narrow[i] and reach[i] else f"within {reach[i]:.0%} of them"
     return [
         f"env.id={env_id}: actions lie in [{low[i]:g}, {high[i]:g}], but the policy begins with mean 0 and "
-        f"std {std:g}, {what}, and may never learn to leave: rescale them, gymnasium.wrappers.RescaleAction(env, -1, 1)"
+        f"std {std:g}, {what}, and may never learn to leave: set env.scale_actions=true"
     ]

@@ -120,12 +120,16 @@ class EnvPoolEnvironments:
     step longer, and an environment that meets ours is reset in the next step, as EnvPool would have done.
     """
 
-    def __init__(self, settings: EnvSettings, seeds: list[int], threads: int) -> None:
+    def __init__(
+        self, settings: EnvSettings, seeds: list[int], threads: int, first_limits: list[int] | None = None
+    ) -> None:
         self.num_envs = len(seeds)
         self._make = partial(_make, threads=threads)
-        self._settings, self._limit = settings, _outer_limit(settings)
-        if self._limit is not None:
-            self._settings = replace(settings, max_episode_steps=self._limit + 1)
+        self._settings, limit = settings, _outer_limit(settings)
+        if limit is not None:
+            self._settings = replace(settings, max_episode_steps=limit + 1)
+        self._limit = NO_LIMIT if limit is None else limit
+        self._limits = np.full(len(seeds), self._limit) if first_limits is None else np.array(first_limits)
         self._pool = self._make(self._settings, seeds)
         self._late = np.zeros(self.num_envs, dtype=bool)  # met our limit in the last step
         self._space = self._pool.observation_space
@@ -152,9 +156,8 @@ class EnvPoolEnvironments:
 
     def _cut(self, elapsed: np.ndarray, terminated: np.ndarray, truncated: np.ndarray) -> np.ndarray:
         """Who is truncated, with those at our limit; these are reset later, unless EnvPool does it by itself."""
-        if self._limit is None:
-            return truncated
-        at_limit = elapsed >= self._limit
+        at_limit = elapsed >= self._limits
+        self._limits = np.where(at_limit | terminated | truncated, self._limit, self._limits)
         self._late = at_limit & ~terminated & ~truncated
         return truncated | at_limit
 

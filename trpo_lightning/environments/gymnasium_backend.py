@@ -142,11 +142,20 @@ def checked_environment(settings: EnvSettings, index: int = 0, spaces: Spaces | 
 class GymnasiumEnvironments:
     """`SyncVectorEnv`: the environments step one after another in this process."""
 
-    def __init__(self, settings: EnvSettings, seeds: list[int], spaces: Spaces | None = None) -> None:
+    def __init__(
+        self,
+        settings: EnvSettings,
+        seeds: list[int],
+        spaces: Spaces | None = None,
+        first_limits: list[int] | None = None,
+    ) -> None:
         logging.getLogger("gymnasium").setLevel(logging.ERROR)
         self.num_envs = len(seeds)
         self._seeds: Any = list(seeds)
-        makers = [partial(_handed_over, env) for env in _all_or_none(settings, len(seeds), spaces)]
+        envs = _all_or_none(settings, len(seeds), spaces)
+        for env, limit in zip(envs, first_limits or [None] * len(envs), strict=True):
+            env.first_limit = limit
+        makers = [partial(_handed_over, env) for env in envs]
         self._envs = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
         self._space = self._envs.single_observation_space
         self._to_env_action = to_env_action(self._envs.single_action_space, scaled=settings.scale_actions)

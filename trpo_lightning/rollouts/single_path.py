@@ -41,8 +41,22 @@ class SinglePathScheme(SamplingScheme):
         self.close()
         indices = range(attempt * self.num_envs, (attempt + 1) * self.num_envs)
         seeds = [environment_seed(self.settings.seed, Stream.ENVIRONMENT, iteration, i) for i in indices]
-        self._envs = make_environments(self.settings.env, self.spec.backend, seeds, self.threads, self.spec.spaces)
+        self._envs = make_environments(
+            self.settings.env, self.spec.backend, seeds, self.threads, self.spec.spaces, self._first_limits()
+        )
         self._begin(self._envs)
+
+    def _first_limits(self) -> list[int] | None:
+        """Steps at which first episodes are cut for `rollout.spread_episodes`: evenly spaced up to the time limit."""
+        if not (isinstance(self.rollout_settings, SinglePathSettings) and self.rollout_settings.spread_episodes):
+            return None
+        limit = self.spec.max_episode_steps
+        if limit is None:
+            raise UserError(
+                f"rollout.spread_episodes: env.id={self.settings.env.id} has no time limit to spread episodes "
+                "over: set env.max_episode_steps"
+            )
+        return [max(1, round(limit * (i + 1) / self.num_envs)) for i in range(self.num_envs)]
 
     def _begin(self, envs: VectorEnvironment) -> None:
         self._observations = envs.reset()
@@ -52,7 +66,7 @@ class SinglePathScheme(SamplingScheme):
         self._running_return = np.zeros(self.num_envs)
         # whole episodes have no first ones that end early: all that begin also end
         hold = self.spec.max_episode_steps is not None and not self.whole_episodes
-        self._episodes = EpisodeLog(self.num_envs, hold)
+        self._episodes = EpisodeLog(self.num_envs, hold, skip_first=self._first_limits() is not None)
 
     def close(self) -> None:
         """Close the environments."""

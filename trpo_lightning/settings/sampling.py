@@ -95,6 +95,13 @@ class SinglePathSettings(PathSettings):
         "each iteration begins new episodes and collects whole ones, steps_per_iteration steps or more "
         "(the batches of TRPO 2015); false: episodes go on from one iteration to the next",
     )
+    spread_episodes: bool = option(
+        False,
+        "after the start and after each barrier the first episode of the i-th environment is cut at i / env.num_envs "
+        "of the time limit, and not reported, so that long episodes are in all phases at once; false: they all begin "
+        "together",
+        when={"rollout.whole_episodes": (False,)},
+    )
 
 
 @dataclass

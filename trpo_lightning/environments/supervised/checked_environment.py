@@ -27,6 +27,8 @@ class CheckedEnvironment(gym.Wrapper):
         self.seed: int | None = None
         self.episode = self.steps = 0
         self.busy = False
+        self.first_limit: int | None = None
+        """Step at which the first episode after a seed is cut."""
 
     def where(self) -> str:
         """The environment and the step that it is in."""
@@ -67,6 +69,8 @@ class CheckedEnvironment(gym.Wrapper):
         except (Exception, SystemExit) as error:
             self._fail(error)
         self.busy = False
+        if self.episode == 1 and self.steps == self.first_limit:
+            truncated = True
         return observation, reward, terminated, truncated, {}
 
     def close(self) -> None:

@@ -31,8 +31,15 @@ class ProcessEnvironments:
     A failure kills all of the processes, with whatever they are doing.
     """
 
-    def __init__(self, settings: EnvSettings, seeds: list[int], spaces: Spaces | None = None) -> None:
+    def __init__(
+        self,
+        settings: EnvSettings,
+        seeds: list[int],
+        spaces: Spaces | None = None,
+        first_limits: list[int] | None = None,
+    ) -> None:
         self._settings, self.num_envs, self._spaces = settings, len(seeds), spaces
+        self._first_limits = first_limits or [None] * len(seeds)
         self._seeds, self._first = seeds, True
         self._episodes, self._steps = np.zeros(len(seeds), dtype=np.int64), np.zeros(len(seeds), dtype=np.int64)
         self._resetting = np.zeros(len(seeds), dtype=bool)
@@ -51,8 +58,8 @@ class ProcessEnvironments:
         with TemporaryDirectory() as folder:
             reasons = [Path(folder, str(index)) for index in range(self.num_envs)]
             common = (self._settings, self._spaces, OBJECTS.get(self._settings.id), os.getpid())
-            rows = enumerate(zip(self._seeds, reasons, strict=True))
-            makers = [partial(_in_process, *common, i, seed, path) for i, (seed, path) in rows]
+            rows = enumerate(zip(self._seeds, self._first_limits, reasons, strict=True))
+            makers = [partial(_in_process, *common, i, *row) for i, row in rows]
             try:
                 self._envs.__init__(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
             except (EOFError, ConnectionError) as error:
@@ -178,7 +185,14 @@ class _Telling(gym.Wrapper):
 
 
 def _in_process(
-    settings: EnvSettings, spaces: Spaces | None, own: Any, parent: int, index: int, seed: int, reason: Path
+    settings: EnvSettings,
+    spaces: Spaces | None,
+    own: Any,
+    parent: int,
+    index: int,
+    seed: int,
+    first_limit: int | None,
+    reason: Path,
 ) -> gym.Env:
     """The environment of a process, which leaves signals to its parent; in the parent, the example it asks for.
 
@@ -196,7 +210,9 @@ def _in_process(
         signal.signal(ALARM, signal.SIG_DFL)
     seed_global_generators(seed, Stream.GLOBAL)
     try:
-        return _Telling(checked_environment(settings, index, spaces))
+        env = checked_environment(settings, index, spaces)
+        env.first_limit = first_limit
+        return _Telling(env)
     except BaseException as error:
         told = (
             str(error)
