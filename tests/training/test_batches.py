@@ -23,8 +23,11 @@ def batches(iterations: int = 3, **rule) -> list[tuple[Batch, torch.Tensor]]:
     found = []
     for _ in range(iterations):
         rollout = module.collect()
-        batch = make_batch(rollout, module.value_function, module.settings, module.device).batch
+        estimate = make_batch(rollout, module.value_function, module.settings, module.device)
+        batch = estimate.batch
         assert isinstance(batch, Batch)
+        if not rule:
+            assert estimate.metrics["advantages/std"] == pytest.approx(batch.advantage_std)
         found.append((batch, batch.observations[:, 2].double()))
         module.iteration += 1
     module.scheme.close()

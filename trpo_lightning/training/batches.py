@@ -1,6 +1,6 @@
 """Turns rollouts into what is learned from: advantages, value targets, batches."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ class Estimate:
 
     batch: AnyBatch
     value_data: ValueData | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 def make_batch(rollout: Rollout, value_function: Any, settings: RunSettings, device: torch.device) -> Estimate:
@@ -82,11 +83,13 @@ def _single_path(rollout: SinglePathRollout, value_function: Any, s: RunSettings
     def rows(x: np.ndarray | Tensor) -> Tensor:
         return valid_rows(x, rollout.valid, device)
 
-    chosen, std = rows(advantages), 1.0
+    raw = rows(advantages)
+    standardized, std = standardize(raw)
     rule = s.rule if isinstance(s.rule, AdvantageRuleSettings) else AdvantageRuleSettings()
-    if rule.standardize_advantages:
-        chosen, std = standardize(chosen)
+    chosen, divisor = (standardized, std) if rule.standardize_advantages else (raw, 1.0)
     if rule.discounted_state_weights:
         chosen = chosen * s.gamma ** rows(rollout.episode_steps)
-    batch = Batch(rows(rollout.observations), rows(rollout.actions), chosen.float(), std)
-    return Estimate(batch, ValueData(batch.observations, rows(targets).float(), rows(values).float()))
+    batch = Batch(rows(rollout.observations), rows(rollout.actions), chosen.float(), divisor)
+    metrics = {"advantages/std": std} if len(raw) else {}
+    value_data = ValueData(batch.observations, rows(targets).float(), rows(values).float())
+    return Estimate(batch, value_data, metrics)

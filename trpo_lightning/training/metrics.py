@@ -25,6 +25,12 @@ THEORY = {
     "theory/bound": "exact: L - C max KL, which that return is never below (TRPO 2015, theorem 1)",
     "theory/max_kl": "exact: the largest KL of old and new policy in a state that can be reached",
 }
+ESTIMATES = {
+    "advantages/std": (
+        "std of the batch's advantages before they are standardized, in units of the scaled rewards: once a task is "
+        "solved, only the value function's errors are left"
+    ),
+}
 UPDATES = {
     "update/rejected": "rejected updates so far; each leaves the parameters bit-identical",
     "update/rejection_reason": "why this iteration's update was rejected (text; empty if it was not)",
@@ -56,6 +62,7 @@ _ALL = {
     **metrics_of(built_in_classes("rollout.scheme")),
     **RESTARTS,
     **EVALUATION,
+    **ESTIMATES,
     **metrics_of(built_in_classes("rule.name")),
     **THEORY,
     **UPDATES,

@@ -160,6 +160,7 @@ class TRPO(LightningHabits):
             with stopwatch.time("value_fit"):
                 self._fit.finish()
         numbers = {
+            **estimated.metrics,
             **result.metrics,
             **self.policy.measure(),
             **theory_metrics(self.policy, estimated.batch),
