@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from trpo_lightning import TRPO
 from trpo_lightning.errors import StuckError
 from trpo_lightning.settings import RunSettings, all_keys, updated
+from trpo_lightning.training.evaluation import episodes_now, evaluate
 
 BASE = {
     "env.id": "Hopper-v5",
@@ -115,6 +116,7 @@ ELSEWHERE = {
     "env.restarts": "faults/test_environments: environments are built anew",
     "evaluation.every": "test_barriers: rows of evaluation, no effect on the run",
     "evaluation.episodes": "test_evaluation_episodes_are_as_many_as_asked",
+    "evaluation.final_episodes": "test_the_last_iteration_may_be_evaluated_over_more_episodes",
     "tracking.wandb": "test_wandb",
     "tracking.project": "test_wandb",
     "tracking.entity": "test_wandb",
@@ -161,10 +163,19 @@ def test_every_key_is_accounted_for():
 
 
 def test_evaluation_episodes_are_as_many_as_asked():
-    from trpo_lightning.training.evaluation import evaluate
-
     module = TRPO(settings=updated(RunSettings(), {**BASE, "evaluation.episodes": 3}))
-    assert len(evaluate(module, deterministic=True).returns) == 3
+    assert len(evaluate(module, 3, deterministic=True).returns) == 3
+
+
+@pytest.mark.parametrize("budget", [{"total_iterations": 5}, {"total_iterations": None, "total_env_steps": 70}])
+@pytest.mark.parametrize(("every", "expected"), [(0, {5: 7}), (2, {2: 3, 4: 3, 5: 7}), (5, {5: 7})])
+def test_the_last_iteration_may_be_evaluated_over_more_episodes(every, expected, budget):
+    evaluation = {"evaluation.every": every, "evaluation.episodes": 3}
+    settings = updated(RunSettings(), {**evaluation, "evaluation.final_episodes": 7, **budget})
+    found = {i: episodes_now(settings, i, i * 14) for i in range(1, 6)}
+    assert {i: episodes for i, episodes in found.items() if episodes} == expected
+    without = updated(RunSettings(), {**evaluation, **budget})
+    assert episodes_now(without, 5, 70) == (3 if every == 5 else 0)
 
 
 def test_threads_and_device_reach_their_places(tmp_path, monkeypatch):

@@ -82,10 +82,10 @@ def test_said_in_advance_it_is_no_surprise_and_opens_no_more(monkeypatch, capsys
 
 def test_the_returns_are_those_of_environments_that_are_open_together(monkeypatch):
     alone = module_of(make, 1, instances=1)
-    returns = evaluate(alone, deterministic=False).returns
+    returns = evaluate(alone, 3, deterministic=False).returns
     monkeypatch.setattr(Port, "limit", 10)
     together = module_of(make, 1)
-    np.testing.assert_array_equal(evaluate(together, deterministic=False).returns, returns)
+    np.testing.assert_array_equal(evaluate(together, 3, deterministic=False).returns, returns)
     assert len(set(returns)) == 3
 
 

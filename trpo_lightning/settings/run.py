@@ -16,6 +16,12 @@ class EvaluationSettings:
 
     every: int = option(25, "evaluate after every so many iterations; 0 is never", minimum=0)
     episodes: int = option(10, "episodes, each for the deterministic and the stochastic policy", minimum=1)
+    final_episodes: int | None = option(
+        None,
+        "evaluate over so many episodes after the last iteration, whatever evaluation.every says; null: the end is "
+        "nothing special",
+        minimum=1,
+    )
 
 
 @dataclass

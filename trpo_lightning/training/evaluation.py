@@ -12,6 +12,7 @@ from trpo_lightning.environments.backends import open_limit
 from trpo_lightning.environments.vector_environment import EnvironmentFailure
 from trpo_lightning.errors import UserError
 from trpo_lightning.rollouts.episodes import Episodes, run_episodes
+from trpo_lightning.settings import RunSettings, is_over
 
 
 class EvaluationCallback(pl.Callback):
@@ -27,12 +28,12 @@ class EvaluationCallback(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Evaluate if it is time, and add to the row of the iteration that just ended; `pl_module` is a `TRPO`."""
         del trainer, outputs, batch, batch_idx
-        every = pl_module.settings.evaluation.every
-        if not every or pl_module.iteration % every:
+        episodes = episodes_now(pl_module.settings, pl_module.iteration, pl_module.env_steps)
+        if not episodes:
             return
         began = time.perf_counter()
-        mean = float(evaluate(pl_module, deterministic=True).returns.mean())
-        stochastic = float(evaluate(pl_module, deterministic=False).returns.mean())
+        mean = float(evaluate(pl_module, episodes, deterministic=True).returns.mean())
+        stochastic = float(evaluate(pl_module, episodes, deterministic=False).returns.mean())
         pl_module.log_dict(
             {
                 "evaluation/return_mean": mean,
@@ -47,14 +48,22 @@ class EvaluationCallback(pl.Callback):
                 pl_module.trained_policy().save(self.best_path, evaluation_return_mean=mean)
 
 
-def evaluate(module: Any, *, deterministic: bool) -> Episodes:
+def episodes_now(settings: RunSettings, iteration: int, env_steps: int) -> int:
+    """Return how many episodes to evaluate after an iteration; 0 for no evaluation."""
+    every, last = settings.evaluation.every, is_over(settings, iteration, env_steps)
+    if last and settings.evaluation.final_episodes is not None:
+        return settings.evaluation.final_episodes
+    return settings.evaluation.episodes if every and iteration % every == 0 else 0
+
+
+def evaluate(module: Any, episodes: int, *, deterministic: bool) -> Episodes:
     """Run episodes of a `TRPO`'s current policy; if environments fail, start over with the same seeds.
 
     If the training environments leave no room for others, they are closed first, and training continues with fresh
     ones, seeded from (seed, iteration), as at a barrier.
     """
     limit, alone = open_limit(module.settings.env), False
-    if limit is not None and limit < module.settings.env.num_envs + module.settings.evaluation.episodes:
+    if limit is not None and limit < module.settings.env.num_envs + episodes:
         module.scheme.close()
         alone = True
     policy = module.policy if module.device.type == "cpu" else copy.deepcopy(module.policy).cpu()
@@ -65,7 +74,7 @@ def evaluate(module: Any, *, deterministic: bool) -> Episodes:
                 module.normalizer,
                 module.settings.env,
                 module.spec,
-                episodes=module.settings.evaluation.episodes,
+                episodes=episodes,
                 deterministic=deterministic,
                 seed=module.settings.seed,
                 iteration=module.iteration,

@@ -35,14 +35,16 @@ class LightningHabits(pl.LightningModule):
         return self.iteration_log.row
 
     def configure_callbacks(self) -> Sequence[pl.Callback]:
-        """Check the trainer's callbacks, and add evaluation if `evaluation.every` is set and the trainer has none.
+        """Check the trainer's callbacks, and add evaluation if settings ask for it and the trainer has none.
 
         Lightning calls this first of all, so that what cannot work is refused before anything is built.
         """
         check_function(self.trainer)
         check_callbacks(self.trainer)
         there = any(isinstance(callback, EvaluationCallback) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
-        return [] if there or not self.settings.evaluation.every else [EvaluationCallback()]
+        evaluation = self.settings.evaluation
+        wanted = evaluation.every or evaluation.final_episodes is not None
+        return [EvaluationCallback()] if wanted and not there else []
 
     def setup(self, stage: str) -> None:
         """Refuse trainers that would silently change the algorithm, and print cautions about the environment."""
