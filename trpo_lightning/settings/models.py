@@ -30,7 +30,13 @@ class MLPPolicySettings(PolicySettings):
     activation: str = option(
         "tanh", "hidden non-linearity", source="TRPO 2015, table 2", choices=("tanh", "relu", "elu")
     )
-    initial_log_std: float = option(0.0, "log std of a Gaussian policy at the start", minimum=-20.0, maximum=2.0)
+    initial_log_std: float = option(
+        -0.5,
+        "log std of a Gaussian policy at the start",
+        source="experiments/defaults_search",
+        minimum=-20.0,
+        maximum=2.0,
+    )
 
 
 @dataclass

@@ -14,7 +14,7 @@ class EnvSettings:
 
     id: str = option("Hopper-v5", "a registered gymnasium or EnvPool id, or `module:function` that returns an Env")
     num_envs: int = option(
-        32, "environments stepped together", source="measured: best steps/s on 2 cores", minimum=1, when=SAMPLED
+        16, "environments stepped together", source="experiments/defaults_search", minimum=1, when=SAMPLED
     )
     backend: str = option(
         "auto",
@@ -78,10 +78,10 @@ class PathSettings(RolloutSettings):
     """Keys of schemes that follow the policy for a number of steps."""
 
     steps_per_iteration: int = option(
-        4096,
+        2048,
         "slots of one batch, num_envs times the steps of each environment (slots that only reset are left out); "
         "vine: of the trunks, branches come on top",
-        source="Spinning Up uses 4000",
+        source="experiments/defaults_search",
         minimum=1,
     )
 
