@@ -17,6 +17,7 @@ HARMLESS = (gym.wrappers.TimeLimit, gym.wrappers.OrderEnforcing, gym.wrappers.Pa
 
 def tabular_mdp(settings: EnvSettings, gamma: float) -> TabularMDP:
     """The MDP of `env.id`: `P[s][a]` lists (probability, s', reward, terminated), `initial_state_distrib` has s_0.
+
     A terminated transition ends the episode: its reward counts, its next state does not.
 
     Raises:

@@ -49,7 +49,7 @@ class ProcessEnvironments:
         self._to_env_action = to_env_action(self._envs.single_action_space, scaled=settings.scale_actions)
 
     def _build(self) -> None:
-        """Start the processes. Raises `UserError` with the reason from the first that could not build its environment."""
+        """Start the processes. Raises `UserError` with the reason of the first that cannot build its environment."""
         with TemporaryDirectory() as folder:
             reasons = [Path(folder, str(index)) for index in range(self.num_envs)]
             common = (self._settings, self._spaces, OBJECTS.get(self._settings.id), os.getpid())
