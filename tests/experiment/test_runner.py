@@ -129,7 +129,7 @@ def test_interrupted_failed_and_killed_runs_are_resumed(folder, stand_ins):
 def test_a_run_that_another_runner_began_and_left_meanwhile_is_gone_on_with(folder, stand_ins, monkeypatch):
     (cell,) = declare(folder)
     made, deeds = stand_ins
-    deeds[0] = (2, "", "error: holds a run already")
+    deeds[0] = (2, "", "error: already holds a run")
 
     real = ProgressView.started
 
@@ -185,7 +185,7 @@ def test_other_settings_are_refused_before_anything_starts_unless_forced(folder,
     with pytest.raises(UserError, match=r"seed_1 was run with other settings \(rule.delta, gamma\): --force"):
         run_cells(cells, folder)
     assert stand_ins[0] == []
-    with locked(run_dir), pytest.raises(UserError, match="another process is at this run"):
+    with locked(run_dir), pytest.raises(UserError, match="another process is working on this run"):
         run_cells(cells, folder, force=True)
     assert states(run_cells(cells, folder, force=True)) == ["finished"] * 2
     assert runner.recorded_settings(run_dir) == cells[1].settings
@@ -212,7 +212,7 @@ def test_failures_do_not_stop_the_rest_and_are_told_with_the_last_line_of_the_lo
 
 def test_a_run_that_another_process_finished_meanwhile_is_finished(folder, stand_ins):
     (cell,) = declare(folder)
-    stand_ins[1][0] = (2, "finished", "error: holds a run already")
+    stand_ins[1][0] = (2, "finished", "error: already holds a run")
     assert states(run_cells([cell], folder)) == ["finished"]
 
 
