@@ -207,7 +207,7 @@ def test_failures_do_not_stop_the_rest_and_are_told_with_the_last_line_of_the_lo
     told = capsys.readouterr().out
     assert f"failed: ValueError: [no] such [/thing] (see {found[0].run_dir}/log.txt)" in told
     assert "killed by SIGKILL; the last it said: it left no message" in told
-    assert "another process is at it" in told and "the next call resumes it" in told
+    assert "another process is working on it" in told and "the next call resumes it" in told
 
 
 def test_a_run_that_another_process_finished_meanwhile_is_finished(folder, stand_ins):
@@ -224,7 +224,7 @@ def test_a_locked_run_is_elsewhere_and_no_process_is_started_for_it(folder, stan
         assert states(results_so_far(cells, folder)) == ["elsewhere", "missing"]
         assert states(run_cells(cells, folder)) == ["elsewhere", "finished"]
     assert len(stand_ins[0]) == 1
-    assert "another process is at it" in capsys.readouterr().out
+    assert "another process is working on it" in capsys.readouterr().out
 
 
 PATIENT = """
