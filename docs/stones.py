@@ -16,7 +16,7 @@ COST = 0.02  # of a move; the far bank pays 1, the water costs 1
 
 
 def crossing(gamma: float = GAMMA) -> TabularMDP:
-    """The MDP; whoever reaches the far bank or the water has ended."""
+    """The MDP; the far bank and the water end the episode."""
     shape = STONES, len(ACTIONS), STONES
     transitions = torch.zeros(shape, dtype=torch.float64)
     rewards = torch.full(shape[:2], -COST, dtype=torch.float64)
@@ -78,7 +78,7 @@ class Trajectories:
 
 
 def sample(probabilities: Tensor, episodes: int, generator: torch.Generator, mdp: TabularMDP = mdp) -> Trajectories:
-    """Whole episodes with the policy `probabilities` `[S, A]`; what a row of transitions lacks to 1 ends them."""
+    """Whole episodes with the policy `probabilities` `[S, A]`; what a row of transitions lacks to 1 ends an episode."""
 
     def draw(weights: Tensor) -> Tensor:
         uniform = torch.rand(len(weights), 1, generator=generator, dtype=weights.dtype)

@@ -1,4 +1,4 @@
-"""A value function of one's own: the mean of several networks, each fitted to a bootstrap sample of its own.
+"""A custom value function: the mean of several networks, each fitted to its own bootstrap sample.
 
 In this folder:
 
@@ -28,7 +28,7 @@ class EnsembleSettings(NetworkValueSettings):
 
 
 class Ensemble(ValueFunction):
-    """V(s) is the mean of K networks, which differ in where they started and in what they have seen."""
+    """V(s) is the mean of K networks, which differ in their initial parameters and in the data they have seen."""
 
     Settings = EnsembleSettings
     settings: EnsembleSettings
@@ -52,14 +52,14 @@ class Ensemble(ValueFunction):
 
     @torch.no_grad()
     def predict(self, observations: Tensor, chunk: int = 65536) -> Tensor:
-        """The members' mean for observations `[B, O]`, `[B]`."""
+        """The members' mean `[B]` for observations `[B, O]`."""
         return torch.cat([self._estimates(part).mean(0) for part in observations.split(chunk)])
 
     def _estimates(self, observations: Tensor) -> Tensor:
         return torch.stack([network(observations).squeeze(-1) for network in self.members])
 
     def fit(self, observations: Tensor, targets: Tensor, generator: torch.Generator) -> float:
-        """The ensemble's mean squared error after the fit; where that is not finite, all is as it was."""
+        """Fit each member; return the ensemble's mean squared error. If it is not finite, nothing changes."""
         if not len(targets):
             return float("nan")
         before = copy.deepcopy(self.members.state_dict())
@@ -84,7 +84,7 @@ class Ensemble(ValueFunction):
         targets: Tensor,
         generator: torch.Generator,
     ) -> dict[str, Any]:
-        """Adam's steps on one member; returns Adam's state after them."""
+        """Take Adam's steps on one member; return Adam's state after them."""
         adam = torch.optim.Adam(network.parameters(), lr=self.settings.learning_rate)
         if state:
             adam.load_state_dict(copy.deepcopy(state))
@@ -100,13 +100,13 @@ class Ensemble(ValueFunction):
         return adam.state_dict()
 
     def measure(self) -> dict[str, float]:
-        """A metric of the value function's own, after each fit."""
+        """Return this value function's own metric after each fit."""
         return {"value/disagreement": self._disagreement}
 
     def optimizer_state(self) -> dict[str, Any]:
-        """Adam's state of each member; the networks themselves are saved as parameters of this module."""
+        """Adam's state for each member; the networks themselves are saved as parameters of this module."""
         return {"adams": self._adams}
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
-        """Continue from such a state."""
+        """Continue from an `optimizer_state`."""
         self._adams = state["adams"]

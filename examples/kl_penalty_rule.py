@@ -1,11 +1,11 @@
-"""An update rule of one's own: PPO's penalty on the KL, adapted towards a target (Schulman et al. 2017, section 4).
+"""A custom update rule: PPO's penalty on the KL, adapted towards a target (Schulman et al. 2017, section 4).
 
 In this folder:
 
 $ python -m trpo_lightning train rule.name=kl_penalty_rule:KLPenalty rule.kl_target=0.02 env.id=CartPole-v1
 
-The trust region as a price and not as a bound: Adam climbs L(theta) - beta KL(old || new), and beta rises after
-updates that went too far and falls after those that did not go far enough.
+The trust region becomes a price instead of a bound: Adam climbs L(theta) - beta KL(old || new), and beta rises after
+updates that went too far and falls after updates that did not go far enough.
 """
 
 import copy
@@ -52,8 +52,8 @@ class KLPenalty(UpdateRule):
         self._adam: dict[str, Any] = {}
 
     def update(self, policy: Policy, batch: Batch, generator: torch.Generator) -> RuleResult:
-        """The new parameters; a rejection, with nothing remembered of it, if they are not finite."""
-        old = parameter_vector(policy)  # a copy: the policy itself is only read
+        """Return new parameters, or a rejection that leaves no trace if they are not finite."""
+        old = parameter_vector(policy)  # a copy, because the policy itself must only be read
         theta = nn.Parameter(old.clone())
         adam = torch.optim.Adam([theta], lr=self.settings.learning_rate, maximize=True)
         if self._adam:
@@ -84,9 +84,9 @@ class KLPenalty(UpdateRule):
         return ((ratio - 1.0) * batch.advantages[rows]).mean(), old.kl(new).mean()
 
     def state_dict(self) -> dict[str, Any]:
-        """Beta and Adam's moments: with them a resumed run goes on as if nothing had happened."""
+        """Beta and Adam's moments, with which a resumed run continues as if nothing had happened."""
         return {"beta": self._beta, "adam": self._adam}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from such a state."""
+        """Continue from a `state_dict`."""
         self._beta, self._adam = state["beta"], state["adam"]

@@ -1,4 +1,4 @@
-"""TRPO in a Trainer of one's own, with Lightning's logger and callbacks.
+"""TRPO in your own Trainer, with Lightning's logger and callbacks.
 
 python examples/lightning_native.py
 """
@@ -16,7 +16,7 @@ FOLDER = Path("runs/lightning_native")
 
 
 def train() -> TRPO:
-    """Balance a pole, for 40 iterations at most or until the mean return is 400."""
+    """Balance a pole, for at most 40 iterations or until the mean return is 400."""
     module = TRPO("InvertedPendulum-v5", num_envs=16, steps_per_iteration=1024, delta=0.05)
     metric = {"monitor": "episode/return_mean", "mode": "max"}
     best = ModelCheckpoint(FOLDER / "checkpoints", filename="best", **metric)

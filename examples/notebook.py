@@ -15,7 +15,7 @@ from trpo_lightning.experiment import run_experiment
 # %% [markdown]
 # ## A run in this process
 #
-# Another `fit` goes on where the first one ended.
+# Another `fit` continues where the first one ended.
 
 # %%
 module = TRPO("Pendulum-v1", num_envs=8, steps_per_iteration=1600, total_env_steps=20_000)
@@ -26,7 +26,7 @@ pl.Trainer(max_epochs=4, **quiet).fit(module)
 # %% [markdown]
 # ## An experiment
 #
-# Runs go to processes of their own, one for each core; what is there already is not run again.
+# Runs go to separate processes, one for each core; what has run already is not run again.
 
 # %%
 results = run_experiment("quickstart", arguments=["name=cartpole", "seed=0", "total_env_steps=10_000"])

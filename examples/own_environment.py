@@ -1,10 +1,10 @@
-"""An environment of one's own: a function that returns a `gymnasium.Env`, named as `module:function`.
+"""A custom environment: a function that returns a `gymnasium.Env`, named as `module:function`.
 
 In this folder:
 
 $ python -m trpo_lightning train env.id=own_environment:make env.kwargs.outside=-5 total_env_steps=40_000
 
-A heater keeps a room at a wanted temperature, at little cost.
+A heater keeps a room at the wanted temperature, at little cost.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from gymnasium.wrappers import TimeLimit
 
 
 class Thermostat(gym.Env):
-    """Observed: by how much the room is too cold, and its last change, in degrees. Action: the heater's power."""
+    """Observes by how much the room is too cold, and its last change, in degrees. The action is the heater's power."""
 
     observation_space = Box(-np.inf, np.inf, shape=(2,), dtype=np.float64)
     action_space = Box(0.0, 5.0, shape=(1,), dtype=np.float32)
@@ -26,20 +26,20 @@ class Thermostat(gym.Env):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """Begin an episode in a room that is too cold or too warm."""
-        super().reset(seed=seed)  # all randomness comes from self.np_random: that is what makes runs repeatable
+        super().reset(seed=seed)  # all randomness comes from self.np_random, which makes runs reproducible
         self.room = self.wanted + self.np_random.uniform(-8.0, 8.0)
         return np.array([self.wanted - self.room, 0.0]), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         """Heat for a minute."""
-        power = float(action[0])  # within the action space: actions are clipped to it before they come here
+        power = float(action[0])  # within the action space: actions are clipped to it before they get here
         change = 0.05 * (self.outside - self.room) + power + self.np_random.normal(0.0, 0.1)
         self.room += change
         cold = self.wanted - self.room
-        frozen = self.room < 0.0  # terminated: there is nothing after it, so its value is 0
+        frozen = self.room < 0.0  # terminated: nothing follows, so the value is 0
         return np.array([cold, change]), -abs(cold) - 0.1 * power, frozen, False, {}
 
 
 def make(outside: float = 5.0, wanted: float = 20.0) -> gym.Env:
-    """The room, for 100 steps; the keys of `env.kwargs` are the arguments."""
+    """Make the room, for 100 steps; the keys of `env.kwargs` are the arguments."""
     return TimeLimit(Thermostat(outside, wanted), max_episode_steps=100)

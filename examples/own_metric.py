@@ -1,4 +1,4 @@
-"""Metrics of one's own: by a rule for runs of the command line, by a callback for a Trainer of one's own.
+"""Custom metrics: from a rule for runs of the command line, from a callback for your own Trainer.
 
 In this folder:
 
@@ -21,7 +21,7 @@ from trpo_lightning.rules.trust_region import TrustRegionRule
 
 
 class MeasuredTrustRegion(TrustRegionRule):
-    """TRPO that also says whether it goes on in the direction of its last step, or turns around."""
+    """TRPO that also tells whether it continues in the direction of its last step, or turns around."""
 
     metrics: ClassVar[dict[str, str]] = {
         **TrustRegionRule.metrics,
@@ -30,7 +30,7 @@ class MeasuredTrustRegion(TrustRegionRule):
     _last: Tensor | None = None
 
     def update(self, policy: Policy, batch: Any, generator: torch.Generator) -> RuleResult:
-        """As the rule does, with one metric more."""
+        """Update as the rule does, and add a metric."""
         result = super().update(policy, batch, generator)
         step = result.theta - parameter_vector(policy)
         if self._last is not None:
@@ -39,11 +39,11 @@ class MeasuredTrustRegion(TrustRegionRule):
         return result
 
     def state_dict(self) -> dict[str, Any]:
-        """The last step: a resumed run has the same numbers in its first row."""
+        """The last step, so that the first row of a resumed run has the same numbers."""
         return {} if self._last is None else {"last": self._last}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from such a state."""
+        """Continue from a `state_dict`."""
         self._last = state.get("last")
 
 

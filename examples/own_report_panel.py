@@ -1,4 +1,4 @@
-"""A panel of one's own on a report page: a function from the runs' records to a title, a text and a figure.
+"""A custom panel on the report page: a function from the runs' records to a title, a text and a figure.
 
 In this folder:
 
@@ -12,7 +12,7 @@ from trpo_lightning.report.records import Record
 
 
 def kl_of_updates(records: list[Record]) -> Panel:
-    """The KLs of a variant's updates: a bound cuts them off, a price spreads them around a target."""
+    """Show the KLs of each variant's updates: a bound cuts them off, a price spreads them around a target."""
     values: dict[str, list[float]] = {}
     for record in records:
         _, kl = record.curve("trust_region/kl")

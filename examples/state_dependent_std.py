@@ -1,11 +1,11 @@
-"""A policy of one's own: a Gaussian whose standard deviation depends on the state: it can explore where that pays.
+"""A custom policy: a Gaussian whose standard deviation depends on the state, so that it can explore where that pays.
 
 In this folder:
 
 $ python -m trpo_lightning train policy.name=state_dependent_std:StateDependentStd policy.log_std_range=1 \
     env.id=Pendulum-v1 rollout.steps_per_iteration=3200 total_env_steps=64_000
 
-Every rule works with it: TRPO's Fisher products need no more than the distribution's parameters for each observation.
+Every rule works with it: TRPO's Fisher products need only the distribution's parameters for each observation.
 """
 
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ from trpo_lightning.settings import MLPPolicySettings, option
 
 @dataclass
 class StateDependentStdSettings(MLPPolicySettings):
-    """The keys of the built-in perceptron, and one more."""
+    """The keys of the built-in perceptron and one more."""
 
     log_std_range: float = option(2.0, "log std stays within this of policy.initial_log_std", above=0.0, maximum=5.0)
 
 
 class StateDependentStd(Policy):
-    """One network `[B, O] -> [B, 2 A]`: means, and what a tanh turns into log stds within bounds."""
+    """One network `[B, O] -> [B, 2 A]`: means, and numbers that a tanh turns into bounded log stds."""
 
     Settings = StateDependentStdSettings
     settings: StateDependentStdSettings
@@ -52,20 +52,20 @@ class StateDependentStd(Policy):
             2 * actions.size,
             hidden_sizes=settings.hidden_sizes,
             activation=settings.activation,
-            output_gain=OUTPUT_GAIN,  # so small that the std begins as policy.initial_log_std says, in every state
+            output_gain=OUTPUT_GAIN,  # so small that every state begins with policy.initial_log_std
             generator=generator,
         )
 
     def distribution(self, outputs: Tensor) -> Gaussian:
-        """From the network's outputs: this is all that rules, sampling and evaluation need."""
+        """Return the distributions for the network's outputs, which is all that rules, sampling and evaluation need."""
         mean, log_std = outputs.chunk(2, dim=-1)
         return Gaussian(mean, self._bounded(log_std))
 
     def measure(self) -> dict[str, float]:
-        """A metric of the policy's own, in the record of each iteration."""
+        """Return this policy's own metric for the record of each iteration."""
         bias = self.network[-1].bias.detach()  # type: ignore[index]
         return {"policy/bias_log_std": float(self._bounded(bias.chunk(2)[1]).mean())}
 
     def _bounded(self, x: Tensor) -> Tensor:
-        """Smooth, unlike a clamp, beyond which there would be no gradient."""
+        """Bound the log std smoothly; a clamp would have no gradient outside."""
         return self.settings.initial_log_std + self.settings.log_std_range * torch.tanh(x)

@@ -274,7 +274,7 @@ def test_a_run_that_another_process_is_at_has_an_exit_code_of_its_own(tmp_path, 
     with open(run_dir / ".lock", "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert main(["train", "tracking.wandb=disabled", "--run-dir", str(run_dir)]) == BUSY == 75
-    assert "another process is at this run" in one_line_of(capsys.readouterr().err)
+    assert "another process is working on this run" in one_line_of(capsys.readouterr().err)
     assert not (run_dir / "status.json").exists()
 
 

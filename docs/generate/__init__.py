@@ -1,4 +1,4 @@
-"""What is made while the site is built: pages from the code and from the files of results, and typeset formulas.
+"""Everything made while the site is built: pages from the code and the result files, and typeset formulas.
 
-`hook.py` alone knows MkDocs; every other file has functions that return Markdown or HTML, which tests call without it.
+Only `hook.py` knows MkDocs; the other files have functions that return Markdown or HTML, which tests can call.
 """

@@ -1,4 +1,4 @@
-"""The page of the benchmark: how it is done, what it found, and all that was measured."""
+"""The benchmark's page: how it works, what it found, and everything that was measured."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ FIGURE = "benchmark.png"
 
 
 def pages(folder: Path = FOLDER) -> dict[str, str]:
-    """The one page."""
+    """The page, by its path."""
     measured = report.read(folder)
     return {
         "benchmarks.md": sections(
@@ -31,12 +31,12 @@ def pages(folder: Path = FOLDER) -> dict[str, str]:
 
 
 def files(folder: Path = FOLDER) -> dict[str, Path]:
-    """The figure."""
+    """The figure, by its path in the site."""
     return {FIGURE: folder / FIGURE}
 
 
 def vocabulary(folder: Path, measured: report.Sections) -> dict[str, Any]:
-    """What the findings can say: `measured("ceiling", "Hopper-v5, 1 thread", "ceiling ratio").median`."""
+    """Functions for the findings: `measured("ceiling", "Hopper-v5, 1 thread", "ceiling ratio").median`."""
 
     def of(section: str, subject: str, quantity: str) -> Result:
         results = {(r.subject, r.quantity): r for name, s in measured.items() if name == section for r in s["results"]}

@@ -1,4 +1,4 @@
-"""All that is generated: pages and files of the site, by their paths."""
+"""All generated pages and files of the site, by path."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ from generate import benchmarks, node, reference, results, root_files
 
 
 def pages() -> dict[str, str]:
-    """Markdown of each generated page."""
+    """The Markdown of each generated page."""
     return {**reference.pages(), **results.pages(), **benchmarks.pages(), **root_files.pages()}
 
 
 def files() -> dict[str, Path]:
-    """Where each file is that is copied as it is."""
+    """The source of each file that is copied unchanged."""
     return {**node.assets(), **results.files(), **benchmarks.files()}

@@ -1,4 +1,4 @@
-"""What an experiment's file declares, and what findings can say of it: title, settings, published scores."""
+"""What an experiment's file declares, and functions of it for findings: title, settings, published scores."""
 
 import functools
 import re
@@ -17,7 +17,7 @@ FINDINGS = "findings.md"
 
 
 def title(folder: ResultsFolder) -> str:
-    """The experiment's; for other runs the heading of the findings, or what the folder's name says."""
+    """The experiment's title; for other runs the heading of their findings, or the folder's name as words."""
     experiment, text = declared(folder), folder.path / FINDINGS
     heading = re.match(r"# (.*)", text.read_text("utf-8")) if text.exists() else None
     if experiment:
@@ -27,14 +27,14 @@ def title(folder: ResultsFolder) -> str:
 
 @functools.cache
 def declared(folder: ResultsFolder) -> Experiment | None:
-    """The experiment at the scale that was run; none for results of single runs."""
+    """The experiment at the scale that was run; None for results of single runs."""
     if not (folder.path.parents[1] / f"{folder.name}.yaml").exists():
         return None
     return load_experiment(folder.name, folder.scale)
 
 
 def vocabulary(folder: ResultsFolder) -> dict[str, Any]:
-    """What findings can say: of their folder, of the experiment's settings, and of published scores."""
+    """Functions for findings: about their folder, the experiment's settings, and published scores."""
 
     def setting(key: str, env: str | None = None, variant: str | None = None) -> Any:
         values = {
@@ -53,7 +53,7 @@ def vocabulary(folder: ResultsFolder) -> dict[str, Any]:
 
 
 def published(key: str, env: str) -> Reference:
-    """The published score of a key in an environment, whatever its version. Raises `UserError` if there is none."""
+    """The published score with a key in an environment of any version. Raises `UserError` if there is none."""
     known = _references()
     if (key, env) not in known:
         choices = [f"{key} {env}" for key, env in known]
@@ -72,7 +72,7 @@ def _references() -> dict[tuple[str, str], Reference]:
 
 @functools.cache
 def _declared_runs(folder: ResultsFolder) -> list[RunSettings]:
-    """One for each environment and variant: they differ in nothing but the seed."""
+    """One run for each environment and variant, because the others differ only in the seed."""
     experiment = declared(folder)
     settings = [cell.settings for cell in experiment.cells()] if experiment else []
     return list({(run.env.id, run.name): run for run in settings}.values())

@@ -1,8 +1,8 @@
-"""Findings: Markdown written by hand beside the results, whose numbers are all computed from them.
+"""Findings: Markdown written by hand beside the results, with all its numbers computed from them.
 
-`{{ score("Hopper-v5", "delta=0.02") }}` and its like are Jinja2, with the functions of `vocabulary`. A number that
-stands in the text itself is an error, so that none can outlive the files that it came from; names of environments,
-levels in `code`, years, and what is numbered (figure 4, Algorithm 1) are no numbers in this sense.
+Expressions such as `{{ score("Hopper-v5", "delta=0.02") }}` are Jinja2, with the functions of `vocabulary`. A number
+in the text itself is an error, so that none can outlive the files it came from; names of environments, levels in
+`code`, years, and numbered things (figure 4, Algorithm 1) do not count as numbers.
 """
 
 import re
@@ -29,10 +29,11 @@ NUMBER = re.compile(r"(?<![\w.-])[-+]?\d[\d,.]*(?:e-?\d+)?(?![\w-])")
 
 
 def render(file: Path, words: dict[str, Any]) -> str:
-    """The file's Markdown with its numbers in it.
+    """Render the file's Markdown with its numbers.
 
     Raises:
-        UserError: it names what the results do not have, or holds a number that is not computed; with file and line.
+        UserError: The file asks for something the results do not have, or holds a number that is not computed; the
+            message names file and line.
     """
     text = file.read_text(encoding="utf-8")
     _refuse_numbers(file, text)
@@ -48,11 +49,11 @@ def render(file: Path, words: dict[str, Any]) -> str:
 
 
 def vocabulary(folder: ResultsFolder, references: Callable[[str, str], Any]) -> dict[str, Any]:
-    """What a findings file can say about its folder.
+    """Functions for a findings file about its folder.
 
     Args:
-        folder: where the file is.
-        references: the published score of a key of `experiments/references/` in an environment.
+        folder: Where the file is.
+        references: Returns the published score with a key of `experiments/references/` in an environment.
     """
 
     def score(env: str, variant: str, column: str = "iqm") -> float:
@@ -74,7 +75,7 @@ def vocabulary(folder: ResultsFolder, references: Callable[[str, str], Any]) -> 
 
 
 def shown(value: Any) -> Any:
-    """A number as text: as in all tables of reports; whole ones without decimals."""
+    """A number as text, as in the reports' tables; integers without decimals."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
     return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 100 else number(value)
@@ -94,7 +95,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "listed": _listed,
     "digits": lambda value, digits: number(value, digits),
 }
-"""Of lists of numbers, such as `column` gives; `digits` of one number."""
+"""Filters for lists of numbers, such as `column` gives; `digits` is for one number."""
 
 
 def _refuse_numbers(file: Path, text: str) -> None:
@@ -120,5 +121,5 @@ def _place(file: Path, error: BaseException) -> str:
 
 
 def unknown(name: str, known: list[str], what: str) -> UserError:
-    """The error for a name that is not among the known ones."""
+    """The error for an unknown name."""
     return UserError(f"there is no {what} {name}{nearest(name, known)}")

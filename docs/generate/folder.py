@@ -1,6 +1,6 @@
-"""A folder of results, `experiments/results/<name>/`: its tables, what the report wrote of them, and its origin.
+"""A folder of results, `experiments/results/<name>/`: its tables, the report's text about them, and their origin.
 
-Whatever is not there is an error of one line that names the file and what it has instead.
+Asking for something that is not there is a one-line error that names the file and what it has instead.
 """
 
 import csv
@@ -17,7 +17,7 @@ from trpo_lightning.errors import UserError, nearest
 
 @dataclass(frozen=True)
 class Claim:
-    """A row of the claims that the report judged: the statistic `value` with its interval, NaN where there is none."""
+    """A claim that the report judged: the statistic `value` with its interval, NaN where there is none."""
 
     says: str
     verdict: str
@@ -37,7 +37,7 @@ class ResultsFolder:
 
     @property
     def name(self) -> str:
-        """Also the experiment's, where one is declared."""
+        """The folder's name, which is also the experiment's, if one is declared."""
         return self.path.name
 
     def rows(self, file: str) -> list[dict[str, str]]:
@@ -46,10 +46,10 @@ class ResultsFolder:
             return list(csv.DictReader(lines))
 
     def column(self, file: str, column: str, **where: Any) -> list[float]:
-        """A column's numbers in the rows where other columns have these values; cells without a number are left out.
+        """A column's numbers in the rows where other columns have the given values, without cells that hold no number.
 
         Raises:
-            UserError: there is no such file, column or row.
+            UserError: There is no such file, column or row.
         """
         rows = self.rows(file)
         for name, value in where.items():
@@ -60,7 +60,7 @@ class ResultsFolder:
         return [float(row[column]) for row in rows if row[column] != ""]
 
     def number(self, file: str, column: str, **where: Any) -> float:
-        """The one number that fits. Raises `UserError` if there are none or several."""
+        """The only number that matches. Raises `UserError` if there is none, or more than one."""
         found = self.column(file, column, **where)
         if len(found) != 1:
             chosen = ", ".join(f"{name}={value}" for name, value in where.items())
@@ -68,7 +68,7 @@ class ResultsFolder:
         return found[0]
 
     def claim(self, says: str) -> Claim:
-        """The claim whose sentence begins so. Raises `UserError` if none does, or several."""
+        """The claim whose sentence begins with `says`. Raises `UserError` if none does, or more than one."""
         found = [claim for claim in self.claims if claim.says.startswith(says)]
         if len(found) != 1:
             known = "; ".join(claim.says for claim in self.claims) or "no claims"
@@ -77,11 +77,11 @@ class ResultsFolder:
 
     @functools.cached_property
     def claims(self) -> list[Claim]:
-        """All claims, in their order; none where the experiment has none."""
+        """All claims, in order; empty if the experiment has none."""
         return [_claim(row) for row in _table(self.section("Claims"))]
 
     def section(self, heading: str) -> str:
-        """What the report's `scores.md` says under a heading, or before the first one; empty if it has none."""
+        """The text of the report's `scores.md` under a heading, or before the first one; empty without that heading."""
         file = self.path / "scores.md"
         if not file.exists():
             return ""
@@ -91,23 +91,23 @@ class ResultsFolder:
 
     @functools.cached_property
     def provenances(self) -> list[dict[str, Any]]:
-        """Commit, versions, machine and command of the runs, one for each group of runs that share them."""
+        """Commit, versions, machine and command of the runs, one entry for each group of runs that share them."""
         record = json.loads(self._file("provenance.json").read_text(encoding="utf-8"))
         return record.get("groups", [record])
 
     @functools.cached_property
     def command(self) -> str:
-        """What was typed."""
+        """The command as it was typed."""
         return json.loads(self._file("provenance.json").read_text(encoding="utf-8"))["command"]
 
     @property
     def scale(self) -> str:
-        """At which scale the experiment was run."""
+        """The scale at which the experiment was run."""
         found = re.search(r"SCALE=(\w+)", self.command)
         return found[1] if found else "full"
 
     def figures(self) -> list[Path]:
-        """Its pictures, that of the hypothesis first."""
+        """The folder's figures, that of the hypothesis first."""
         order = ("heat_map.png", "sensitivity.png", "learning_curves.png")
         found = sorted(self.path.glob("*.png"), key=lambda file: order.index(file.name) if file.name in order else -1)
         return found

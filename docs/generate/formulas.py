@@ -1,4 +1,4 @@
-"""Formulas, typeset while the site is built: pages need no JavaScript for them."""
+"""Formulas are typeset while the site is built, so that pages need no JavaScript for them."""
 
 import html
 import json
@@ -24,10 +24,10 @@ console.log(JSON.stringify(written));
 
 
 def typeset(page: str) -> str:
-    """HTML with the formulas that pymdownx.arithmatex marked, typeset.
+    """Typeset the formulas that pymdownx.arithmatex has marked in a page's HTML.
 
     Raises:
-        ValueError: a formula is no LaTeX that KaTeX knows; the message is one line that quotes it.
+        ValueError: KaTeX does not understand a formula; the message is one line that quotes it.
     """
     found = [(html.unescape(formula.strip()), tag == "div") for tag, formula in ARITHMATEX.findall(page)]
     if not found:

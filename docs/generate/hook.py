@@ -1,4 +1,4 @@
-"""MkDocs' side of it: adds generated pages, links to the code, typesets formulas, looks that nothing is fetched."""
+"""MkDocs hooks: add generated pages, link to the code, typeset formulas, check that pages fetch nothing."""
 
 import logging
 import sys
@@ -12,7 +12,7 @@ from mkdocs.utils import get_relative_url
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = [str(ROOT), str(ROOT / "docs")]
-"""Of the modules that this file needs, and that code blocks of pages import."""
+"""Folders of the modules that this file and the pages' code blocks import."""
 
 sys.path[:0] = FOLDERS
 
@@ -23,13 +23,13 @@ LOGGER = logging.getLogger("mkdocs.hooks.generate")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Let code blocks import from `docs/`, too: MkDocs forgets the path of a hook when it has loaded it."""
+    """Let code blocks import from `docs/`, too: MkDocs drops a hook's path after loading it."""
     sys.path[:0] = [folder for folder in FOLDERS if folder not in sys.path]
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add what is generated to the files of the folder."""
+    """Add the generated files to those of the folder."""
     try:
         pages, copied = contents.pages(), contents.files()
     except (UserError, FileNotFoundError) as error:
@@ -61,6 +61,6 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-    """Warn, which ends a strict build, of all that a page would fetch from another server."""
+    """Warn of everything that a page would fetch from another server; a warning ends a strict build."""
     for line in offline.foreign_loads(Path(config.site_dir)):
         LOGGER.warning("loads from another server: %s", line)

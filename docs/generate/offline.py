@@ -1,4 +1,4 @@
-"""What pages of the built site would fetch from elsewhere when they are opened: nothing."""
+"""Checks that the built site's pages fetch nothing from elsewhere."""
 
 import re
 from html.parser import HTMLParser
@@ -21,8 +21,8 @@ FROM_STYLE = re.compile(r"""(?:@import\s+|url\(\s*)["']?((?:https?:)?//[^"')\s;]
 def foreign_loads(site: Path) -> list[str]:
     """A line for each load from another server: the file and the address.
 
-    Links that a reader follows are none. What the theme's own script could fetch is found by what makes it do so: a
-    diagram in Mermaid's language, the address of a repository.
+    Links that a reader may follow do not count. What the theme's script might fetch is recognised by its cause: a
+    Mermaid diagram, or a repository's address.
     """
     found = []
     for page in sorted(site.rglob("*.html")):

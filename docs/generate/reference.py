@@ -1,4 +1,4 @@
-"""Pages of the reference that say what the code says: settings, metrics, files of a run, exit codes, commands."""
+"""Pages of the reference generated from the code: settings, metrics, files of a run, exit codes, commands."""
 
 import argparse
 import functools
@@ -9,7 +9,7 @@ from generate.markdown import NOTICE, sections, table
 
 
 def pages() -> dict[str, str]:
-    """The pages, by their paths."""
+    """The pages, by path."""
     return {
         "reference/settings.md": settings_page.page(),
         "reference/metrics.md": metrics(),
@@ -31,16 +31,16 @@ def metrics() -> str:
         parts += [f"## `{name}/`" if name else "## Counters", table(("metric", "meaning"), rows)]
     return sections(
         "# Metrics",
-        "The columns of `metrics.csv`, one row an iteration, and the names under which W&B and every other logger of "
-        "Lightning get them. A cell is empty where an iteration has no such number: no episode ended, or the update "
-        "rule has no such part.",
+        "The columns of `metrics.csv`, one row per iteration, and the names under which W&B and every other Lightning "
+        "logger get them. A cell is empty if an iteration has no such number: no episode ended, or the update rule has "
+        "no such part.",
         NOTICE,
         *parts,
     )
 
 
 def files() -> str:
-    """What stands in a run's directory."""
+    """The files in a run's directory."""
     from trpo_lightning.runs.files import FILES
 
     return sections(
@@ -55,12 +55,12 @@ def files() -> str:
 
 
 def exit_codes() -> str:
-    """What a command's exit code says, from the classes of errors."""
+    """The meanings of exit codes, from the classes of errors."""
     from trpo_lightning import errors
 
     rows = [
         ("0", "success"),
-        ("1", "a run failed, or an error of ours with its traceback; of `replay`: another result"),
+        ("1", "a run failed, or a bug, with its traceback; for `replay`: a different result"),
     ]
     for kind in vars(errors).values():
         if isinstance(kind, type) and issubclass(kind, errors.UserError):
@@ -68,15 +68,15 @@ def exit_codes() -> str:
             rows.append((str(kind.exit_code), f"`{kind.__name__}`: {meaning}"))
     rows += [
         ("130, 143", "stopped by Ctrl-C, by SIGTERM: a run ends after its iteration and resumes from its last barrier"),
-        ("141", "nobody reads the output any more"),
+        ("141", "nobody reads the output any longer"),
     ]
     rows.sort(key=lambda row: int(row[0].split(",")[0]))
     return sections(
         "# Exit codes",
-        "Of all commands. An error of the user's is told in one line on standard error, without a traceback.",
+        "The exit codes of all commands. User errors are reported in one line on standard error, without a traceback.",
         NOTICE,
         table(("code", "meaning"), rows),
-        "`experiment` has 1 if a run failed or got stuck, and 130 if any was stopped or is missing.",
+        "`experiment` returns 1 if a run failed or got stuck, and 130 if any was stopped or is missing.",
     )
 
 
@@ -87,7 +87,7 @@ def command_line() -> str:
     parser = build_parser()
     parts = []
     for name, command in _commands(parser).items():
-        # as wide as the page, whatever the terminal; the settings of `train --help` have a page of their own
+        # as wide as the page, whatever the terminal; the settings in `train --help` have a separate page
         command.formatter_class = functools.partial(argparse.HelpFormatter, width=88)
         command.more_help = None
         parts += [f"## `{name}`", f"```text\n{command.format_help().strip()}\n```"]

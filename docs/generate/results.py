@@ -18,14 +18,14 @@ GROUPS = (
     ("What a setting is worth", ("ablation_", "first_", "search_", "sweep_")),
     ("More", ("",)),
 )
-"""Headings of the gallery, each with how the names of its experiments begin; the first that fits counts."""
+"""Headings of the gallery, each with the prefixes of its experiments' names; the first match counts."""
 
 INTRODUCTION = """
-What has been run, each with its curves, its findings, and claims that were fixed before the runs (where they were not,
-the findings say so). A claim that does not hold, or is not decided, stands here like one that holds. The numbers in
-tables and text are read from the files in `experiments/results/` when this site is built. Scores are interquartile
-means with bootstrap intervals ([Agarwal et al. 2021](https://arxiv.org/abs/2108.13264)); published numbers stand beside
-them with their own definitions of a score, which differ by more than algorithms do.
+All experiments that have been run, with their curves, their findings, and claims that were fixed before the runs (if
+they were not, the findings say so). A claim that does not hold, or is not decided, is shown like one that holds. The
+numbers in tables and text are read from the files in `experiments/results/` when this site is built. Scores are
+interquartile means with bootstrap intervals ([Agarwal et al. 2021](https://arxiv.org/abs/2108.13264)); published
+numbers stand beside them with their own definitions of a score, which differ by more than algorithms do.
 """
 
 CAPTIONS = {
@@ -33,11 +33,11 @@ CAPTIONS = {
     "sensitivity.png": "score against the level",
     "heat_map.png": "score of each pair of levels",
 }
-"""For those who do not see the pictures, which say in themselves what they show."""
+"""Alternative texts; the pictures themselves say what they show."""
 
 
 def pages(results: Path = RESULTS) -> dict[str, str]:
-    """The gallery and the experiments' pages, by their paths."""
+    """The gallery and the experiments' pages, by path."""
     groups = _grouped(folders_of(results))
     folders = [folder for chosen in groups.values() for folder in chosen]
     order = "".join(f"  - {folder.name}.md\n" for folder in folders)
@@ -60,12 +60,12 @@ def files(results: Path = RESULTS) -> dict[str, Path]:
 
 
 def folders_of(results: Path) -> list[ResultsFolder]:
-    """All folders of experiments; the benchmark has a page of its own."""
+    """All folders of experiments; the benchmark has its own page."""
     return [ResultsFolder(file.parent) for file in sorted(results.glob("*/scores.csv"))]
 
 
 def gallery(groups: dict[str, list[ResultsFolder]]) -> str:
-    """A figure and title of each experiment, under the heading of its group."""
+    """A figure and the title of each experiment, under the heading of its group."""
     parts = []
     for heading, folders in groups.items():
         cards = "\n\n".join(_card(folder) for folder in folders)
@@ -78,7 +78,7 @@ def gallery(groups: dict[str, list[ResultsFolder]]) -> str:
 
 
 def page(folder: ResultsFolder) -> str:
-    """All that is known of one experiment."""
+    """The page of one experiment."""
     experiment = declared(folder)
     text = folder.path / FINDINGS
     found = findings.render(text, vocabulary(folder)) if text.exists() else ""
@@ -102,7 +102,7 @@ def page(folder: ResultsFolder) -> str:
 
 
 def _grouped(folders: list[ResultsFolder]) -> dict[str, list[ResultsFolder]]:
-    """By the headings of `GROUPS`, without empty ones."""
+    """The folders by the headings of `GROUPS`, without empty groups."""
     found: dict[str, list[ResultsFolder]] = {heading: [] for heading, _ in GROUPS}
     for folder in folders:
         found[next(heading for heading, names in GROUPS if folder.name.startswith(names))].append(folder)
@@ -118,7 +118,7 @@ def _card(folder: ResultsFolder) -> str:
 
 
 def _verdicts(folder: ResultsFolder) -> str:
-    """How many claims hold, do not, and are not decided."""
+    """How many claims hold, do not hold, and are not decided."""
     verdicts = [claim.verdict for claim in folder.claims]
     plural = {HOLDS: "hold", FAILS: "do not hold", UNDECIDED: UNDECIDED}
     counts = {verdict: verdicts.count(verdict) for verdict in plural}
@@ -167,7 +167,7 @@ def _list(heading: str, items: list[str]) -> str:
 
 
 def _origin(folder: ResultsFolder) -> str:
-    """How to run it again, and what it was run with."""
+    """How to run it again, and how it was run."""
     first = folder.provenances[0]
     commits = [group["git"]["commit"] for group in folder.provenances if "git" in group]
     commits += first.get("commits", {}).values()
@@ -187,7 +187,7 @@ def _origin(folder: ResultsFolder) -> str:
 
 
 def _size(folder: ResultsFolder) -> list[str]:
-    """How much was run."""
+    """The size of the experiment, as texts."""
     if not (folder.path / "runs.csv").exists():
         return []
     steps, seconds = (sum(folder.column("runs.csv", name)) for name in ("env_steps", "wall_seconds"))

@@ -1,4 +1,4 @@
-"""Pages that are files of the repository's root, for readers there and here: the changelog, and how to contribute."""
+"""Pages from files in the repository's root, read in both places: the changelog, and how to contribute."""
 
 import posixpath
 import re
@@ -10,14 +10,14 @@ FILES = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
 
 
 def pages(root: Path = ROOT) -> dict[str, str]:
-    """Those that there are."""
+    """The pages whose files exist, by path."""
     return {
         page: seen_from_docs((root / file).read_text("utf-8")) for page, file in FILES.items() if (root / file).exists()
     }
 
 
 def seen_from_docs(text: str) -> str:
-    """With links as they are from `docs/`: to its pages and to each other; other files are named without a link."""
+    """The text with its links as seen from `docs/`; files that are not pages of the site lose theirs."""
     pages = {file: page for page, file in FILES.items()}
 
     def link(match: re.Match[str]) -> str:

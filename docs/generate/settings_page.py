@@ -1,4 +1,4 @@
-"""The page of all settings of every method: each key with its default, its values, its meaning, where it counts."""
+"""The page of all settings of all methods: each key with its default, values and meaning, and where it counts."""
 
 import dataclasses
 import re
@@ -14,9 +14,9 @@ from trpo_lightning.settings.keys import assign, group_of, hint, text_of
 
 @dataclass(frozen=True)
 class Key:
-    """A setting as its declaration has it; `allowed` is its type with its range, or its choices.
+    """A setting as declared; `allowed` is its type with its range, or its choices.
 
-    `counts_with` says for which methods and other values it is read; it is empty where it is for all.
+    `counts_with` names the methods and other values with which it is read; it is empty if it always is.
     """
 
     name: str
@@ -44,14 +44,14 @@ def page() -> str:
 
 
 INTRODUCTION = """
-Every key of a run. On the command line `key=value` sets one; in a file it stands in its group. In Python its last part
-is enough where it is unambiguous: `TRPO(delta=0.01)`. `null` in a file or on the command line is `None` in Python. A
-value that is not allowed, or a key that the chosen methods never read, ends the command with one line that names it.
+All keys of a run. On the command line, `key=value` sets one; in a file, a key stands in its group. In Python its last
+part is enough if that is unambiguous: `TRPO(delta=0.01)`. `null` in a file or on the command line is `None` in Python.
+A value that is not allowed, or a key that the chosen methods never read, ends the command with one line that names it.
 """
 
 
 def declared_keys() -> list[Key]:
-    """All settings in order of their groups; a key that methods declare differently stands there once for each."""
+    """All settings in the order of their groups; a key that methods declare differently appears once for each."""
     methods = {group_of(key): [(key, name) for name in choice.methods] for key, choice in CHOICES.items()}
     found: list[Key] = []
     for group in dict.fromkeys(group_of(name) for name in keys()):
@@ -94,7 +94,7 @@ def _key(settings: RunSettings, name: str, item: dataclasses.Field) -> Key:
 
 
 def _anchor(name: str) -> str:
-    """A key that can be linked to, and that breaks between its words where the page is narrow."""
+    """A key that can be linked to, and that breaks between its words if the page is narrow."""
     breakable = re.sub(r"([._])", r"\1<wbr>", name)
     return f'<code id="{name}">{breakable}</code>'
 
@@ -105,7 +105,7 @@ def _meaning(key: Key) -> str:
 
 
 def _shown(value: Any) -> str:
-    """As the command line takes it."""
+    """A value as the command line takes it."""
     return text_of(value) or "''"
 
 

@@ -1,8 +1,8 @@
-"""Links like `[surrogate](code:numerics.tabular:surrogate "return")`, which lead to that line of the package.
+"""Links such as `[surrogate](code:numerics.tabular:surrogate "return")`, which lead to that line of the package.
 
-The address names a module and a function, class or constant in it; the title, if there is one, a piece of the line that
-is meant. Each file that is linked to becomes a page of the site: links work without a network, and show the code that
-the site was built from.
+The address names a module and a function, class or constant in it; the title, if any, quotes a piece of the line. Each
+linked file becomes a page of the site, so that links work without a network and show the code that the site was built
+from.
 """
 
 import ast
@@ -48,7 +48,7 @@ def locate(module: str, name: str, text: str | None = None) -> Line:
     """The line of `name` in `module` (without the package's name), or the first line in its body with `text` in it.
 
     Raises:
-        LookupError: there is no such module, name or line.
+        LookupError: There is no such module, name or line.
     """
     path = f"{PACKAGE}/{module.replace('.', '/')}.py"
     if not (ROOT / path).is_file():
@@ -80,7 +80,7 @@ def _names(node: ast.AST) -> list[str]:
 
 
 def page_of(path: str) -> str:
-    """The page that shows a file of the package, relative to the documentation's root."""
+    """The page that shows a file of the package, relative to the root of the documentation."""
     return f"source/{path.removesuffix('.py')}.md"
 
 

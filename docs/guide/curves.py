@@ -1,7 +1,7 @@
-"""The runs behind the page "Reading a run": which they are, how they are recorded, and their curves as SVG.
+"""The runs behind the page "Reading a run": their settings, how they are recorded, and their curves as SVG.
 
-`python docs/guide/curves.py [NAME ...]` records them again, one core each, half a minute to a minute a run. The page
-calls `figure` and `command` while the site is built.
+`python docs/guide/curves.py [NAME ...]` records them again, on one core each, in half a minute to a minute per run. The
+page calls `figure` and `command` while the site is built.
 """
 
 import csv
@@ -37,14 +37,14 @@ COLUMNS = {
     "value/explained_variance": "explained variance",
     "update/rejected": "rejected updates",
 }
-"""Metrics that are kept of a record, with what figures call them."""
+"""Metrics that are kept from a record, with their names in figures."""
 HEALTHY, SICK = "#3B8BC4", "#D55E00"
 GREY = "#888888"
-"""Of axes and texts: legible on white and on black."""
+"""Colour of axes and texts, legible on white and on black."""
 
 
 def command(name: str) -> str:
-    """What recorded a run, as a reader would type it."""
+    """The command that recorded a run, as a reader would type it."""
     return f"python -m trpo_lightning train {RUNS[name]} {ALL} name={name}"
 
 
@@ -58,13 +58,13 @@ def read(name: str) -> dict[str, list[float]]:
 def figure(
     names: list[str], metrics: list[str], log: tuple[str, ...] = (), marks: dict[str, float] | None = None
 ) -> str:
-    """One panel for each metric over env steps, with a line for each run, as SVG to put into a page.
+    """One panel for each metric over env steps, with a line for each run, as SVG for a page.
 
     Args:
-        names: of `RUNS`; the healthy one has a colour of its own.
-        metrics: of `COLUMNS`; `a|b` draws b dashed in a's panel.
-        log: those of `metrics` with a logarithmic axis.
-        marks: for a metric, a value that gets a dotted line.
+        names: Names from `RUNS`; the healthy run has its own colour.
+        metrics: Names from `COLUMNS`; `a|b` draws b dashed in a's panel.
+        log: Those of `metrics` with a logarithmic axis.
+        marks: By metric, a value that gets a dotted line.
     """
     runs = {name: read(name) for name in names}
     panels = [_panel(runs, metric, metric in log, marks or {}, legend=metric == metrics[0]) for metric in metrics]
@@ -99,7 +99,7 @@ def _panel(
 
 
 def _svg(drawing, label: str) -> str:
-    """The drawing as an `<svg>` element beside others: the same bytes each time, and text as text."""
+    """The drawing as an `<svg>` element beside others, with the same bytes each time and text as text."""
     from matplotlib import rc_context
 
     text = io.StringIO()

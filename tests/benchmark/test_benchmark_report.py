@@ -63,7 +63,7 @@ def test_sections_of_one_command_share_a_line():
 @pytest.mark.parametrize("text", ["not json", "{}", "[]", '{"sections": {"a": {}}}', '{"sections": 3}'])
 def test_another_file_is_refused_in_one_line(tmp_path, text):
     (tmp_path / "results.json").write_text(text)
-    with pytest.raises(UserError, match=r"results\.json: is no result of this benchmark"):
+    with pytest.raises(UserError, match=r"results\.json: is not a result of this benchmark"):
         report.read(tmp_path)
 
 

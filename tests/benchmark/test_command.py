@@ -31,7 +31,7 @@ def options(*arguments) -> Namespace:
         (["--steps", "-5"], ["--steps -5 is too small"]),
         (["--num-envs", "0"], ["--num-envs 0"]),
         (["--max-batch", "x"], ["--max-batch", "'x'"]),
-        (["--threads", "1,two"], ["--threads two is no number of threads"]),
+        (["--threads", "1,two"], ["--threads two is not a number of threads"]),
         (["--threads", ","], ["--threads"]),
         (["--env", "Hoper-v5"], ["env.id=Hoper-v5", "did you mean", "Hopper-v5"]),
         (["ceiling"], ["unknown argument ceiling"]),
@@ -50,7 +50,7 @@ def test_a_foreign_result_file_is_refused_before_anything_is_measured(capsys):
     Path("out").mkdir()
     Path("out/results.json").write_text("{}")
     assert main(["benchmark", "--out", "out", "--env", "CartPole-v1"]) == 2
-    assert "out/results.json: is no result of this benchmark" in capsys.readouterr().err
+    assert "out/results.json: is not a result of this benchmark" in capsys.readouterr().err
 
 
 def test_returns_are_measured_on_demand_only():

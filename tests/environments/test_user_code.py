@@ -134,13 +134,13 @@ def test_an_instance_that_cannot_be_copied_is_told_with_what_to_do():
 
 @pytest.mark.parametrize("thing", [None, "", " ", 3, object(), {"id": "CartPole-v1"}])
 def test_what_is_no_environment_is_refused(thing):
-    with pytest.raises(UserError, match=r"is no environment: give the id"):
+    with pytest.raises(UserError, match=r"is not an environment: give the id"):
         TRPO(thing, **SMALL)
 
 
 def test_so_is_a_vector_environment():
     envs = gym.make_vec("CartPole-v1", num_envs=2)
-    with pytest.raises(UserError, match="a CartPoleVectorEnv is no environment"):
+    with pytest.raises(UserError, match="a CartPoleVectorEnv is not an environment"):
         TRPO(envs, **SMALL)
     envs.close()
 
@@ -234,5 +234,5 @@ def test_an_environment_without_spaces_is_told():
     class Bare(Task):
         observation_space = None
 
-    with pytest.raises(UserError, match="its observation_space is no gymnasium space"):
+    with pytest.raises(UserError, match="its observation_space is not a gymnasium space"):
         TRPO(Bare, **SMALL)

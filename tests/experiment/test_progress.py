@@ -135,7 +135,7 @@ def test_the_summary_counts_runs_and_tells_speed_and_time_left(tmp_path):
     view, dirs = screen.view, screen.run_dirs
     assert view.summary() == "5 waiting   0%"
     view.ended(dirs[0], "finished", "finished before")
-    view.ended(dirs[1], "elsewhere", "another process is at it")
+    view.ended(dirs[1], "elsewhere", "another process is working on it")
     view.started(dirs[2])
     view.started(dirs[3])
     assert view.summary() == "2 running · 1 finished · 1 elsewhere · 1 waiting   20%"

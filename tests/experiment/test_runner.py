@@ -129,7 +129,7 @@ def test_interrupted_failed_and_killed_runs_are_resumed(folder, stand_ins):
 def test_a_run_that_another_runner_began_and_left_meanwhile_is_gone_on_with(folder, stand_ins, monkeypatch):
     (cell,) = declare(folder)
     made, deeds = stand_ins
-    deeds[0] = (2, "", "error: holds a run already")
+    deeds[0] = (2, "", "error: already holds a run")
 
     real = ProgressView.started
 
@@ -185,7 +185,7 @@ def test_other_settings_are_refused_before_anything_starts_unless_forced(folder,
     with pytest.raises(UserError, match=r"seed_1 was run with other settings \(rule.delta, gamma\): --force"):
         run_cells(cells, folder)
     assert stand_ins[0] == []
-    with locked(run_dir), pytest.raises(UserError, match="another process is at this run"):
+    with locked(run_dir), pytest.raises(UserError, match="another process is working on this run"):
         run_cells(cells, folder, force=True)
     assert states(run_cells(cells, folder, force=True)) == ["finished"] * 2
     assert runner.recorded_settings(run_dir) == cells[1].settings
@@ -207,12 +207,12 @@ def test_failures_do_not_stop_the_rest_and_are_told_with_the_last_line_of_the_lo
     told = capsys.readouterr().out
     assert f"failed: ValueError: [no] such [/thing] (see {found[0].run_dir}/log.txt)" in told
     assert "killed by SIGKILL; the last it said: it left no message" in told
-    assert "another process is at it" in told and "the next call resumes it" in told
+    assert "another process is working on it" in told and "the next call resumes it" in told
 
 
 def test_a_run_that_another_process_finished_meanwhile_is_finished(folder, stand_ins):
     (cell,) = declare(folder)
-    stand_ins[1][0] = (2, "finished", "error: holds a run already")
+    stand_ins[1][0] = (2, "finished", "error: already holds a run")
     assert states(run_cells([cell], folder)) == ["finished"]
 
 
@@ -224,7 +224,7 @@ def test_a_locked_run_is_elsewhere_and_no_process_is_started_for_it(folder, stan
         assert states(results_so_far(cells, folder)) == ["elsewhere", "missing"]
         assert states(run_cells(cells, folder)) == ["elsewhere", "finished"]
     assert len(stand_ins[0]) == 1
-    assert "another process is at it" in capsys.readouterr().out
+    assert "another process is working on it" in capsys.readouterr().out
 
 
 PATIENT = """

@@ -56,4 +56,4 @@ def test_list_shows_the_rest_beside_a_broken_file_and_says_so(folder, capsys, mo
     assert shipped and main(["list"]) == 2
     seen = capsys.readouterr()
     assert "fine" in seen.out and "broken.yaml: unknown key mintues" in seen.err
-    assert "hydra.yaml is passed over" in seen.err
+    assert "hydra.yaml is skipped" in seen.err

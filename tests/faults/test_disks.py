@@ -312,7 +312,7 @@ def test_a_run_whose_directory_goes_away_ends_in_one_line(tmp_path, fault):
     _, err = process.communicate(timeout=60)
     assert process.returncode == EXIT_CODE, err
     line = one_line_of(err)
-    assert str(run_dir) in line and ("removed, or moved" in line or "No such file" in line)
+    assert str(run_dir) in line and ("removed or moved" in line or "No such file" in line)
     assert fault is remove_metrics or not run_dir.exists(), "nothing of it is made again"
     if fault is move:
         moved = tmp_path / "moved"

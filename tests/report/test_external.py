@@ -25,7 +25,7 @@ def test_a_file(tmp_path):
 
 def test_a_label_that_is_a_variant_of_the_experiment_is_refused(tmp_path):
     name = experiment(tmp_path).cells()[0].settings.name
-    with pytest.raises(UserError, match=f"{name} is a variant of the experiment: take another label"):
+    with pytest.raises(UserError, match=f"{name} is a variant of the experiment: choose another label"):
         external_records(f"{name}={write(tmp_path)}:steps=steps,return=reward", experiment(tmp_path))
 
 

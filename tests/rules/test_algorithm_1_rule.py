@@ -81,7 +81,7 @@ def test_a_step_that_rounding_swallows_is_rejected():
 
 def test_only_a_table_is_written_to():
     policy, batch = tabular_problem(hidden_sizes=[4])
-    with pytest.raises(ValueError, match="no table"):
+    with pytest.raises(ValueError, match="not a table"):
         update(policy, batch)
 
 

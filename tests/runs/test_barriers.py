@@ -235,7 +235,7 @@ def test_a_barrier_file_holds_tensors_and_plain_values_only(tmp_path):
 
 def test_the_run_does_not_mix_with_another_in_its_directory(tmp_path):
     train(tmp_path, iterations=1)
-    with pytest.raises(UserError, match="holds a run already"):
+    with pytest.raises(UserError, match="already holds a run"):
         train(tmp_path, iterations=1)
 
 

@@ -1,4 +1,4 @@
-"""`python -m trpo_lightning benchmark`: measure, tell, keep."""
+"""`python -m trpo_lightning benchmark`: measure, print and store the results."""
 
 import shlex
 import sys
@@ -37,9 +37,9 @@ SECTIONS: dict[str, Callable[[Bench], list[Result]]] = {
 
 
 def run(options: Namespace) -> int:
-    """Measure the chosen sections one after the other, each kept as soon as it is done; 1 if none gave a number.
+    """Measure the chosen sections one by one and store each as soon as it is done.
 
-    Raises `UserError` for options that cannot work.
+    Returns the exit code, 1 if no section gave a number. Raises `UserError` for options that cannot work.
     """
     names, bench = chosen_sections(options.sections, options.returns), bench_of(options)
     kept = report.read(options.out)
@@ -63,19 +63,19 @@ def run(options: Namespace) -> int:
 
 
 def chosen_sections(text: str | None, with_returns: bool) -> list[str]:
-    """Sections in the order of `SECTIONS`: all but `returns` if none are named. Raises `UserError` for others."""
+    """The named sections in the order of `SECTIONS`, by default all but `returns`. Raises `UserError` for others."""
     named = [name for name in SECTIONS if name != "returns"] if text is None else _items(text)
     for name in named:
         if name not in SECTIONS:
             hint = nearest(name, list(SECTIONS)) or f": there are {', '.join(SECTIONS)}"
-            raise UserError(f"--sections {name} is no section{hint}")
+            raise UserError(f"--sections {name} is not a section{hint}")
     if not named:
         raise UserError("--sections is empty")
     return [name for name in SECTIONS if name in named or (name == "returns" and with_returns)]
 
 
 def bench_of(options: Namespace) -> Bench:
-    """What the options ask for. Raises `UserError` for a number or an environment that cannot be."""
+    """Turn the options into a `Bench`. Raises `UserError` for an impossible number or environment."""
     for name in ("repeats", "steps", "num_envs", "max_batch", "return_steps", "return_seeds"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)} is too small: it must be at least 1")
@@ -107,5 +107,5 @@ def _items(text: str) -> list[str]:
 
 def _thread(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        raise UserError(f"--threads {text} is no number of threads")
+        raise UserError(f"--threads {text} is not a number of threads")
     return int(text)

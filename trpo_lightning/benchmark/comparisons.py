@@ -1,4 +1,4 @@
-"""Ours against other libraries: steps per second, and returns."""
+"""This framework against other libraries: steps per second, and returns."""
 
 import statistics
 from collections.abc import Callable
@@ -19,7 +19,7 @@ PEERS: tuple[tuple[Peer, dict[str, Any], Target], ...] = (
 
 
 def peers(bench: Bench) -> list[Result]:
-    """Ours against other libraries, each at the settings of both."""
+    """Steps per second of ours and of each other library, both with that library's settings."""
     threads, installed = max(bench.threads), _installed(bench)
     cells: dict[tuple[str, str], Callable[[], float]] = {}
     for environment in bench.peer_environments:
@@ -42,12 +42,12 @@ def peers(bench: Bench) -> list[Result]:
 
 
 def _installed(bench: Bench) -> list[tuple[Peer, dict[str, Any], Target]]:
-    """The peers that are there; the others are noted."""
+    """The peers that are installed; a note names the others."""
     return [entry for entry in PEERS if is_there(bench, entry[0])]
 
 
 def is_there(bench: Bench, peer: Peer) -> bool:
-    """Whether a peer is there, installed first if need be; else it is noted."""
+    """Whether a peer is available; installs it if necessary, and notes a failure."""
     try:
         bench.say(f"  {peer.name}: installed in {bench.peers}, or being installed (minutes, once)")
         peer_environment.install(peer, bench.peers)
@@ -58,7 +58,7 @@ def is_there(bench: Bench, peer: Peer) -> bool:
 
 
 def run_peer(bench: Bench, peer: Peer, settings: dict[str, Any], seed: int = 0, **more: Any) -> dict[str, Any]:
-    """A peer's run over as many iterations as ours with these settings; `more` goes to its script as options."""
+    """Run a peer for as many iterations as ours with these settings; `more` becomes options of its script."""
     threads, per_iteration = max(bench.threads), settings["rollout.steps_per_iteration"]
     options: dict[str, Any] = {
         "env": settings["env.id"],
@@ -80,12 +80,12 @@ def run_peer(bench: Bench, peer: Peer, settings: dict[str, Any], seed: int = 0, 
 def _return_of(result: dict[str, Any]) -> float:
     """A peer's mean return. Raises `MeasurementError` where no episode ended."""
     if result["return_mean"] is None:
-        raise MeasurementError("no episode ended within so few steps: more --return-steps")
+        raise MeasurementError("no episode ended within so few steps: raise --return-steps")
     return result["return_mean"]
 
 
 def returns(bench: Bench) -> list[Result]:
-    """Mean raw return of the last 100 training episodes, a value for each seed."""
+    """Mean raw return of the last 100 training episodes, one value per seed."""
     threads, installed = max(bench.threads), _installed(bench)
     results = []
     for environment in bench.peer_environments:

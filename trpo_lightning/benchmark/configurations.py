@@ -1,11 +1,11 @@
-"""The settings that are compared, as keys of `train`."""
+"""The compared settings, as keys of `train`."""
 
 from typing import Any
 
 ENVIRONMENTS: tuple[str, ...] = ("Hopper-v5", "HalfCheetah-v5", "Humanoid-v5")
 PEER_ENVIRONMENTS: tuple[str, ...] = ("Hopper-v5", "HalfCheetah-v5")
 WARMUP = 2
-"""Iterations at the start that no rate counts."""
+"""Iterations at the start that rates leave out."""
 
 NETWORKS: dict[str, Any] = {"policy.hidden_sizes": [64, 64], "value.hidden_sizes": [64, 64]}
 QUIET: dict[str, Any] = {"evaluation.every": 0, "tracking.wandb": "offline"}
@@ -19,7 +19,7 @@ BENCHMARK: dict[str, Any] = {
     "rule.fisher_fraction": 0.1,
     "value.epochs": 10,
     "value.minibatch_size": 256,
-    "checkpoint.every": 20,  # so that even a short run is slowed by barriers
+    "checkpoint.every": 20,  # so that even a short run includes the cost of barriers
 }
 """The whole loop: Lightning, value fit, metrics, barriers, W&B offline."""
 
@@ -61,7 +61,7 @@ LIKE_TIANSHOU: dict[str, Any] = {
 
 
 def overrides(settings: dict[str, Any]) -> list[str]:
-    """As arguments of `train`."""
+    """Settings as `key=value` arguments of `train`."""
     return [f"{key}={_yaml(value)}" for key, value in settings.items()]
 
 

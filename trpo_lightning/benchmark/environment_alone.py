@@ -1,6 +1,6 @@
 """Steps per second of the environments alone: the same vector environment as in training, random actions.
 
-A program that prints a line of JSON.
+Run as a program, this prints one line of JSON.
 """
 
 import argparse
@@ -15,9 +15,9 @@ from trpo_lightning.policies.spaces import ActionSpec, ContinuousActions, Discre
 from trpo_lightning.settings import RunSettings, updated
 
 BATCHES = 64
-"""Different batches of random actions; they are drawn before the clock starts and then repeat."""
+"""Number of distinct batches of random actions, drawn before the clock starts and then repeated."""
 WARMUP = 50
-"""Steps of all environments before the clock starts."""
+"""Warm-up steps of all environments before the clock starts."""
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def random_actions(spec: ActionSpec, num_envs: int, generator: np.random.Generator) -> list[np.ndarray]:
-    """Batches `[N, A]` as an untrained policy takes them: standard normal, uniform over choices, fair bits."""
+    """Batches `[N, A]` like those of an untrained policy: standard normal, uniform over choices, or fair bits."""
     if isinstance(spec, ContinuousActions):
         draw = generator.standard_normal((BATCHES, num_envs, spec.size), dtype=np.float32)
     elif isinstance(spec, DiscreteActions):

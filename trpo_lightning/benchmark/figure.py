@@ -1,4 +1,4 @@
-"""One figure: how near training comes to its ceiling, and how many times faster it is than other libraries."""
+"""One figure: how close training comes to its ceiling, and how many times faster it is than other libraries."""
 
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ PANELS = (
     ("ceiling", "x", "Training / environment alone", "share of the simulator's own speed"),
     ("peers", "x", "Ours / other library, same settings", "times its steps per second"),
 )
-"""Section, unit, title and axis of each."""
+"""Section, unit, title and axis label of each panel."""
 
 
 def draw(sections: dict[str, list[Result]], path: Path) -> bool:
-    """Bars of medians with whiskers from the lowest to the highest repeat; whether there was anything to draw."""
+    """Draw bars of medians with whiskers over the range of repeats; returns whether there was anything to draw."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""What happens as work grows: the update's cost, larger batches, more environments, larger policies, a GPU."""
+"""Sections about growing work: the update's cost, larger batches, more environments, larger policies, a GPU."""
 
 import statistics
 from typing import Any
@@ -9,18 +9,18 @@ from trpo_lightning.benchmark.results import Result, Target, linear_deviation, r
 from trpo_lightning.benchmark.training_runs import train
 
 CHEAP_ENVIRONMENT = "Pendulum-v1"
-"""Where batches grow: next to no simulation, so that the rest shows."""
+"""The environment for growing batches: its simulation costs almost nothing, so the other costs show."""
 SMALLEST_BATCH = 2**11
 ENVIRONMENT_COUNTS = (10, 32, 100, 316, 1000)
 HIDDEN_SIZES = (90, 310, 995, 3155)
-"""Two layers of these have about 10k, 100k, 1M and 10M parameters on Hopper-v5."""
+"""Layer widths: two layers have about 10k, 100k, 1M and 10M parameters on Hopper-v5."""
 ITERATIONS = 3
-"""Measured for each size, after one that does not count."""
+"""Iterations measured for each size, after one that does not count."""
 CALLS = 20
 
 
 def update(bench: Bench) -> list[Result]:
-    """Parts of the update as multiples of one gradient of the surrogate, and what the framework itself costs."""
+    """Costs of the update's parts in multiples of one surrogate gradient, and the framework's own overhead."""
     environment, threads = bench.environments[0], max(bench.threads)
     rows = bench.settings(environment)["rollout.steps_per_iteration"]
     arguments = ("--task", "parts", "--env", environment, "--rows", rows, "--threads", threads, "--calls", CALLS)
@@ -110,9 +110,9 @@ def _policies(bench: Bench) -> list[Result]:
 
 
 def _iterations(bench: Bench, name: str, environment: str, keys: dict[str, Any]) -> tuple[float, ...]:
-    """Seconds of `ITERATIONS` iterations of one run, after its first; nothing, and a note, if it failed."""
+    """Seconds of each of `ITERATIONS` iterations after the first of one run; empty, with a note, if it failed."""
     settings = bench.settings(environment, keys)
-    # real steps are fewer than slots, by the steps that only reset
+    # real steps are fewer than slots, because some steps only reset
     settings["total_env_steps"] = int((ITERATIONS + 0.5) * settings["rollout.steps_per_iteration"])
     try:
         run = train(settings, max(bench.threads), bench.folder)
@@ -125,7 +125,7 @@ def _iterations(bench: Bench, name: str, environment: str, keys: dict[str, Any])
 
 
 def gpu(bench: Bench) -> list[Result]:
-    """Learning from a large batch with 256-256 networks on a GPU and on the CPU, and training on both."""
+    """Learning from a large batch with 256-256 networks on a GPU and on the CPU, and training on each."""
     environment, threads = bench.environments[0], max(bench.threads)
     rows = bench.max_batch
     arguments = ("--task", "devices", "--env", environment, "--rows", rows, "--threads", threads, "--hidden", 256)

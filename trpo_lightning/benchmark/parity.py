@@ -1,4 +1,4 @@
-"""The same numbers as another library: its advantages and its policy update, computed again from its own batches."""
+"""Agreement with another library: its advantages and policy updates, recomputed here from its own batches."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def parity(bench: Bench) -> list[Result]:
-    """Advantages and policy updates of sb3-contrib, computed again here from its own batches."""
+    """Compare advantages and policy updates of sb3-contrib with ours, recomputed from its own batches."""
     results: list[Result] = []
     for environment in bench.peer_environments if is_there(bench, SB3) else ():
         try:
@@ -40,7 +40,7 @@ def parity(bench: Bench) -> list[Result]:
 
 
 def _compared(bench: Bench, environment: str) -> list[Result]:
-    """The differences of each iteration, and the largest ones, which are judged."""
+    """The differences in each iteration, and the largest ones, which have targets."""
     if not isinstance(describe_environment(EnvSettings(id=environment)).actions, ContinuousActions):
         raise MeasurementError("only policies of continuous actions are compared")
     folder = bench.folder / f"batches_{environment}"
@@ -68,9 +68,9 @@ def _arrays(file: Path) -> Arrays:
 
 
 def advantage_difference(batch: Arrays, settings: RunSettings) -> float:
-    """The largest difference of an advantage from the one that `generalized_advantages` finds, in their std.
+    """The largest difference between an advantage and ours from `generalized_advantages`, in units of their std.
 
-    A time limit's bootstrap is part of that library's rewards, so every end is a termination here.
+    That library adds the bootstrap at time limits to its rewards, so every episode end is a termination here.
     """
     ended = torch.from_numpy(np.concatenate([batch["episode_starts"][1:], batch["last_dones"][None]])).bool()
     values = torch.from_numpy(np.concatenate([batch["values"], batch["last_values"][None]])).double()
@@ -83,7 +83,7 @@ def advantage_difference(batch: Arrays, settings: RunSettings) -> float:
 
 
 def update_difference(batch: Arrays, settings: RunSettings) -> float:
-    """The distance of the parameters after our update from theirs, over the length of their step."""
+    """The distance between the parameters after our update and theirs, relative to the length of their step."""
 
     def rows(name: str) -> Tensor:
         return torch.from_numpy(batch[name]).float().flatten(0, 1)

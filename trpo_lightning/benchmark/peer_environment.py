@@ -1,4 +1,4 @@
-"""An environment of their own for the libraries that the benchmark compares with, and their command lines."""
+"""Separate virtual environments for the libraries that the benchmark compares with, and their command lines."""
 
 import hashlib
 import subprocess
@@ -14,7 +14,7 @@ CONSTRAINTS = SCRIPTS / "constraints.txt"
 
 @dataclass(frozen=True)
 class Peer:
-    """Another library: its name, what pip installs for it and the script that trains with it."""
+    """Another library: its name, the packages that pip installs for it, and the script that trains with it."""
 
     name: str
     packages: tuple[str, ...]
@@ -26,7 +26,7 @@ TIANSHOU = Peer("Tianshou TRPO", ("tianshou", "envpool", "gymnasium[mujoco]", "t
 
 
 def install(peer: Peer, folder: Path) -> None:
-    """Make `folder` a virtual environment that has `peer`, unless it is one. Raises `MeasurementError` in one line."""
+    """Make `folder` a virtual environment with `peer`, unless it already is. Raises a one-line `MeasurementError`."""
     stamp = folder / f".{peer.script}.installed"
     wanted = hashlib.sha256(CONSTRAINTS.read_bytes() + " ".join(peer.packages).encode()).hexdigest()
     if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
@@ -40,7 +40,7 @@ def install(peer: Peer, folder: Path) -> None:
 
 
 def command(peer: Peer, folder: Path, **options: object) -> list[str]:
-    """The command line of a peer's script; Python's `-I` keeps our packages out of its sight."""
+    """The command line of a peer's script; Python's `-I` hides our packages from it."""
     arguments = [item for key, value in options.items() for item in (f"--{key.replace('_', '-')}", str(value))]
     return [str(folder.resolve() / "bin" / "python"), "-I", str(SCRIPTS / peer.script), *arguments]
 

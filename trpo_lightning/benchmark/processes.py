@@ -1,4 +1,4 @@
-"""Measurements in fresh processes with explicit threads, one at a time, interleaved."""
+"""Interleaved measurements in fresh processes with explicit thread counts, one process at a time."""
 
 import json
 import os
@@ -15,11 +15,11 @@ V = TypeVar("V")
 
 
 class MeasurementError(Exception):
-    """A measurement that gave no number; the benchmark says why in one line and goes on."""
+    """A measurement gave no number; the benchmark says why in one line and continues."""
 
 
 def start(command: list[str], threads: int, folder: Path) -> "subprocess.Popen[str]":
-    """A process that may use `threads` cores' worth of torch and BLAS threads, in `folder`."""
+    """Start a process in `folder` with at most `threads` torch and BLAS threads."""
     environment = {**os.environ, **thread_environment(threads), "WANDB_SILENT": "true"}
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -27,7 +27,7 @@ def start(command: list[str], threads: int, folder: Path) -> "subprocess.Popen[s
 
 
 def finish(process: "subprocess.Popen[str]") -> str:
-    """What it printed. Raises `MeasurementError` with its last line if it failed; never leaves it running."""
+    """Wait for the output of a process, never leaving it running. Raises `MeasurementError` with its last line."""
     try:
         output, errors = process.communicate()
     except BaseException:
@@ -41,7 +41,7 @@ def finish(process: "subprocess.Popen[str]") -> str:
 
 
 def measure(program: list[str], threads: int, folder: Path) -> dict[str, Any]:
-    """The object that a program prints as its last line, as JSON."""
+    """Run a program and return the JSON object that it prints as its last line."""
     output = finish(start(program, threads, folder))
     try:
         return json.loads(output.strip().splitlines()[-1])
@@ -50,14 +50,14 @@ def measure(program: list[str], threads: int, folder: Path) -> dict[str, Any]:
 
 
 def own(module: str, *arguments: Any) -> list[str]:
-    """The command line of a program of this package."""
+    """The command line of a module of this package, run as a program."""
     return [sys.executable, "-m", f"trpo_lightning.benchmark.{module}", *map(str, arguments)]
 
 
 def interleaved(
     cells: dict[K, Callable[[], V]], repeats: int, told: Callable[[K, V], None], failed: Callable[[K, str], None]
 ) -> dict[K, list[V]]:
-    """Each cell's repeats, measured in turns (A B C A B C ...); a cell that fails is left out from then on."""
+    """Measure each cell's repeats in turns (A B C A B C ...); a cell that fails is left out from then on."""
     found: dict[K, list[V]] = {key: [] for key in cells}
     broken: set[K] = set()
     for _ in range(repeats):

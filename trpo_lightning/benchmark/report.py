@@ -1,4 +1,4 @@
-"""What the benchmark leaves: `results.json` with every repeat, tables for the console and for readers, a figure."""
+"""The benchmark's output: `results.json` with every repeat, tables for the console and for readers, and a figure."""
 
 import json
 from pathlib import Path
@@ -13,11 +13,11 @@ HEADINGS = ("section", "where", "what", "median", "lowest to highest", "n", "tar
 FILE = "results.json"
 
 Sections = dict[str, dict[str, Any]]
-"""By name: `results`, and the `provenance`, `options`, `notes` and `versions` of the run that measured them."""
+"""By section: `results`, with the `provenance`, `options`, `notes` and `versions` of the run that measured them."""
 
 
 def read(folder: Path) -> Sections:
-    """What earlier runs measured. Raises `UserError` for a file that is none of ours."""
+    """Read the results of earlier runs. Raises `UserError` if the file is not a benchmark result."""
     path = folder / FILE
     if not path.exists():
         return {}
@@ -27,11 +27,11 @@ def read(folder: Path) -> Sections:
             section["results"] = [from_dict(result) for result in section["results"]]
         return sections
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: is no result of this benchmark: move it away, or choose another --out") from error
+        raise UserError(f"{path}: is not a result of this benchmark: move it away, or choose another --out") from error
 
 
 def write(sections: Sections, folder: Path) -> None:
-    """JSON, Markdown and figure of all sections."""
+    """Write the JSON, Markdown and figure of all sections."""
     from trpo_lightning.benchmark.figure import draw
 
     plain = {name: {**s, "results": [to_dict(result) for result in s["results"]]} for name, s in sections.items()}
@@ -45,7 +45,7 @@ def write(sections: Sections, folder: Path) -> None:
 
 
 def rows(sections: Sections, targets_only: bool = False) -> list[tuple[str, ...]]:
-    """Under `HEADINGS`, as text."""
+    """The table's rows below `HEADINGS`, as text."""
     found = []
     for name, section in sections.items():
         for r in section["results"]:
@@ -72,7 +72,7 @@ def markdown(sections: Sections, targets_only: bool = False) -> list[str]:
 
 
 def machine(sections: Sections) -> list[str]:
-    """A list item for each run that measured something: machine, date, commit, command."""
+    """A list item for each benchmark run: machine, date, commit, command."""
     found = dict.fromkeys(_origin(section) for section in sections.values())
     return [
         f"- {', '.join(name for name, section in sections.items() if _origin(section) == origin)}: {origin}"
@@ -81,7 +81,7 @@ def machine(sections: Sections) -> list[str]:
 
 
 def notes(sections: Sections) -> list[str]:
-    """What a reader must know, and the versions of the other libraries."""
+    """List items with the sections' notes and the versions of the other libraries."""
     lines = [f"- {name}: {note}" for name, section in sections.items() for note in section["notes"]]
     versions = {peer: v for section in sections.values() for peer, v in section["versions"].items()}
     lines += [f"- {peer}: {', '.join(f'{k} {v}' for k, v in found.items())}" for peer, found in versions.items()]
@@ -98,6 +98,6 @@ def _origin(section: dict[str, Any]) -> str:
 
 
 def summary(results: list[Result]) -> str:
-    """How many targets were met."""
+    """How many targets were met, as text."""
     verdicts = [result.verdict for result in results if result.verdict]
     return f"{verdicts.count('met')} of {len(verdicts)} targets met"

@@ -1,4 +1,4 @@
-"""Measured numbers: repeats, their median and spread, ratios of them, and whether they reach a target."""
+"""Measured numbers: repeats with their median and spread, ratios, and whether they meet a target."""
 
 import dataclasses
 import math
@@ -10,13 +10,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Target:
-    """A limit for the median."""
+    """A lower or upper limit for the median."""
 
     limit: float
     at_least: bool = True
 
     def met(self, value: float) -> bool:
-        """Whether a number reaches it; NaN reaches none."""
+        """Whether a number meets the target; NaN never does."""
         return value >= self.limit if self.at_least else value <= self.limit
 
     def __str__(self) -> str:
@@ -35,7 +35,7 @@ class Result:
 
     @property
     def median(self) -> float:
-        """Of the repeats; NaN for none."""
+        """Median of the repeats; NaN if there are none."""
         return statistics.median(self.values) if self.values else math.nan
 
     @property
@@ -59,7 +59,7 @@ class Result:
 
 
 def ratio(subject: str, quantity: str, over: Sequence[float], under: Sequence[float], target: Target | None) -> Result:
-    """The quotients of repeats that were measured next to each other; of those that both have."""
+    """The quotients of repeats measured next to each other, for the repeats that both have."""
     pairs = zip(over, under, strict=False)
     return Result(subject, quantity, "x", tuple(a / b for a, b in pairs), target)
 
@@ -67,7 +67,7 @@ def ratio(subject: str, quantity: str, over: Sequence[float], under: Sequence[fl
 def linear_deviation(sizes: Sequence[float], seconds: Sequence[float]) -> float:
     """The largest |t - fit| / fit of the line t = a + b size (a >= 0) that fits best in relative terms.
 
-    Weighted least squares with weights 1/t^2: 0 for a cost that grows linearly beside a constant part.
+    Weighted least squares with weights 1/t^2; 0 for a constant cost plus one that grows linearly.
     """
     weights = [1.0 / t**2 for t in seconds]
     total = sum(weights)
@@ -75,7 +75,7 @@ def linear_deviation(sizes: Sequence[float], seconds: Sequence[float]) -> float:
     spread = sum(w * (s - x) ** 2 for w, s in zip(weights, sizes, strict=True))
     slope = sum(w * (s - x) * (t - y) for w, s, t in zip(weights, sizes, seconds, strict=True)) / spread
     constant = y - slope * x
-    if constant < 0:  # no iteration costs less than nothing: the best line through the origin
+    if constant < 0:  # a negative cost is impossible: take the best line through the origin
         slope = sum(w * s * t for w, s, t in zip(weights, sizes, seconds, strict=True))
         slope /= sum(w * s * s for w, s in zip(weights, sizes, strict=True))
         constant = 0.0
@@ -83,13 +83,13 @@ def linear_deviation(sizes: Sequence[float], seconds: Sequence[float]) -> float:
 
 
 def to_dict(result: Result) -> dict[str, Any]:
-    """For JSON: the repeats and what follows from them."""
+    """The repeats and the numbers derived from them, for JSON."""
     derived = {"median": result.median, "low": result.low, "high": result.high, "verdict": result.verdict}
     plain = {**dataclasses.asdict(result), **derived}
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in plain.items()}
 
 
 def from_dict(values: dict[str, Any]) -> Result:
-    """The inverse of `to_dict`."""
+    """Rebuild a result from the output of `to_dict`."""
     target = Target(**values["target"]) if values["target"] else None
     return Result(values["subject"], values["quantity"], values["unit"], tuple(values["values"]), target)

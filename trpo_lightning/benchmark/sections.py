@@ -1,4 +1,4 @@
-"""Sections about our own speed: the ceiling, runs side by side, the start, where the seconds go."""
+"""Sections about our own speed: the ceiling, parallel runs, startup, and where the seconds go."""
 
 import sys
 import time
@@ -46,7 +46,7 @@ def _options(values: dict[str, Any]) -> list[str]:
 
 
 def experiments(bench: Bench) -> list[Result]:
-    """Two runs side by side with a thread each against one alone with a thread."""
+    """Two runs side by side against one run alone, with one thread per run."""
     settings = bench.settings(bench.environments[0])
     cells: dict[str, Callable[[], float]] = {
         "one run alone": lambda: train(settings, 1, bench.folder).steps_per_second(),
@@ -64,7 +64,7 @@ def experiments(bench: Bench) -> list[Result]:
 
 
 def startup(bench: Bench) -> list[Result]:
-    """Help, and a run until its first iteration of a single step is in `metrics.csv`: later than its first step."""
+    """Time of `--help`, and of a run until its first one-step iteration is in `metrics.csv`: after its first step."""
     environment, threads = bench.environments[0], max(bench.threads)
     one_step = bench.settings(environment, {"rollout.steps_per_iteration": bench.num_envs})
 
@@ -87,7 +87,7 @@ def startup(bench: Bench) -> list[Result]:
 
 
 def profile(bench: Bench) -> list[Result]:
-    """Where the seconds of a run go, and whether its own record of them adds up to an outside clock."""
+    """Where the seconds of a run go, and whether its own timings add up to those of an outside clock."""
     environment, threads = bench.environments[0], max(bench.threads)
     subject = f"{environment}, {threads_text(threads)}"
     cells = {subject: lambda: train(bench.settings(environment), threads, bench.folder)}
@@ -99,7 +99,7 @@ def profile(bench: Bench) -> list[Result]:
     others = [name for name in names if name != "collect"]
     results += [_share(subject, f"time/{name}", [run.part(name) for run in runs], runs) for name in others]
     deviations = []
-    for run in runs:  # both between the appearances of the first row and of the last but one
+    for run in runs:  # both from the appearance of the first row to that of the last but one
         recorded = sum(float(run.part(name)[1:-1].sum()) for name in names)
         deviations.append(100 * abs(recorded / (run.last_but_one - run.first_row) - 1))
     text = "sum of time/* against an outside clock, deviation"
@@ -107,6 +107,6 @@ def profile(bench: Bench) -> list[Result]:
 
 
 def _share(subject: str, name: str, parts: list[np.ndarray], runs: list[TrainingRun]) -> Result:
-    """Percent of each run's seconds."""
+    """The parts' share of each run's seconds, in percent."""
     shares = (100 * float(part.sum() / run.seconds.sum()) for part, run in zip(parts, runs, strict=True))
     return Result(subject, name, "%", tuple(shares))

@@ -1,4 +1,4 @@
-"""Runs of `train` in processes of their own, and what their metrics say about time."""
+"""Runs of `train` in separate processes, and the timings in their metrics."""
 
 import itertools
 import shutil
@@ -23,9 +23,9 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A finished run: its metrics, and when its first row and the last but one appeared on a clock of their reader.
+    """A finished run: its metrics, and when its first row and its last but one appeared, by the reader's clock.
 
-    The last one is no measure: rows that wait for a fit appear an iteration late, the last one does not.
+    The last row is unusable: rows that wait for a fit appear an iteration late, but the last one does not.
     """
 
     columns: Columns
@@ -34,20 +34,20 @@ class TrainingRun:
 
     @property
     def steps(self) -> np.ndarray:
-        """Env steps of each iteration."""
+        """Env steps in each iteration."""
         return np.diff(self.columns["env_steps"], prepend=0.0)
 
     @property
     def seconds(self) -> np.ndarray:
-        """Wall clock of each iteration."""
+        """Wall-clock seconds of each iteration."""
         return self.steps / self.columns["time/steps_per_second"]
 
     def steps_per_second(self, warmup: int = WARMUP) -> float:
-        """Of all iterations after the first `warmup`, everything between them included."""
+        """Env steps per second after the first `warmup` iterations, including everything between iterations."""
         return float(self.steps[warmup:].sum() / self.seconds[warmup:].sum())
 
     def part(self, name: str) -> np.ndarray:
-        """A `time/` metric of each iteration, 0 where it has none."""
+        """A `time/` metric of each iteration; 0 where it is missing."""
         return np.nan_to_num(self.columns.get(f"time/{name}", np.zeros(len(self.steps))))
 
     def parts(self) -> list[str]:
@@ -67,9 +67,9 @@ def run_command(settings: dict[str, Any], run_dir: Path) -> list[str]:
 
 
 def train(settings: dict[str, Any], threads: int, folder: Path, shortest: int = WARMUP + 1) -> TrainingRun:
-    """One run of `train` with `threads` threads; its directory is removed again.
+    """Do one run of `train` with `threads` threads and remove its directory.
 
-    Raises `MeasurementError` if it fails, or has less than `shortest` iterations.
+    Raises `MeasurementError` if the run fails or has fewer than `shortest` iterations.
     """
     return train_together([settings], threads, folder, shortest)[0]
 
@@ -77,7 +77,7 @@ def train(settings: dict[str, Any], threads: int, folder: Path, shortest: int = 
 def train_together(
     all_settings: list[dict[str, Any]], threads: int, folder: Path, shortest: int = WARMUP + 1
 ) -> list[TrainingRun]:
-    """Runs side by side, each with `threads` threads of its own, started at the same time."""
+    """Do several runs at once, each with `threads` threads of its own, started at the same time."""
     folders = [folder / f"run_{next(_numbers)}" for _ in all_settings]
     processes = [
         start(run_command({**settings, "threads": threads}, run_dir), threads, folder)
@@ -98,7 +98,7 @@ def train_together(
 
 
 def _watch(processes: list["subprocess.Popen[str]"], files: list[Path]) -> list[tuple[float, float]]:
-    """When the first row of each file and the last but one appeared; returns when all processes have ended."""
+    """Wait for all processes to end; returns when the first row of each file and the last but one appeared."""
     headers: dict[Path, int] = {}
     sizes: dict[Path, int] = {}
     times: dict[Path, list[float]] = {file: [] for file in files}

@@ -1,6 +1,6 @@
-"""Costs of the update on invented data of an environment's shapes: no simulator, no Lightning loop.
+"""Costs of the update on synthetic data with an environment's shapes: no simulator, no Lightning loop.
 
-A program that prints a line of JSON. `--task parts`: seconds of a surrogate gradient, a Fisher-vector product on the
+Prints one line of JSON. `--task parts`: seconds of a surrogate gradient, a Fisher-vector product on the
 same rows and a whole policy update, `calls` times each in turns. `--task memory`: peak memory of the process after
 advantages, policy update, value fit and normalizers of one rollout of `--rows` steps. `--task devices`: seconds of
 advantages, policy update and value fit together, on the CPU and, where there is one, on a GPU.
@@ -28,7 +28,7 @@ from trpo_lightning.training.batches import make_batch
 from trpo_lightning.training.module import TRPO
 
 EPISODE = 200
-"""Steps of the invented episodes."""
+"""Length of the synthetic episodes in steps."""
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def parts(module: TRPO, rows: int, calls: int) -> dict[str, Any]:
-    """Seconds of each part, `calls` of each after one that does not count."""
+    """Seconds of each part, for `calls` calls after one that does not count."""
     batch = invented_batch(module, rows)
     policy = module.policy
     surrogate = build_surrogate(policy, batch)
@@ -81,7 +81,7 @@ def memory(module: TRPO, rows: int, calls: int) -> dict[str, Any]:
 
 
 def devices(module: TRPO, rows: int, calls: int) -> dict[str, Any]:
-    """Seconds of an iteration's learning on each device, the better of `calls` after one that does not count."""
+    """Seconds of an iteration's learning on each device, the best of `calls` calls after one that does not count."""
     rollout = invented_rollout(module, rows)
     found: dict[str, Any] = {}
     for name in ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",):
@@ -100,7 +100,7 @@ def devices(module: TRPO, rows: int, calls: int) -> dict[str, Any]:
 
 
 def learn(module: TRPO, rollout: SinglePathRollout, device: torch.device) -> None:
-    """What an iteration does with a rollout."""
+    """Learn from a rollout as an iteration does: advantages, policy update, value fit and normalizers."""
     estimated = make_batch(rollout, module.value_function, module.settings, device)
     module.rule.update(module.policy, estimated.batch, torch.Generator().manual_seed(0))
     data = estimated.value_data
@@ -111,14 +111,14 @@ def learn(module: TRPO, rollout: SinglePathRollout, device: torch.device) -> Non
 
 @torch.no_grad()
 def invented_batch(module: TRPO, rows: int) -> Batch:
-    """Standard normal observations and advantages, actions of the policy."""
+    """A batch of standard normal observations and advantages, with actions from the policy."""
     generator = torch.Generator().manual_seed(0)
     observations = torch.randn(rows, *module.spec.observation_shape, generator=generator)
     return Batch(observations, torch.from_numpy(_actions(module, rows)), torch.randn(rows, generator=generator))
 
 
 def invented_rollout(module: TRPO, rows: int) -> SinglePathRollout:
-    """As many steps in `env.num_envs` environments as make `rows`, in episodes that time limits end."""
+    """A rollout of `rows` steps in total from `env.num_envs` environments, in episodes that end at time limits."""
     num_envs = module.settings.env.num_envs
     slots = (max(1, rows // num_envs), num_envs)
     shape, generator = module.spec.observation_shape, np.random.default_rng(0)
@@ -138,7 +138,7 @@ def invented_rollout(module: TRPO, rows: int) -> SinglePathRollout:
 
 
 def _actions(module: TRPO, rows: int) -> np.ndarray:
-    """Of an untrained policy `[rows, A]`."""
+    """Actions of an untrained policy, `[rows, A]`."""
     generator = np.random.default_rng(1)
     match module.spec.actions:
         case ContinuousActions(size):

@@ -1,1 +1,1 @@
-"""Environments: backends behind one interface, their spaces, snapshots of their state."""
+"""Environments: backends behind one interface, their spaces, and snapshots of their state."""

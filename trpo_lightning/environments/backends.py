@@ -1,4 +1,4 @@
-"""Which backend an environment comes from, and making as many of it as there are seeds."""
+"""Choosing an environment's backend, and making environments with it."""
 
 from trpo_lightning.environments import envpool_backend, gymnasium_backend
 from trpo_lightning.environments.supervised import process_backend
@@ -9,9 +9,14 @@ from trpo_lightning.settings import EnvSettings
 
 
 def describe_environment(settings: EnvSettings, *, restorable: bool = False) -> EnvironmentSpec:
-    """Resolve the backend and look up spaces and time limit. Raises `UserError` for what cannot be trained on.
+    """Resolve the backend, and look up spaces and time limit.
 
-    Where states have to be `restorable`, `auto` is gymnasium.
+    Args:
+        settings: The environment's settings.
+        restorable: Whether states must be restorable; `auto` then means gymnasium.
+
+    Raises:
+        UserError: The environment cannot be built or trained on.
     """
     backend = settings.backend
     with _time_to_build(settings):
@@ -30,10 +35,18 @@ def make_environments(
     spaces: Spaces | None = None,
     first_limits: list[int] | None = None,
 ) -> VectorEnvironment:
-    """As many environments as seeds, the i-th seeded with `seeds[i]`; its first episode is cut at `first_limits[i]`.
+    """Make one environment per seed.
+
+    Args:
+        settings: The environment's settings.
+        backend: `gymnasium` or `envpool`.
+        seeds: The environments' seeds, in order.
+        threads: Threads that may step them.
+        spaces: The spaces that all must have; None accepts any.
+        first_limits: The steps at which each environment's first episode is cut; None cuts none.
 
     Raises:
-        UserError: One cannot be built, or, where `spaces` are given, has others.
+        UserError: An environment cannot be built, or has other spaces.
     """
     with _time_to_build(settings):
         if backend == "envpool":
@@ -44,7 +57,7 @@ def make_environments(
 
 
 def open_limit(settings: EnvSettings) -> int | None:
-    """How many environments can be open at once: `env.instances`, and one where the user's only instance is used."""
+    """How many environments can be open at once: `env.instances`, or 1 if the user's only instance is used."""
     return 1 if is_lone_instance(settings) else settings.instances
 
 

@@ -1,4 +1,4 @@
-"""What about an environment spoils training without an error: refused, or said before it begins."""
+"""Properties of an environment that spoil training without an error: refused, or warned of before it begins."""
 
 import math
 from typing import Any
@@ -15,17 +15,17 @@ OURS = {
     gym.wrappers.NormalizeObservation: "normalize.observations=true",
     gym.wrappers.NormalizeReward: "normalize.rewards=true",
 }
-"""Wrappers whose running statistics this package keeps itself, and the settings that do so."""
+"""Wrappers that keep running statistics, and the settings by which this package does the same."""
 LEAST_REACH = 0.25
-"""Of a range of actions, within three standard deviations of the first policy: HalfCheetah 1, a force of +-10 0.3."""
+"""Share of an action's range that three std of the first policy must reach (HalfCheetah: 1; a force of +-10: 0.3)."""
 
 
 def statistics_cautions(env: gym.Env, env_id: str) -> tuple[str, ...]:
-    """Lines about layers of an environment that keep statistics from one episode to the next.
+    """Warnings about layers of an environment that keep statistics from one episode to the next.
 
     Raises:
-        UserError: A layer is a wrapper of gymnasium's that does what settings do, and whose statistics are in no
-            checkpoint, no evaluation and no saved policy.
+        UserError: A layer is a gymnasium wrapper that does what settings do, but whose statistics are missing from
+            checkpoints, evaluations and saved policies.
     """
     lines = []
     for layer in _layers(env):
@@ -52,7 +52,7 @@ def _layers(env: Any) -> list[Any]:
 
 
 def _keeps_moments(layer: Any) -> bool:
-    """Whether an attribute is a running mean and variance, as they are written everywhere."""
+    """Whether an attribute of a layer looks like a running mean and variance."""
     return any(
         all(hasattr(value, name) and not callable(getattr(value, name)) for name in ("mean", "var", "count"))
         for value in vars(layer).values()
@@ -60,7 +60,7 @@ def _keeps_moments(layer: Any) -> bool:
 
 
 def cautions(settings: RunSettings, spec: EnvironmentSpec) -> list[str]:
-    """Lines to print before training begins."""
+    """Warnings to print before training begins."""
     lines, policy = list(spec.cautions), settings.policy
     actions = spec.spaces[1] if spec.spaces and not settings.env.scale_actions else None
     if isinstance(actions, gym.spaces.Box) and isinstance(policy, MLPPolicySettings):
@@ -69,7 +69,7 @@ def cautions(settings: RunSettings, spec: EnvironmentSpec) -> list[str]:
 
 
 def _out_of_reach(env_id: str, space: gym.spaces.Box, std: float) -> list[str]:
-    """Ranges of actions that a policy of mean 0 hardly meets."""
+    """Warnings about action ranges that a policy with mean 0 hardly reaches."""
     low, high = space.low.astype(np.float64).reshape(-1), space.high.astype(np.float64).reshape(-1)
     bounded = np.isfinite(low) & np.isfinite(high) & (high > low)
     low, high = low[bounded], high[bounded]

@@ -1,4 +1,4 @@
-"""EnvPool: the same environments stepped by C++ threads (Weng et al. 2022). An optional extra."""
+"""EnvPool: the same environments, stepped by C++ threads (Weng et al. 2022). An optional extra."""
 
 import importlib.util
 import warnings
@@ -16,11 +16,11 @@ from trpo_lightning.errors import UserError, nearest
 from trpo_lightning.settings import EnvSettings
 
 NO_LIMIT = 2**31 - 1
-"""EnvPool's `max_episode_steps` where an environment has no time limit."""
+"""EnvPool's `max_episode_steps` for environments without a time limit."""
 
 
 def installed() -> bool:
-    """Whether the extra is there."""
+    """Whether the extra is installed."""
     return importlib.util.find_spec("envpool") is not None
 
 
@@ -95,7 +95,7 @@ def _make(settings: EnvSettings, seeds: list[int], threads: int) -> Any:
 
 
 def describe(settings: EnvSettings) -> EnvironmentSpec:
-    """Build a pool of one to see its spaces and time limit."""
+    """Build a pool of one environment to read its spaces and time limit."""
     pool = _make(settings, [0], 1)
     check_observations(pool.observation_space, settings.id)
     example = flatten_batch(pool.observation_space, pool.reset()[0])

@@ -1,4 +1,4 @@
-"""gymnasium's vector environments: any registered id, any environment of the user's own."""
+"""gymnasium's vector environments: any registered id, any custom environment."""
 
 import difflib
 import logging
@@ -25,7 +25,7 @@ from trpo_lightning.settings import EnvSettings
 
 
 def make_one(settings: EnvSettings, **kwargs: Any) -> gym.Env:
-    """One environment, with its time limit. Raises `UserError` naming the id where it cannot be built."""
+    """Make one environment, with its time limit. Raises `UserError`, which names the id, if it cannot be built."""
     function = user_function(settings)
     kwargs = {**settings.kwargs, **kwargs}
     with warnings.catch_warnings():
@@ -56,12 +56,12 @@ def registered_ids() -> list[str]:
 
 
 def registered_limit(env_id: str) -> int | None:
-    """The time limit in steps that a registered id has."""
+    """The time limit of a registered id, in steps."""
     return gym.spec(env_id).max_episode_steps
 
 
 def arguments(env_id: str) -> dict[str, Any]:
-    """The keyword arguments of a registered id with their defaults."""
+    """The keyword arguments of a registered id, with their defaults."""
     spec = gym.spec(env_id)
     entry = spec.entry_point
     creator = load_env_creator(entry) if isinstance(entry, str) else entry
@@ -73,7 +73,7 @@ def _full_name(kind: type) -> str:
 
 
 def _port(env: Any) -> str:
-    """How environments of another interface become gymnasium's."""
+    """How to adapt an environment with another interface, as the end of an error message."""
     if isinstance(env, gym.vector.VectorEnv) or hasattr(env, "num_envs"):
         return ": return one environment, env.num_envs of them are stepped together"
     origin = type(env).__mro__[-2].__module__.partition(".")[0] if len(type(env).__mro__) > 1 else ""
@@ -83,7 +83,7 @@ def _port(env: Any) -> str:
 
 
 def _hint(env_id: str) -> str:
-    """What brings an id that is not registered, or registered ones that look like it."""
+    """The package that registers an unknown id, or registered ids that look like it."""
     if ":" not in env_id and (hint := package_hint(env_id)):
         return f": {hint}"
     env_id = env_id.partition(":")[2] or env_id
@@ -102,12 +102,12 @@ def time_limit(env: gym.Env) -> int | None:
 
 
 def describe(settings: EnvSettings) -> EnvironmentSpec:
-    """Build one environment to see its spaces and time limit."""
+    """Build one environment to read its spaces and time limit."""
     env = make_one(settings)
     try:
         for name in ("observation_space", "action_space"):
             if not isinstance(getattr(env, name, None), gym.Space):
-                raise UserError(f"env.id={settings.id}: its {name} is no gymnasium space: set it in the constructor")
+                raise UserError(f"env.id={settings.id}: its {name} is not a gymnasium space: set it in the constructor")
         check_observations(env.observation_space, settings.id)
         return EnvironmentSpec(
             (gym.spaces.flatdim(env.observation_space),),
@@ -122,7 +122,7 @@ def describe(settings: EnvSettings) -> EnvironmentSpec:
 
 
 def checked_environment(settings: EnvSettings, index: int = 0, spaces: Spaces | None = None) -> CheckedEnvironment:
-    """One environment that tells its faults in one line, as the `index`-th of several, which all have `spaces`."""
+    """Make one environment that reports its faults in one line, the `index`-th of several that all have `spaces`."""
     env = make_one(settings)
     mine = env.observation_space, env.action_space
     if spaces is not None and mine != spaces:
@@ -140,7 +140,7 @@ def checked_environment(settings: EnvSettings, index: int = 0, spaces: Spaces | 
 
 
 class GymnasiumEnvironments:
-    """`SyncVectorEnv`: the environments step one after another in this process."""
+    """`SyncVectorEnv`: the environments step one after the other, in this process."""
 
     def __init__(
         self,
@@ -163,13 +163,13 @@ class GymnasiumEnvironments:
 
     @property
     def members(self) -> Sequence[CheckedEnvironment]:
-        """The environments themselves."""
+        """The single environments."""
         return self._envs.envs  # type: ignore[return-value]
 
     def reset(self, seeds: list[int] | None = None) -> np.ndarray:
         with self._deadline:
             observations, _ = self._envs.reset(seed=self._seeds if seeds is None else list(seeds))
-        self._seeds = None  # later episodes continue the environments' own random numbers
+        self._seeds = None  # later episodes draw on from the environments' own generators
         return flatten_batch(self._space, observations)
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -183,7 +183,7 @@ class GymnasiumEnvironments:
 
 
 def _all_or_none(settings: EnvSettings, number: int, spaces: Spaces | None) -> list[CheckedEnvironment]:
-    """As many environments as asked for; where one cannot be built, those before it do not stay open."""
+    """Make `number` environments; if one cannot be built, close those made before it."""
     envs: list[CheckedEnvironment] = []
     try:
         while len(envs) < number:

@@ -1,4 +1,4 @@
-"""One observation or a batch of them, in whatever form gymnasium returns them, as the vectors that policies see."""
+"""Observations, one or a batch, in any form that gymnasium returns, as the vectors that policies see."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,14 +10,17 @@ from trpo_lightning.environments.spaces import flatten_batch
 
 
 def as_batch(space: spaces.Space, observations: Any) -> tuple[np.ndarray, bool]:
-    """Vectors `[B, O]` of raw observations, and whether these were a batch (one observation gives `[1, O]`).
+    """Turn raw observations into vectors.
 
-    A batch is what a vector environment returns (arrays with a leading axis, for Dict and Tuple in each part) or a list
-    of observations. Vectors that are flattened already, as `gymnasium.spaces.flatten` does it, are taken as well, where
-    that cannot be mistaken for something else.
+    A batch is what a vector environment returns (arrays with a leading axis, in each part of a Dict or Tuple) or a list
+    of observations. Vectors that `gymnasium.spaces.flatten` has already flattened are accepted, too, if they cannot be
+    mistaken for something else.
+
+    Returns:
+        Vectors `[B, O]`, and whether the observations were a batch (a single one gives `[1, O]`).
 
     Raises:
-        ValueError: the observations do not belong to `space`.
+        ValueError: The observations do not belong to `space`.
     """
     try:
         return _parsed(space, observations)
@@ -31,7 +34,7 @@ def as_batch(space: spaces.Space, observations: Any) -> tuple[np.ndarray, bool]:
 def _parsed(space: spaces.Space, observations: Any) -> tuple[np.ndarray, bool]:
     if not isinstance(space, spaces.Dict | spaces.Tuple):
         return _of_leaf(space, observations)
-    # a list holds observations, a tuple the parts of one (or of a batch of them), unless only the other way fits
+    # a list holds observations, a tuple the parts of one (or of a batch), unless only the opposite fits
     likely, other = (_of_sequence, _of_parts) if isinstance(observations, list) else (_of_parts, _of_sequence)
     try:
         return likely(space, observations)
@@ -83,7 +86,7 @@ def _of_sequence(space: spaces.Space, observations: Any) -> tuple[np.ndarray, bo
 
 
 def _flattened(space: spaces.Space, observations: Any) -> tuple[np.ndarray, bool] | None:
-    """The vectors themselves, if that is what they are."""
+    """The observations themselves, if they are flat vectors already."""
     try:
         array = np.asarray(observations)
     except ValueError:

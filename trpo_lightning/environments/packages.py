@@ -1,4 +1,4 @@
-"""Which package brings an id that gymnasium does not know."""
+"""Which package registers an id that gymnasium does not know."""
 
 import importlib.util
 import re
@@ -28,11 +28,11 @@ PACKAGES = {
     r"Crafter": ("crafter", "crafter"),
     r"procgen": ("procgen", "procgen"),
 }
-"""Patterns of ids, each with the module that registers them and the name it is installed by."""
+"""Patterns of ids, each with the module that registers them and the package to install."""
 
 
 def package_hint(env_id: str) -> str:
-    """What to do for an id that is not registered, where a known package brings ids like it; empty for others."""
+    """What to do about an unregistered id, if a known package registers ids like it; empty for other ids."""
     for pattern, (module, package) in PACKAGES.items():
         if re.match(pattern, env_id):
             if importlib.util.find_spec(module) is None:

@@ -1,4 +1,4 @@
-"""Spaces as plain values, for files that are read without the environment."""
+"""Spaces as plain values, for files that can be read without the environment."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from trpo_lightning.policies.spaces import BinaryActions, ContinuousActions
 
 
 def recorded(space: spaces.Space) -> dict[str, Any] | None:
-    """Text, numbers and tensors that `rebuilt` makes the same space of; None for a space of another kind."""
+    """A space as text, numbers and tensors, from which `rebuilt` makes it again; None for an unknown kind of space."""
     match space:
         case spaces.Box():
             bounds = {"low": _numbers(space.low), "high": _numbers(space.high)}
@@ -35,7 +35,7 @@ def recorded(space: spaces.Space) -> dict[str, Any] | None:
 
 
 def rebuilt(record: dict[str, Any]) -> spaces.Space:
-    """The space of a `recorded` one. Raises `ValueError` for another kind."""
+    """The inverse of `recorded`. Raises `ValueError` for an unknown kind of space."""
     match record["kind"]:
         case "box":
             shape, dtype = tuple(record["shape"]), np.dtype(record["dtype"])
@@ -48,7 +48,7 @@ def rebuilt(record: dict[str, Any]) -> spaces.Space:
             return spaces.MultiDiscrete(np.array(record["nvec"]), dtype=dtype, start=np.array(record["start"]))  # type: ignore[arg-type]
         case "multi_binary":
             return spaces.MultiBinary(record["n"])
-        case "dict":  # in their order, which is that of the flattened vector
+        case "dict":  # in recorded order, which is that of the flattened vector
             return spaces.Dict([(name, rebuilt(part)) for name, part in record["parts"]])
         case "tuple":
             return spaces.Tuple([rebuilt(part) for part in record["parts"]])
@@ -56,7 +56,7 @@ def rebuilt(record: dict[str, Any]) -> spaces.Space:
 
 
 def recorded_pair(pair: Spaces | None) -> list[dict[str, Any]] | None:
-    """Both spaces of an environment, where both can be recorded."""
+    """Both spaces of an environment as plain values; None unless both can be recorded."""
     records = [recorded(space) for space in pair or ()]
     return None if not records or None in records else records  # type: ignore[return-value]
 
@@ -67,7 +67,7 @@ def rebuilt_pair(records: list[dict[str, Any]] | None) -> Spaces | None:
 
 
 def spaces_of(spec: EnvironmentSpec) -> Spaces:
-    """An environment's spaces; where they are not known, those that its flattened observations and actions have."""
+    """An environment's spaces or, if they are unknown, those of its flattened observations and actions."""
     if spec.spaces is not None:
         return spec.spaces
     observations, actions = spaces.Box(-np.inf, np.inf, spec.observation_shape, np.float64), spec.actions
@@ -80,7 +80,7 @@ def spaces_of(spec: EnvironmentSpec) -> Spaces:
 
 
 def _numbers(bounds: np.ndarray) -> float | int | torch.Tensor:
-    """One number where all are the same: the bounds of an image are as long as it is."""
+    """The bounds as one number if they are all equal, since an image has as many bounds as pixels."""
     if bounds.size and (bounds == bounds.flat[0]).all():
         return bounds.flat[0].item()
     return torch.from_numpy(bounds.astype(np.float64 if bounds.dtype.kind == "f" else np.int64))

@@ -1,4 +1,4 @@
-"""Snapshots of an environment in the middle of an episode, for any number of futures from the same state."""
+"""Snapshots of an environment in mid-episode, from which any number of futures can start."""
 
 import copy
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from trpo_lightning.errors import UserError
 
 MUJOCO = "gymnasium.envs.mujoco."
 FAMILIES = (MUJOCO, "gymnasium.envs.classic_control.", "gymnasium.envs.toy_text.")
-"""Modules whose environments hold all of their state in attributes (and in MuJoCo's data)."""
+"""Modules whose environments keep all their state in attributes (and in MuJoCo's data)."""
 KEPT = {"env", "spec", "_cached_spec", "model", "data", "mujoco_renderer", "P"}
-"""Attributes that an instance keeps: what it wraps, what never changes, and MuJoCo's data, copied into in place."""
+"""Attributes left out of snapshots: what is wrapped, what never changes, and MuJoCo's data, copied in place."""
 
 
 class _Anchor:
-    """Stands in a snapshot for an object that each instance has of its own."""
+    """Stands in a snapshot for an object of which each instance has its own."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A state, independent of the environment it was taken from; `states` has one entry a layer."""
+    """A state, independent of the environment it was taken from; `states` has one entry per layer."""
 
     states: list[Any]
     anchors: list[_Anchor]
@@ -31,12 +31,15 @@ class Snapshot:
 
 
 class Restorable:
-    """Snapshot and restore of one environment with its wrappers: futures after both are the same, bit for bit.
+    """Takes and restores snapshots of an environment with its wrappers; the future is then the same, bit for bit.
 
-    Covered are gymnasium's MuJoCo, classic control and toy text environments and their subclasses that keep their state
-    in attributes and their `MjModel` unchanged, wrappers, and whatever offers methods `snapshot()` (its own state, not
-    that of what it wraps, and not `np_random`, which is seen to) and `restore(snapshot)`. A snapshot may be restored
-    into another instance made in the same way. Raises `UserError` for other environments.
+    This works for gymnasium's MuJoCo, classic control and toy text environments, for their subclasses that keep their
+    state in attributes and leave their `MjModel` alone, for wrappers, and for anything with methods `snapshot()` and
+    `restore(snapshot)`, which cover its own state, but not that of what it wraps, and not `np_random`. A snapshot may
+    be restored into another instance made in the same way.
+
+    Raises:
+        UserError: The environment is none of these.
     """
 
     def __init__(self, env: gym.Env, env_id: str) -> None:
@@ -57,7 +60,7 @@ class Restorable:
             self._own += [getattr(env, name) for name in ("model", "data", "mujoco_renderer")]
 
     def snapshot(self) -> Snapshot:
-        """The state now. Raises `UserError` naming `env.id` where an attribute cannot be copied."""
+        """Take a snapshot. Raises `UserError`, which names `env.id`, if an attribute cannot be copied."""
         anchors = [_Anchor() for _ in self._own]
         memo = {id(own): anchor for own, anchor in zip(self._own, anchors, strict=True)}
         try:
@@ -68,7 +71,7 @@ class Restorable:
         return Snapshot(states, anchors, copy.copy(core.data) if self._simulates else None)  # type: ignore[attr-defined]
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go to the state of a snapshot, which stays as it is."""
+        """Return to the state of a snapshot, which is left unchanged."""
         memo = {id(anchor): own for anchor, own in zip(snapshot.anchors, self._own, strict=True)}
         for layer, (offered, attributes) in zip(self._layers, snapshot.states, strict=True):
             if _offers(layer):
@@ -85,7 +88,7 @@ class Restorable:
 
     @staticmethod
     def _take(layer: Any, memo: dict[int, Any]) -> tuple[Any, dict[str, Any]]:
-        """What a layer offers, or else copies of its attributes; its generator of random numbers in both cases."""
+        """A layer's own snapshot, or else copies of its attributes; and in both cases its random generator."""
         if _offers(layer):
             generator = {name: value for name, value in vars(layer).items() if name == "_np_random"}
             return layer.snapshot(), copy.deepcopy(generator, memo)

@@ -1,4 +1,4 @@
-"""The environment's door: gymnasium spaces to what policies know, actions to what environments take."""
+"""The border between policies and environments: translates spaces, observations and actions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from trpo_lightning.policies.spaces import ActionSpec, BinaryActions, Continuous
 
 
 def action_spec(space: spaces.Space, env_id: str) -> ActionSpec:
-    """What a policy has to know of an action space. Raises `UserError` for a space without a policy."""
+    """What a policy needs to know about an action space. Raises `UserError` if no policy fits the space."""
     match space:
         case spaces.Box() if np.issubdtype(space.dtype, np.floating):
             return ContinuousActions(int(np.prod(space.shape)))
@@ -28,10 +28,10 @@ def action_spec(space: spaces.Space, env_id: str) -> ActionSpec:
 
 
 def to_env_action(space: spaces.Space, *, scaled: bool) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from stored actions `[N, A]` to the batch an environment with this action space takes.
+    """A function from stored actions `[N, A]` to the batch that environments with this action space take.
 
-    Continuous actions are clipped to the space's bounds here and nowhere else; where they are `scaled`, [-1, 1] of
-    every bounded dimension becomes its range before.
+    Continuous actions are clipped to the space's bounds here and nowhere else. If they are `scaled`, [-1, 1] is first
+    mapped to the range of each bounded dimension.
     """
     if isinstance(space, spaces.Box):
         low, high = space.low.reshape(-1), space.high.reshape(-1)
@@ -55,13 +55,13 @@ def _stretched(space: spaces.Box) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def one_action(space: spaces.Space, stored: np.ndarray, *, scaled: bool) -> Any:
-    """A stored action `[A]` as `step` of a single environment takes it: an `int` for Discrete, else an array."""
+    """A stored action `[A]` as a single environment's `step` takes it: an `int` for Discrete, otherwise an array."""
     action = to_env_action(space, scaled=scaled)(stored[None])[0]
     return int(action) if isinstance(space, spaces.Discrete) else np.asarray(action)
 
 
 def check_observations(space: spaces.Space, env_id: str) -> None:
-    """Raise `UserError` for an observation space that does not flatten to a vector of fixed length."""
+    """Raise `UserError` if an observation space does not flatten to vectors of fixed length."""
     parts = _leaves(space)
     bad = next((part for part in parts if not _flattens(part)), None)
     image = next((p for p in parts if isinstance(p, spaces.Box) and p.dtype == np.uint8 and len(p.shape) == 3), None)
@@ -75,7 +75,7 @@ def check_observations(space: spaces.Space, env_id: str) -> None:
 def _flattens(space: spaces.Space) -> bool:
     try:
         return space.is_np_flattenable
-    except NotImplementedError:  # a space of someone's own, such as MiniGrid's missions
+    except NotImplementedError:  # a custom space, such as MiniGrid's missions
         return False
 
 
@@ -88,7 +88,7 @@ def _leaves(space: spaces.Space) -> list[spaces.Space]:
 
 
 def flatten_batch(space: spaces.Space, observations: Any) -> np.ndarray:
-    """A batch of observations of `space` as vectors `[N, O]`, in the order of `gymnasium.spaces.flatten`."""
+    """A batch of observations as vectors `[N, O]`, in the order of `gymnasium.spaces.flatten`."""
     if isinstance(space, spaces.Dict):
         return np.concatenate([flatten_batch(part, observations[k]) for k, part in space.spaces.items()], axis=1)
     if isinstance(space, spaces.Tuple):
@@ -100,5 +100,5 @@ def flatten_batch(space: spaces.Space, observations: Any) -> np.ndarray:
 
 
 def bytes_of_a_number(space: spaces.Space) -> int:
-    """Of each number of a flattened observation."""
+    """Bytes per number of a flattened observation."""
     return np.dtype(spaces.flatten_space(space).dtype or np.float64).itemsize

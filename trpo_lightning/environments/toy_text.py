@@ -1,4 +1,4 @@
-"""The exact MDP of an environment that carries its own table, as gymnasium's toy-text environments do."""
+"""The exact MDP of an environment that holds its own table, as gymnasium's toy-text environments do."""
 
 from typing import Any, NoReturn
 
@@ -12,14 +12,16 @@ from trpo_lightning.numerics.tabular import TabularMDP
 from trpo_lightning.settings import EnvSettings
 
 HARMLESS = (gym.wrappers.TimeLimit, gym.wrappers.OrderEnforcing, gym.wrappers.PassiveEnvChecker)
-"""Wrappers that leave transitions and rewards as they are; a time limit is no part of the MDP and is ignored."""
+"""Wrappers that leave transitions and rewards alone; a time limit is not part of the MDP, and is ignored."""
 
 
 def tabular_mdp(settings: EnvSettings, gamma: float) -> TabularMDP:
-    """The MDP of `env.id`: `P[s][a]`, a list of (probability, s', reward, terminated), and `initial_state_distrib`.
+    """The MDP of `env.id`: `P[s][a]` lists (probability, s', reward, terminated), `initial_state_distrib` has s_0.
 
-    A terminated transition ends the episode: its reward counts, its next state does not. Raises `UserError` for an
-    environment without such a table, or that does not follow it.
+    A terminated transition ends the episode: its reward counts, its next state does not.
+
+    Raises:
+        UserError: The environment has no such table, or does not follow it.
     """
     env = make_one(settings)
     try:

@@ -1,4 +1,4 @@
-"""The user's own environments: `module:function` as text, and Python objects given to `TRPO`."""
+"""Custom environments: `module:function` as text, and Python objects given to `TRPO`."""
 
 import copy
 import functools
@@ -16,14 +16,18 @@ from trpo_lightning.settings import EnvSettings
 from trpo_lightning.user_modules import import_user_module
 
 OBJECTS: dict[str, Any] = {}
-"""Functions, classes, specs and instances that no text names, by the `env.id` that stands for them in this process."""
+"""Functions, classes, specs and instances that have no importable name, by their `env.id` in this process."""
 
 
 def adopt(environment: Any, settings: EnvSettings) -> None:
-    """Set `env.id` to what stands for an environment in any form: an id, a class, a function, an instance or a spec.
+    """Set `env.id` for an environment in any form.
 
-    Whatever can be imported or looked up in gymnasium's registry is recorded by its name, so that it can be built
-    elsewhere; other objects get an id in angle brackets that means something in this process only.
+    Anything that can be imported, or found in gymnasium's registry, is recorded by name, so that it can be built
+    elsewhere; other objects get an id in angle brackets that is valid in this process only.
+
+    Args:
+        environment: An id, a class, a function, an instance or a spec.
+        settings: Where to set `env.id`.
 
     Raises:
         UserError: It is none of these, an empty text, or an instance together with `env.kwargs`.
@@ -41,7 +45,7 @@ def adopt(environment: Any, settings: EnvSettings) -> None:
     else:
         what = repr(environment) if environment is None or environment == "" else f"a {type(environment).__name__}"
         raise UserError(
-            f"{what} is no environment: give the id of a registered one, module:function, a gymnasium.Env class or "
+            f"{what} is not an environment: give the id of a registered one, module:function, a gymnasium.Env class or "
             "instance, a function that returns one, or a gymnasium.spec (env.num_envs of them are made)"
         )
 
@@ -53,14 +57,14 @@ def _adopt_spec(spec: EnvSpec, settings: EnvSettings) -> None:
         return
     settings.id = spec.id
     own = {name: value for name, value in spec.kwargs.items() if known.kwargs.get(name, ...) != value}
-    own.pop("render_mode", None)  # how one instance is looked at
+    own.pop("render_mode", None)  # concerns the display of one instance
     settings.kwargs = {**own, **settings.kwargs}
     if settings.max_episode_steps is None and spec.max_episode_steps != known.max_episode_steps:
         settings.max_episode_steps = spec.max_episode_steps
 
 
 def _name(function: Any) -> str | None:
-    """`module:name`, where that leads back to the object."""
+    """`module:name`, if that leads back to the object."""
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     if module is None or name is None:
         return None
@@ -79,15 +83,15 @@ def _object_id(thing: Any, kind: str) -> str:
 
 
 def is_lone_instance(settings: EnvSettings) -> bool:
-    """Whether `env.id` is an instance of the user's that is not copied: there is one environment at a time."""
+    """Whether `env.id` is a user's instance that is not copied, so that only one environment is open at a time."""
     return settings.num_envs == 1 and isinstance(OBJECTS.get(settings.id), gym.Env)
 
 
 def user_function(settings: EnvSettings) -> Callable[..., Any] | None:
-    """What makes the environment, or None where gymnasium's registry does (`Id-v0`, `module:Id-v0`).
+    """The function that makes the environment, or None if gymnasium's registry does (`Id-v0`, `module:Id-v0`).
 
     Raises:
-        UserError: The module cannot be imported, with the line of the user's that fails, or has no such function.
+        UserError: The module has no such function, or cannot be imported; the message names the user's failing line.
     """
     env_id = settings.id
     if env_id.startswith("<"):
@@ -127,7 +131,7 @@ def _maker_of_object(settings: EnvSettings) -> Callable[..., Any]:
 
 
 def _instance(env: gym.Env, settings: EnvSettings, **kwargs: Any) -> gym.Env:
-    """The user's instance itself, which stays open, or a copy of it."""
+    """The user's instance itself, which is left open, or a copy of it."""
     if kwargs:
         raise UserError(f"env.id={settings.id} is an instance, which takes no arguments ({', '.join(kwargs)})")
     if is_lone_instance(settings):

@@ -1,7 +1,7 @@
-"""Vector environments behind one interface, with gymnasium's and EnvPool's next-step autoreset.
+"""One interface to vector environments, with the next-step autoreset of gymnasium and EnvPool.
 
-After an episode's last transition the next `step` ignores that environment's action and returns the reset observation
-with reward 0: a fake transition, which the sampling schemes leave out.
+After an episode's last transition, the next `step` ignores that environment's action and returns the reset observation
+with reward 0: a fake transition, which sampling schemes leave out.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from trpo_lightning.policies.spaces import ActionSpec
 from trpo_lightning.settings import EnvSettings
 
 Spaces = tuple[gym.Space, gym.Space]
-"""Of observations and of actions, as the environment declares them."""
+"""The spaces of observations and of actions, as the environment declares them."""
 
 
 class EnvironmentFailure(UserError):
@@ -24,7 +24,7 @@ class EnvironmentFailure(UserError):
 
 @dataclass(frozen=True)
 class EnvironmentSpec:
-    """What is known of an environment before a single step."""
+    """What is known about an environment before the first step."""
 
     observation_shape: tuple[int, ...]
     actions: ActionSpec
@@ -32,9 +32,9 @@ class EnvironmentSpec:
     backend: str
     """`gymnasium` or `envpool`, resolved from `auto`."""
     spaces: Spaces | None = None
-    """None in files from before they were recorded."""
+    """None in files from before spaces were recorded."""
     cautions: tuple[str, ...] = ()
-    """What the user is told before training: one line each."""
+    """Warnings to print before training, one line each."""
 
 
 class VectorEnvironment(Protocol):
@@ -43,14 +43,26 @@ class VectorEnvironment(Protocol):
     num_envs: int
 
     def reset(self, seeds: list[int] | None = None) -> np.ndarray:
-        """Start an episode in each environment, the first from its seed; observations `[N, O]`.
+        """Start an episode in each environment.
 
-        With `seeds` this one begins from them; without, later ones go on with the environments' own random numbers.
+        Args:
+            seeds: The environments' seeds. Without them, the first episode uses the seed that the environment was made
+                with, and later ones continue with its random numbers.
+
+        Returns:
+            The first observations `[N, O]`.
         """
         ...
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Take stored (unclipped) actions `[N, A]`; observations `[N, O]`, rewards, terminated, truncated `[N]`."""
+        """Take a step in each environment.
+
+        Args:
+            actions: Actions as stored, unclipped, `[N, A]`.
+
+        Returns:
+            Observations `[N, O]`; rewards, terminated and truncated, each `[N]`.
+        """
         ...
 
     def close(self) -> None:
@@ -59,12 +71,12 @@ class VectorEnvironment(Protocol):
 
 
 def one_line(error: BaseException) -> str:
-    """The kind and text of someone else's exception, short enough for one line."""
+    """The type and text of a third-party exception, short enough for one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 
 
 def could_not_be_built(settings: EnvSettings, error: Exception) -> NoReturn:
-    """Raise the one-line error for an environment that could not be built."""
+    """Raise a one-line error for an environment that could not be built."""
     kwargs = f" with env.kwargs={settings.kwargs}" if settings.kwargs else ""
     raise UserError(f"env.id={settings.id}{kwargs} could not be built: {one_line(error)}") from error

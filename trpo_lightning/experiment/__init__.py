@@ -17,9 +17,23 @@ def run_experiment(
     jobs: int | None = None,
     force: bool = False,
 ) -> "list[CellResult]":
-    """What `python -m trpo_lightning experiment` does, from Python: the missing runs, then the report.
+    """Do the missing runs of an experiment and write its report, as `python -m trpo_lightning experiment` does.
 
-    `run_experiment("ablation_delta", "quick", ["seed=0"])`. Returns how each run stands. Raises `UserError`.
+    Example: `run_experiment("ablation_delta", "quick", ["seed=0"])`.
+
+    Args:
+        name: The experiment, without folder and suffix.
+        scale: One of the scales in its file, or `full`.
+        arguments: `key=value` texts that narrow the runs (seed, environment, variant, axis) or override settings.
+        root: Folder of all runs; those of this experiment go to `<root>/<name>/<scale>`.
+        jobs: Runs at a time; by default one for each core that a run leaves free.
+        force: Move earlier runs away and do all of them again.
+
+    Returns:
+        The state of each run. A failed run does not stop the others.
+
+    Raises:
+        UserError: The experiment or an argument is invalid, or a run directory holds other settings.
     """
     from trpo_lightning.experiment.declaration import load_experiment
     from trpo_lightning.experiment.runner import run_cells

@@ -23,10 +23,10 @@ KEYS = ("says", "statistic", "of", "than", "environment", "level", *DIRECTIONS, 
 class Claim:
     """A sentence and the comparison that decides it.
 
-    The statistic of `of` (interquartile mean over runs; of several variants the best one's), minus that of `than` if
-    there is one, lies `above` or `below` the threshold, or `within` it of 0. `environment` is None where there is only
-    one, or for a probability of improvement averaged over all. `seeds` are the runs that each variant needs at least.
-    With `every_run` the threshold holds for each run by itself: the worst one decides, and there is no interval.
+    The statistic of `of` (interquartile mean over runs; the best one's if there are several variants), minus that of
+    `than` if given, must lie `above` or `below` the threshold, or `within` it of 0. `environment` is None if there is
+    only one, or for a probability of improvement averaged over all. Each variant needs at least `seeds` runs. With
+    `every_run`, each run must meet the threshold: the worst one decides, and there is no interval.
     """
 
     says: str
@@ -43,7 +43,7 @@ class Claim:
 
 
 def read_claims(file: Path, claims: list[Any]) -> list[Claim]:
-    """The claims of an experiment's file. Raises `UserError` that names the file and the claim."""
+    """Parse the claims of an experiment's file. Raises `UserError` naming the file and the claim."""
     found = [_claim(f"{file}: claim {number}", values) for number, values in enumerate(claims, start=1)]
     for number, claim in enumerate(found, start=1):
         if any(claim.says == other.says for other in found[: number - 1]):
@@ -52,7 +52,7 @@ def read_claims(file: Path, claims: list[Any]) -> list[Claim]:
 
 
 def check_names(claims: list[Claim], file: Path, cells: list[tuple[str, str]]) -> None:
-    """Raise `UserError` for a claim on an environment or a variant that is not among `cells`, (env id, variant)."""
+    """Raise `UserError` if a claim names an environment or variant that is not among `cells` of (env id, variant)."""
     env_ids = list(dict.fromkeys(env_id for env_id, _ in cells))
     for number, claim in enumerate(claims, start=1):
         where = f"{file}: claim {number}"

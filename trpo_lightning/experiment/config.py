@@ -1,4 +1,4 @@
-"""Where settings were read up to 0.1, for scripts that import it from here: now `trpo_lightning.runs.config`."""
+"""Old location (up to 0.1) of `trpo_lightning.runs.config`, kept for scripts that import from here."""
 
 from trpo_lightning.runs.config import load_settings, recorded_settings, write_config
 

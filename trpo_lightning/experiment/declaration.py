@@ -1,4 +1,4 @@
-"""An experiment is one YAML file: bases, overrides, axes or variants, environments, seeds, and how to judge them."""
+"""An experiment is one YAML file: bases, overrides, axes or variants, environments, seeds, and how to judge runs."""
 
 import functools
 import itertools
@@ -29,12 +29,12 @@ from trpo_lightning.settings import RunSettings, does_not_count, get, is_free_fo
 from trpo_lightning.tracking.wandb_variables import with_variables
 
 ONE_THREAD = OmegaConf.create({"threads": 1})
-"""Runs of an experiment stand side by side: one thread each, unless the file says otherwise."""
+"""Runs of an experiment work in parallel: one thread each, unless the file says otherwise."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of an experiment: its settings, the levels it stands for, and where it goes below the root of runs."""
+    """One run of an experiment: its settings, its levels of the axes, and its directory below the root folder."""
 
     settings: RunSettings
     levels: dict[str, Any]
@@ -45,9 +45,9 @@ class Cell:
 class Experiment:
     """A declared comparison at one scale.
 
-    `axes` map keys to levels (their cartesian product), `variants` a name to several keys; a variant may have its own
-    `seeds`, `env.id`, budget, `bases` (after the experiment's, before its `overrides`), and settings for single
-    `environments`. `search` draws the levels of an axis from ranges instead.
+    `axes` map keys to levels (their Cartesian product is run), `variants` map a name to several keys. A variant may
+    have its own `seeds`, `env.id`, budget, `bases` (applied after the experiment's and before its `overrides`), and
+    settings for single `environments`. `search` draws the levels of the axes from ranges instead.
     """
 
     name: str
@@ -72,9 +72,14 @@ class Experiment:
     scales: tuple[str, ...] = ()
 
     def cells(self, arguments: list[str] | None = None) -> list[Cell]:
-        """All runs in the order to do them: seeds outermost, so that half an experiment is one with fewer seeds.
+        """All runs in the order in which they are done: seeds outermost, so that half an experiment has fewer seeds.
 
-        `arguments` narrow it where they name the seed, the environment, the variant or an axis, and override elsewhere.
+        Args:
+            arguments: `key=value` texts. Those that name the seed, the environment, the variant or an axis select
+                runs; all others override settings.
+
+        Raises:
+            UserError: An argument is invalid, or no run is left.
         """
         chosen: dict[str, Any] = dotted(OmegaConf.to_container(parse_overrides(arguments or [])))  # type: ignore[arg-type]
         variants = self.variants or {"": {}}
@@ -105,7 +110,7 @@ class Experiment:
     def cell(
         self, values: dict[str, Any], variant: str, env_id: str | None, seed: int, chosen: dict[str, Any] | None = None
     ) -> Cell:
-        """The run with these levels: `values` are dotted keys, of a variant and of a point of the axes, and `bases`."""
+        """The run with these levels; `values` holds dotted keys of the variant and of the axes, and perhaps `bases`."""
         axes = [*self.axes, *self.search.get("ranges", {})]
         env = {} if env_id is None else {"env.id": env_id}
         extra = {key: value for key, value in (chosen or {}).items() if key != "name"}
@@ -121,7 +126,7 @@ class Experiment:
         return Cell(settings, levels, self.directory / directory_of(settings))
 
     def directories(self) -> list[Path]:
-        """Where all runs go, as `cells` has it, without their settings: a list of many experiments needs no more."""
+        """The directories of all `cells`, without their settings: enough for a list of many experiments, and faster."""
         axes = [*self.axes, *self.search.get("ranges", {})]
         found = []
         for (variant, own), point in itertools.product((self.variants or {"": {}}).items(), self._points({})):
@@ -140,23 +145,23 @@ class Experiment:
     def _resolved(
         self, bases: tuple[str, ...], shared: dict[str, Any], own: dict[str, Any], extra: dict[str, Any]
     ) -> RunSettings:
-        """Bases, the experiment's keys, the run's own, the command line's.
+        """Merge the bases, the experiment's keys, the run's own and those of the command line.
 
-        Bases, the experiment and the command line speak to all runs: what a run's methods do not read is left out
-        there. Plain values need no second pass through OmegaConf.
+        Bases, the experiment and the command line apply to all runs: keys that a run's methods do not read are
+        dropped from them. Plain values need no second pass through OmegaConf.
         """
         values = functools.reduce(laid_over, (own, extra), shared)
         if all("${" not in str(value) for value in values.values()):
             try:
                 return updated(self._base(bases), values, lenient={*shared, *extra} - own.keys())
             except UserError:
-                pass  # below, the error names the file, and texts are converted
+                pass  # the merge below names the file in its error, and converts strings
         file = str(self.file)
         sources = [*self._base_sources(bases), from_flat(shared, file, lenient=True), from_flat(own, file)]
         return merge([*sources, from_flat(extra, "command line", lenient=True)])
 
     def _base(self, bases: tuple[str, ...] = ()) -> RunSettings:
-        """The experiment's bases with a variant's on top, merged once."""
+        """The experiment's bases with a variant's on top; each combination is merged once."""
         if bases not in self._merged:
             self._merged[bases] = merge(self._base_sources(bases))
         return self._merged[bases]
@@ -167,11 +172,11 @@ class Experiment:
 
     @property
     def directory(self) -> Path:
-        """`<experiment>/<scale>`, below the root of all runs."""
+        """`<experiment>/<scale>`, relative to the root of all runs."""
         return Path(self.name) / self.scale
 
     def default_name(self) -> str:
-        """The variant that others are compared with: at the base's own values of all axes, else the first."""
+        """The variant that others are compared with: the one with the base's values on all axes, else the first."""
         cells = self.cells()
         for cell in cells:
             known = all(key in keys(self._base()) or is_free_form(key) for key in cell.levels)
@@ -180,7 +185,7 @@ class Experiment:
         return cells[0].settings.name
 
     def _points(self, chosen: dict[str, Any]) -> list[dict[str, Any]]:
-        """Points of the axes, as dotted keys."""
+        """All points of the axes, each as a dict from dotted keys to levels."""
         if self.search:
             drawn = [{key: chosen.get(key, value) for key, value in point.items()} for point in sample(self.search)]
             return [point for index, point in enumerate(drawn) if point not in drawn[:index]]
@@ -220,14 +225,22 @@ class Experiment:
 
 
 def load_experiment(name: str, scale: str = FULL) -> Experiment:
-    """The experiment of a name at a scale. Raises `UserError` for an unknown one (naming the nearest) or a bad file."""
+    """Load an experiment at a scale.
+
+    Args:
+        name: The name of its file in `experiments/`, without the suffix.
+        scale: One of the scales in the file, or `full`.
+
+    Raises:
+        UserError: There is no such experiment (the message names the nearest), or its file is invalid.
+    """
     file = experiment_file(name)
     if file is None:
         names = experiment_names()
         raise UserError(f"there is no experiment {name}{nearest(name, names)}: `list` shows {', '.join(names)}")
     values, scales = read_experiment_file(file, scale)
     experiment = Experiment(name=name, scale=scale, file=file, scales=tuple(scales), **values)
-    if experiment.claims:  # at the full scale: others may leave variants out
+    if experiment.claims:  # at the full scale, because others may omit variants
         full = experiment if scale == FULL else Experiment(name, FULL, file, **read_experiment_file(file, FULL)[0])
         cells = full.cells(["seed=0"])
         check_names(experiment.claims, file, [(cell.settings.env.id, cell.settings.name) for cell in cells])
@@ -235,9 +248,9 @@ def load_experiment(name: str, scale: str = FULL) -> Experiment:
 
 
 def sample(search: dict[str, Any]) -> list[dict[str, Any]]:
-    """Different points of a random search, the same at each call: uniform, or uniform in the logarithm.
+    """Distinct points of a random search, the same at each call: uniform, or uniform in the logarithm.
 
-    There are fewer than `runs` where whole numbers do not give so many.
+    There are fewer than `runs` if the integer ranges do not contain that many.
     """
     generator = random.Random(0)
     points: dict[tuple[int | float, ...], dict[str, Any]] = {}
@@ -257,17 +270,17 @@ def _draw(generator: random.Random, limits: dict[str, Any]) -> int | float:
         value = math.exp(generator.uniform(math.log(low), math.log(high)))
     else:
         value = generator.uniform(low, high)
-    return min(max(float(f"{value:.4g}"), low), high)  # four digits: the number is part of a run's name
+    return min(max(float(f"{value:.4g}"), low), high)  # four digits, because the number is part of the run's name
 
 
 def _name(variant: str, levels: dict[str, Any], axes: list[str]) -> str:
-    """Of a run: its variant and its levels."""
+    """The name of a run: its variant and its levels."""
     parts = [*([variant] if variant else []), *(f"{_leaf(k, axes)}={_text(v)}" for k, v in levels.items())]
     return ",".join(parts) or "default"
 
 
 def _leaf(key: str, axes: list[str]) -> str:
-    """The last part of a key, or all of it where two axes end alike."""
+    """The last part of a key, or the whole key if two axes share their last part."""
     leaf = key.rpartition(".")[2]
     return leaf if sum(axis.rpartition(".")[2] == leaf for axis in axes) == 1 else key
 
@@ -289,11 +302,11 @@ def _refuse_duplicates(file: Path, cells: list[Cell]) -> None:
 
 
 def directory_of(settings: RunSettings) -> Path:
-    """`<env>/<variant>/seed_<n>`, the end of a run directory's path."""
+    """`<env>/<variant>/seed_<n>`, the last components of a run directory's path."""
     return Path(_safe(settings.env.id)) / _safe(settings.name) / f"seed_{settings.seed}"
 
 
 def _safe(name: str) -> str:
-    """The name as one component of a path."""
+    """The name with unsafe characters replaced, as one path component."""
     text = "".join(c if c.isalnum() or c in "._-=," else "_" for c in name)
     return text if text.strip(".") else "_" * len(text)

@@ -1,4 +1,4 @@
-"""Reading an experiment's YAML file: its keys and types, its scales, its axes and ranges, judged in one line each."""
+"""Reads an experiment's YAML file and checks its keys, types, scales, axes and ranges; each error is one line."""
 
 import math
 import re
@@ -31,31 +31,31 @@ KEYS: dict[str, tuple[type, ...]] = {
     "known_differences": (list,),
     "scales": (dict,),
 }
-"""Keys of a file, with their types."""
+"""Keys of an experiment's file, with their types."""
 SCALE_KEYS = ("minutes", "overrides", "axes", "variants", "environments", "seeds", "search")
 """Keys that a scale replaces (`overrides`, `axes` and each of `variants` key by key)."""
 SCORES = ("last_episodes", "last_iteration", "lifetime", "last_evaluation", "best_evaluation")
 X_AXES = ("env_steps", "iteration")
-"""Of learning curves, and of what claims measure along them."""
+"""Choices for the x axis of learning curves, along which claims are measured too."""
 VARIANT_KEYS = ("seeds", "bases", "environments")
-"""Keys of a variant that are no settings: seeds and bases of its own, and its settings in single environments."""
+"""Keys of a variant that are not settings: its own seeds and bases, and its settings in single environments."""
 OURS = re.compile(r"""^["']?(title|hypothesis)["']?\s*:""", re.MULTILINE)
 FULL = "full"
 NAMED_ELSEWHERE = {"seed": "seeds", "name": "variants"}
-"""Settings that the experiment gives each run, and the key of the file that they come from."""
+"""Settings that the experiment determines for each run, and the key of the file that they come from."""
 MOST_RUNS = 10_000
-"""Of an experiment: more are a slip, and would take all memory before the first began."""
+"""Most runs of an experiment: more are a mistake, and would fill the memory before the first one starts."""
 OPEN_GROUPS = tuple(f"{group_of(key)}." for key in CHOICES)
-"""Groups whose keys depend on the method, perhaps a class from outside: unknown ones show when runs are made."""
+"""Groups whose keys depend on the method, perhaps a custom class: unknown keys are found when runs are made."""
 SEARCH_KEYS = ("method", "runs", "ranges", "early_terminate")
 RANGE_KEYS = ("min", "max", "distribution")
 DISTRIBUTIONS = ("uniform", "log_uniform_values")
 
 
 def experiments_folders() -> list[Path]:
-    """Where experiment files are: `experiments/` of the working directory, then of the checkout of this code.
+    """Folders with experiment files: `experiments/` in the working directory, then in the checkout of this code.
 
-    The first may be someone's own, with or without files of ours; it hides those of the second by name only.
+    The first may be the user's own folder. Its files hide only those of the second that have the same name.
     """
     here, shipped = Path.cwd() / "experiments", Path(__file__).resolve().parents[2] / "experiments"
     folders = [folder for folder in (here, shipped) if folder.is_dir()]
@@ -65,7 +65,7 @@ def experiments_folders() -> list[Path]:
 
 
 def experiment_files() -> dict[str, Path]:
-    """Files of all declared experiments by name."""
+    """The files of all declared experiments, by name."""
     found = {}
     for folder in reversed(experiments_folders()):
         found |= {file.stem: file for file in folder.glob("*.yaml") if _is_experiment(file)}
@@ -73,44 +73,44 @@ def experiment_files() -> dict[str, Path]:
 
 
 def experiment_names() -> list[str]:
-    """All declared experiments."""
+    """The names of all declared experiments."""
     return list(experiment_files())
 
 
 def experiment_file(name: str) -> Path | None:
-    """The file of an experiment; where only another program's has the name that one, to be told what is wrong."""
+    """An experiment's file. If only another program's file has the name, that one: reading it says what is wrong."""
     others = {file.stem: file for file in foreign_files()}
     return {**others, **experiment_files()}.get(name)
 
 
 def foreign_files() -> list[Path]:
-    """YAML files beside the experiments that are other programs'."""
+    """YAML files in the experiment folders that belong to other programs."""
     return [
         file for folder in experiments_folders() for file in sorted(folder.glob("*.yaml")) if not _is_experiment(file)
     ]
 
 
 def _is_experiment(file: Path) -> bool:
-    """Whether a file says what each experiment must: one that says half of it is ours, and to be told what it lacks.
+    """Whether a file has a key that every experiment must have: one with only some of them is ours, but incomplete.
 
-    Looked for as text: a file of another program's need not be YAML that can be read.
+    The keys are searched for as text, because a file of another program need not be valid YAML.
     """
     try:
         return OURS.search(file.read_text(encoding="utf-8", errors="replace")) is not None
     except OSError:
-        return True  # to be told so
+        return True  # so that reading it reports the error
 
 
 def read_experiment_file(file: Path, scale: str) -> tuple[dict[str, Any], list[str]]:
-    """The file's values at a scale, with dotted keys in overrides and variants; and the names of its scales.
+    """The file's values at a scale, with dotted keys in overrides and variants, and the names of its scales.
 
-    Raises `UserError` for a file that does not fit, or has no such scale.
+    Raises `UserError` if the file is invalid or has no such scale.
     """
     return values_at(file, OmegaConf.to_container(read_yaml(file)), scale)
 
 
 def values_at(file: Path, read: Any, scale: str) -> tuple[dict[str, Any], list[str]]:
-    """The same of a file's content that is read already, which stays as it is."""
+    """Like `read_experiment_file`, for content that has been read already; the content is not modified."""
     _refuse_unknown(read, file)
     values = {str(key): value for key, value in read.items() if value is not None}
     _check(values, file)
@@ -128,7 +128,7 @@ def values_at(file: Path, read: Any, scale: str) -> tuple[dict[str, Any], list[s
 
 
 def dotted(config: dict[str, Any]) -> dict[str, Any]:
-    """Groups of keys as dotted keys: `{"rule": {"delta": 1}}` as `{"rule.delta": 1}`."""
+    """Flatten groups to dotted keys: `{"rule": {"delta": 1}}` becomes `{"rule.delta": 1}`."""
     found = {}
     for name, value in config.items():
         if isinstance(value, dict) and value and name not in all_keys() and not is_free_form(str(name)):
@@ -139,13 +139,13 @@ def dotted(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def laid_over(below: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Dotted keys over others: `env.kwargs` replaces all arguments of the environment, `env.kwargs.x` is one more."""
+    """Lay dotted keys over others: `env.kwargs` replaces all arguments of the environment, `env.kwargs.x` adds one."""
     kept = {key: value for key, value in below.items() if not any(f"{key}.".startswith(f"{name}.") for name in values)}
     return {**kept, **values}
 
 
 def _scaled(file: Path, scale: str, key: str, before: Any, value: Any) -> Any:
-    """The value of a file's key at a scale."""
+    """The value of a top-level key after the scale's change is applied."""
     if key == "overrides":
         return laid_over(before, dotted(value))
     if key == "axes":
@@ -161,7 +161,7 @@ def _scaled(file: Path, scale: str, key: str, before: Any, value: Any) -> Any:
 
 
 def _variant(variant: dict[str, Any]) -> dict[str, Any]:
-    """With dotted keys, also in its `environments`."""
+    """The variant with dotted keys, also in its `environments`."""
     own = {key: variant[key] for key in VARIANT_KEYS if key in variant}
     if "environments" in own:
         own["environments"] = {env_id: dotted(values or {}) for env_id, values in own["environments"].items()}
@@ -209,7 +209,7 @@ def _check(values: dict[str, Any], file: Path) -> None:
 
 
 def _uses_a_class_from_outside(values: dict[str, Any], file: Path) -> bool:
-    """Whether the file or one of its bases names a method of one's own: then there are keys that only it knows."""
+    """Whether the file or one of its bases names a custom method, which may have keys that only it knows."""
     bases = (file.parent / f"{name}.yaml" for name in values.get("bases", []))
     parts = [OmegaConf.to_container(read_yaml(base), resolve=False) for base in bases if base.is_file()]
     return _names_a_class([*parts, *(values.get(key) for key in ("overrides", "axes", "variants"))])
@@ -246,7 +246,7 @@ def _check_variant(file: Path, name: str, variant: Any, axes: list[str]) -> None
 
 
 def _sets(values: dict[str, Any], key: str) -> bool:
-    """Whether dotted keys give this one a value, perhaps as a part of `env.kwargs`."""
+    """Whether the dotted keys set this key, perhaps as part of `env.kwargs`."""
     parts = [f"{free}.{name}" for free in FREE_FORM for name in values.get(free) or {}]
     return key in values or key in parts
 
@@ -304,8 +304,8 @@ def _check_range(where: str, limits: Any) -> None:
     low, high, distribution = limits.get("min"), limits.get("max"), limits.get("distribution", DISTRIBUTIONS[0])
     rising = type(low) in (int, float) and type(low) is type(high) and math.isfinite(low) and math.isfinite(high)
     if not rising or low >= high:
-        refuse("min and max must be two rising numbers, both whole or both not")
+        refuse("min must be a number below max, and both must be integers or both floats")
     if distribution not in DISTRIBUTIONS:
         refuse(f"distribution={distribution} is not one of {', '.join(DISTRIBUTIONS)}")
     if distribution == "log_uniform_values" and (isinstance(low, int) or low <= 0):
-        refuse("log_uniform_values asks for numbers above 0, written with a point")
+        refuse("log_uniform_values needs numbers above 0, written with a decimal point")

@@ -1,4 +1,4 @@
-"""A line for each experiment: its scales, what has run of each, and what ran last."""
+"""Lists the experiments, a line each: scales, how many runs of each are done, and the latest activity."""
 
 import sys
 import time
@@ -15,12 +15,12 @@ from trpo_lightning.experiment.runner import standing
 from trpo_lightning.runs.config import read_yaml
 
 SIGNS_OF_LIFE = ("status.json", "metrics.csv")
-"""Files of a run directory whose time says when the run was last at work."""
+"""Files in a run directory whose modification time tells when the run was last active."""
 
 
 @dataclass(frozen=True)
 class ScaleState:
-    """How many of a scale's runs are in each state, `missing` included; when one was last at work, 0.0 for never."""
+    """How many of a scale's runs are in each state, including `missing`; when one was last active, 0.0 for never."""
 
     name: str
     states: Counter[str]
@@ -29,14 +29,14 @@ class ScaleState:
 
     @property
     def text(self) -> str:
-        """`quick 3/10`: finished and declared runs."""
+        """Finished and declared runs, such as `quick 3/10`."""
         return f"{self.name} {self.states['finished']}/{self.states.total()}"
 
 
 def print_list(root: Path) -> int:
-    """Print all experiments, those that ran last first, then the others by name; at most 100 columns wide.
+    """Print all experiments, most recently active first, then the others by name; at most 100 columns wide.
 
-    Files that do not fit, and those of other programs, are named below. The exit code: 2 where a file does not fit.
+    Invalid files and those of other programs are named below. Returns the exit code, 2 if a file is invalid.
     """
     found: dict[str, list[ScaleState]] = {}
     wrong: list[str] = []
@@ -50,19 +50,19 @@ def print_list(root: Path) -> int:
     for text in wrong:
         print(f"error: {text}", file=sys.stderr)
     for file in foreign_files():
-        print(f"note: {file} is passed over: it has no title and hypothesis, as an experiment has", file=sys.stderr)
+        print(f"note: {file} is skipped: it has no title and hypothesis, which every experiment has", file=sys.stderr)
     return UserError.exit_code if wrong else 0
 
 
 def scale_states(name: str, file: Path, root: Path) -> list[ScaleState]:
-    """How an experiment's scales stand. Its file is read once and no settings are resolved, which takes seconds."""
+    """The state of an experiment's scales. The file is read once; resolving the settings would take seconds."""
     read = OmegaConf.to_container(read_yaml(file))
     _, scales = values_at(file, read, FULL)
     return [_state(Experiment(name, scale, file, **values_at(file, read, scale)[0]), root) for scale in (FULL, *scales)]
 
 
 def table(found: dict[str, list[ScaleState]]) -> list[str]:
-    """The lines: a heading, an experiment each, and below what is neither finished nor missing, and the last run."""
+    """The table's lines: a heading, the experiments, then states other than finished and missing, and the last run."""
     scales = list(dict.fromkeys(state.name for states in found.values() for state in states))
     widths = [max(len(s.text) for states in found.values() for s in states if s.name == name) for name in scales]
     wide = max(map(len, ["experiment", *found]))
@@ -100,7 +100,7 @@ def _state(experiment: Experiment, root: Path) -> ScaleState:
 
 
 def _last_seen(run_dir: Path) -> float:
-    """When a run was last at work, in seconds since 1970; 0.0 if it has not begun."""
+    """When a run was last active, in seconds since 1970; 0.0 if it has not begun."""
     files = [run_dir / name for name in SIGNS_OF_LIFE]
     return max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
 

@@ -1,4 +1,4 @@
-"""One live view for all runs of an experiment; plain lines where there is no terminal."""
+"""One live view of all runs of an experiment; plain lines without a terminal."""
 
 import csv
 import os
@@ -17,20 +17,20 @@ from trpo_lightning.runs.update_line import HEADER, update_line
 
 COLORS = {"finished": "green", "failed": "red", "interrupted": "yellow", "elsewhere": "yellow"}
 EVALUATION_WIDTH = 20
-"""Columns kept free for what some lines have at their end."""
+"""Columns kept free for the notes at the end of some lines."""
 START_SECONDS = 5
-"""What a process takes before its first iteration: imports, mostly (measured)."""
+"""Seconds that a process needs before its first iteration, mostly for imports (measured)."""
 
 
 @dataclass
 class _Watched:
-    """A run's file, read as it grows."""
+    """A run's `metrics.csv`, read as it grows."""
 
     label: str
     env_id: str
     total: int
     file: int = 0
-    """Which file was read (its inode): a resumed run puts a shorter one in its place, a new metric a wider one."""
+    """Inode of the file read so far: a resumed run replaces it with a shorter one, a new metric with a wider one."""
     columns: tuple[str, ...] = ()
     offset: int = 0
     iteration: int = 0
@@ -40,7 +40,7 @@ class _Watched:
 
     @property
     def rate(self) -> float | None:
-        """Env steps a second, of all iterations so far."""
+        """Env steps per second over all iterations so far."""
         return self.env_steps / self.seconds if self.seconds else None
 
 
@@ -78,7 +78,7 @@ class ProgressView:
             self._live.stop()
 
     def started(self, run_dir: Path) -> None:
-        """A process was started; rows of an earlier one are counted, not shown."""
+        """Note that a process has started; rows of an earlier one are counted but not shown."""
         run = self.runs[run_dir]
         run.state = "running"
         self._read(run_dir, show=False)
@@ -87,7 +87,7 @@ class ProgressView:
             self._print(f"{escape(run.label)}  started")
 
     def ended(self, run_dir: Path, state: str, message: str) -> None:
-        """A run ended, or needed nothing."""
+        """Note that a run has ended, or had nothing left to do."""
         run = self.runs[run_dir]
         if run_dir in self._tasks:
             self._read(run_dir, show=self.log_lines)
@@ -98,7 +98,7 @@ class ProgressView:
         self._print(f"{escape(run.label)}  [{COLORS[state]}]{escape(message or state)}[/{COLORS[state]}]")
 
     def update(self, running: list[Path]) -> None:
-        """Read what is new."""
+        """Read the new rows of the running runs and refresh the view."""
         if self.stopping and running and not self._told:
             self._told = True
             self._print("[yellow]stopping: each run ends after its iteration; Ctrl-C again ends them at once[/yellow]")
@@ -107,7 +107,7 @@ class ProgressView:
             self._bars.update(self._tasks[run_dir], completed=self.runs[run_dir].env_steps)
 
     def summary(self) -> str:
-        """How many runs are where, the share of all env steps that is done, env steps a second now, and time left."""
+        """How many runs are in each state, share of env steps done, current env steps per second, and time left."""
         runs = self.runs.values()
         counts = {state: sum(run.state == state for run in runs) for state in ("running", *COLORS, "waiting")}
         done = sum(min(run.env_steps, run.total) for run in runs) / sum(run.total for run in runs)
@@ -121,7 +121,7 @@ class ProgressView:
         return "   ".join(parts)
 
     def _seconds_left(self) -> float | None:
-        """At each run's own speed, else that of its environment so far, else of all; None before any is known."""
+        """Time left at each run's speed, else its environment's, else that of all runs; None while none is known."""
         runs = [run for run in self.runs.values() if run.state in ("running", "waiting")]
         known = [(run.env_id, run.rate) for run in self.runs.values() if run.rate]
         if not known or not runs:
@@ -139,7 +139,7 @@ class ProgressView:
         try:
             with open(run_dir / "metrics.csv", "rb") as file:
                 inode, shown = os.fstat(file.fileno()).st_ino, 0
-                if inode != run.file:  # new, or written anew: what it held before was shown
+                if inode != run.file:  # new, or rewritten: its earlier rows were shown already
                     shown = run.iteration
                     run.file, run.columns, run.offset, run.env_steps, run.seconds = inode, (), 0, 0, 0.0
                 file.seek(run.offset)
@@ -170,7 +170,7 @@ class ProgressView:
 
 
 def labels(cells: list[Cell], room: int) -> list[str]:
-    """A name for each run: without the environment where it is the same for all and there is no room for it."""
+    """A name for each run, without the environment if it is the same for all and there is no room for it."""
     full = [f"{cell.settings.env.id} {cell.settings.name} seed {cell.settings.seed}" for cell in cells]
     if max(map(len, full)) <= room:
         return full

@@ -1,4 +1,4 @@
-"""Runs what an experiment lacks: several runs at a time, each on one thread in a process of its own."""
+"""Does an experiment's missing runs, several at a time, each in its own process with one thread."""
 
 import json
 import os
@@ -28,19 +28,19 @@ INTERRUPTED = (130, 143)
 """Exit codes of a run stopped by Ctrl-C or SIGTERM."""
 POLL_SECONDS = 0.2
 PRIVATE_VARIABLES = ("WANDB_SERVICE", "WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_NAME")
-"""Of the process that starts runs: a child that inherits them would mix with its W&B run, or all have one name."""
+"""W&B variables not passed to children, which would otherwise write to the parent's W&B run or all share one name."""
 
 
 HANG_UP: int = getattr(signal, "SIGHUP", signal.SIGTERM)
 OWN_GROUP: dict[str, Any] = {"process_group": 0}
-"""A child's group of processes: Ctrl-C in a terminal reaches it through its runner only, so just once."""
+"""Starts each child in its own process group: Ctrl-C in a terminal then reaches it only once, through the runner."""
 if sys.platform == "win32":
     OWN_GROUP = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
 
 
 @dataclass(frozen=True)
 class CellResult:
-    """How a run stands: finished, interrupted, failed, missing, running, or elsewhere (another process is at it)."""
+    """The state of a run: finished, interrupted, failed, missing, running, or elsewhere (another process has it)."""
 
     cell: Cell
     run_dir: Path
@@ -53,19 +53,28 @@ class _Child:
     run_dir: Path
     process: subprocess.Popen
     fresh: bool
-    """Whether it was to begin the run, not to go on with one."""
+    """Whether the child begins the run, rather than resuming it."""
     signals: int = 0
-    """How often it was told to stop."""
+    """How often the child was told to stop."""
 
 
 def run_cells(
     cells: list[Cell], root: Path, *, jobs: int | None = None, force: bool = False, log_lines: bool | None = None
 ) -> list[CellResult]:
-    """Do the runs that are missing, `jobs` at a time (default: one for each core that a run leaves free).
+    """Do the missing runs, `jobs` at a time (default: one for each core that a run leaves free).
 
-    Finished runs are left, interrupted ones resumed, and a failed one does not stop the rest. Ctrl-C and SIGTERM stop
-    all after their iteration, a second Ctrl-C at once. `force` moves earlier runs away and does all anew. Raises
-    `UserError` for a run directory with other settings, before anything starts.
+    Finished runs are skipped, interrupted ones resumed, and a failed one does not stop the rest. Ctrl-C and SIGTERM
+    stop all runs after their current iteration, a second Ctrl-C at once.
+
+    Args:
+        cells: The runs.
+        root: Folder of all runs.
+        jobs: Runs at a time.
+        force: Move earlier runs away and repeat all of them.
+        log_lines: Whether to print a line for each update; by default for up to 8 runs.
+
+    Raises:
+        UserError: A run directory holds other settings; nothing has been started.
     """
     print_what_there_is_no_letter_for()
     for cell in cells:
@@ -80,7 +89,7 @@ def run_cells(
 
 
 class _Pool:
-    """At most `jobs` children at a time, and what is known of the rest."""
+    """At most `jobs` children at a time, and the results so far."""
 
     def __init__(self, cells: list[Cell], root: Path, jobs: int, log_lines: bool) -> None:
         self.root, self.jobs = root, jobs
@@ -90,7 +99,7 @@ class _Pool:
             c.directory: CellResult(c, root / c.directory, "missing") for c in cells
         }
         self.stopping = 0
-        """How many signals to stop came, the last of them:"""
+        """How many stop signals have arrived, and below, the last of them:"""
         self.signal_number = signal.SIGTERM
         self.view = ProgressView(cells, root, log_lines)
 
@@ -108,7 +117,7 @@ class _Pool:
     def _start(self, cell: Cell, folder: Path) -> None:
         run_dir = self.root / cell.directory
         if is_locked(run_dir):
-            self._record(cell, "elsewhere", "another process is at it")
+            self._record(cell, "elsewhere", "another process is working on it")
             return
         threads = cell.settings.threads or available_cores()
         variables = {**os.environ, **thread_environment(threads)}
@@ -140,7 +149,7 @@ class _Pool:
             elif code in INTERRUPTED or (child.signals and code < 0) or child.signals > 1:
                 self._record(child.cell, "interrupted", "stopped; the next call resumes it")
             elif code == BUSY:
-                self._record(child.cell, "elsewhere", "another process is at it")
+                self._record(child.cell, "elsewhere", "another process is working on it")
             elif child.fresh and _begun_by_another(child):
                 self.pending.append(child.cell)
             else:
@@ -154,18 +163,18 @@ class _Pool:
         self.view.ended(run_dir, state, message)
 
     def _tell_to_stop(self) -> None:
-        """Pass on the signals that came: the first ends a run after its iteration, the third kills it."""
+        """Pass on the stop signals: the first ends a run after its iteration, the third kills it."""
         for child in self.children:
             while child.signals < self.stopping:
                 child.signals += 1
                 if child.signals > 2:
                     child.process.kill()
-                else:  # Windows knows Ctrl-Break only: all else would end the run at once
+                else:  # Windows offers only Ctrl-Break: anything else would end the run at once
                     child.process.send_signal(getattr(signal, "CTRL_BREAK_EVENT", self.signal_number))
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Note Ctrl-C, SIGTERM and a closed terminal, for the loop to act on; in the main thread, which can."""
+        """Record Ctrl-C, SIGTERM and a closed terminal for the loop to act on; only the main thread can do so."""
 
         def handle(number: int, _: object) -> None:
             self.stopping += 1
@@ -181,7 +190,7 @@ class _Pool:
 
 
 def results_so_far(cells: list[Cell], root: Path) -> list[CellResult]:
-    """How the runs stand, without starting any."""
+    """The states of the runs, without starting any."""
     return [CellResult(cell, root / cell.directory, standing(root / cell.directory)) for cell in cells]
 
 
@@ -202,7 +211,7 @@ def _status(run_dir: Path) -> dict[str, Any] | None:
 
 
 def standing(run_dir: Path) -> str:
-    """How a run stands, as in `CellResult`: only its lock tells a running one from one that was killed."""
+    """The state of a run, as in `CellResult`: only the lock distinguishes a running run from a killed one."""
     state = run_state(run_dir) or "missing"
     if state != "running":
         return state
@@ -210,7 +219,7 @@ def standing(run_dir: Path) -> str:
 
 
 def is_locked(run_dir: Path) -> bool:
-    """Whether a process is at this run."""
+    """Whether a process holds the run's lock."""
     try:
         with open(run_dir / ".lock", encoding="utf-8") as file:
             return not try_lock(file, shared=True)
@@ -219,29 +228,29 @@ def is_locked(run_dir: Path) -> bool:
 
 
 def _has_begun(run_dir: Path) -> bool:
-    """A run that failed before its settings were recorded has not: it is done anew."""
+    """Whether the run recorded its settings; one that failed before that starts from scratch."""
     return run_state(run_dir) is not None and (run_dir / "config.yaml").is_file()
 
 
 def _begun_by_another(child: _Child) -> bool:
-    """Whether another runner's process began the run, and left it, while this child was starting."""
+    """Whether another runner's process began and left the run while this child was starting."""
     return _has_begun(child.run_dir) and (_status(child.run_dir) or {}).get("pid") != child.process.pid
 
 
 def _check(cell: Cell, run_dir: Path, force: bool) -> None:
     if force and is_locked(run_dir):
-        raise UserError(f"{run_dir}: another process is at this run: stop it before --force moves it away")
+        raise UserError(f"{run_dir}: another process is working on this run: stop it before --force moves it away")
     if force or not _has_begun(run_dir):
         return
     changed = changed_keys(recorded_settings(run_dir), cell.settings)
     if changed:
         raise UserError(
-            f"{run_dir} was run with other settings ({', '.join(changed)}): --force moves it away and runs it anew"
+            f"{run_dir} was run with other settings ({', '.join(changed)}): --force moves it away and starts over"
         )
 
 
 def is_finished(cell: Cell, run_dir: Path) -> bool:
-    """Whether the run has all the steps or iterations that the cell asks for."""
+    """Whether the run has done all the steps or iterations that the cell asks for."""
     return run_state(run_dir) == "finished" and covers(recorded_settings(run_dir), cell.settings)
 
 
@@ -251,7 +260,7 @@ def _move_away(run_dir: Path) -> None:
 
 
 def _command(cell: Cell, run_dir: Path, folder: Path) -> list[str] | None:
-    """What does or continues the run; None if there is nothing left to do."""
+    """The command that starts or continues the run; None if nothing is left to do."""
     train = [sys.executable, "-m", "trpo_lightning", "train"]
     if not _has_begun(run_dir):
         config = folder / f"{len(list(folder.iterdir()))}.yaml"

@@ -1,8 +1,8 @@
-"""The same axes as a W&B sweep, and the run that an agent of it does.
+"""An experiment as a W&B sweep, and the runs that the sweep's agents do.
 
-A grid when the file has axes, variants, environments and seeds; random or Bayesian search, with Hyperband if the file
-asks for it, when it has ranges. The agent's run of a cell has the settings, name, group and run directory of the local
-one.
+The sweep is a grid if the file has axes, variants, environments and seeds, and a random or Bayesian search, with
+Hyperband if the file asks for it, if the file has ranges. An agent's run of a cell has the settings, name, group and
+run directory that a local run would have.
 """
 
 import itertools
@@ -22,12 +22,12 @@ from trpo_lightning.stopping import StopRequest
 from trpo_lightning.storage.files import write_atomically
 
 NULLS = ("null", "None")
-"""Texts that stand for null in a sweep: ours, and what an agent makes of Python's."""
+"""Strings that mean null in a sweep: ours, and the one that an agent makes of Python's None."""
 COMMAND = ["${env}", "${interpreter}", "-m", "trpo_lightning", "sweep-run"]
 
 
 def sweep_config(experiment: Experiment, arguments: list[str], root: Path) -> dict[str, Any]:
-    """What `wandb sweep` takes."""
+    """The sweep's configuration, as `wandb sweep` expects it."""
     config: dict[str, Any] = {
         "name": f"{experiment.name} {experiment.scale}",
         "description": experiment.hypothesis,
@@ -61,7 +61,7 @@ def sweep_config(experiment: Experiment, arguments: list[str], root: Path) -> di
 def _grid(experiment: Experiment, cells: list[Cell]) -> dict[str, Any]:
     """A parameter for each axis, environment and seed if the cells are their product, else one for all cells.
 
-    W&B has no null: the agent would pass it on as the text `None`. It is written as `null`, and read back as null by
+    W&B has no null: the agent would pass it on as the string `None`. It is written as `null`, and read back as null by
     `cell_of` and `read_back`.
     """
     axes: dict[str, list[Any]] = {"seed": [], "env.id": []}
@@ -78,7 +78,7 @@ def _grid(experiment: Experiment, cells: list[Cell]) -> dict[str, Any]:
 
 
 def register(experiment: Experiment, arguments: list[str], root: Path, project: str, entity: str | None) -> str:
-    """Write `sweep.yaml`, create the sweep, return the agent's command. Raises `UserError` if W&B is out of reach."""
+    """Write `sweep.yaml` and create the sweep; return the agent's command. Raises `UserError` if W&B refuses."""
     import wandb
 
     from trpo_lightning.tracking.wandb_client import check_server
@@ -101,7 +101,7 @@ def register(experiment: Experiment, arguments: list[str], root: Path, project: 
 
 
 def cell_of(experiment: Experiment, arguments: list[str]) -> Cell:
-    """The run that an agent's arguments name. Raises `UserError` if the experiment has no such run."""
+    """Find the run that an agent's arguments name. Raises `UserError` if the experiment has no such run."""
     texts = dict(item.split("=", 1) for item in arguments if "=" in item)
     values = _dotted(arguments)
     if SWEEP_CELL in texts:
@@ -126,13 +126,13 @@ def _dotted(arguments: list[str]) -> dict[str, Any]:
 
 
 def _level(levels: list[Any], text: str, value: Any) -> Any:
-    """The level that an agent wrote as `text`: a text such as `on` as it was declared, and null."""
+    """The level that an agent wrote as `text`, restored as declared: strings such as `on`, and null."""
     declared = [level for level in levels if isinstance(level, str) and level == text]
     return None if None in levels and text in NULLS else declared[0] if declared else value
 
 
 def run_of_sweep(experiment: Experiment, arguments: list[str], root: Path, stop: StopRequest | None = None) -> int:
-    """Do one run under a W&B agent, or continue it; the exit code."""
+    """Start or continue one run under a W&B agent; returns the exit code."""
     cell = cell_of(experiment, arguments)
     run_dir = root / cell.directory
     if is_finished(cell, run_dir):
@@ -152,4 +152,4 @@ def run_of_sweep(experiment: Experiment, arguments: list[str], root: Path, stop:
     print(f"{outcome.state}: {outcome.env_steps:,} env steps in {outcome.iteration} iterations, all in {run_dir}")
     if outcome.state == "interrupted" and not outcome.stopped_by_sweep:
         return 128 + outcome.signal_number
-    return 0  # also where the sweep stopped it: an agent gives up after some failed runs
+    return 0  # even if the sweep stopped the run: an agent gives up after several failed runs

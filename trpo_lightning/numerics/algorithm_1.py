@@ -2,8 +2,8 @@
 
     maximise  L_old(pi) - C max_s KL(old || pi)   over all policies pi   (Schulman et al. 2015, algorithm 1)
 
-For a common radius d of all states the best policy is known state by state, and its gain is concave in d, so that one
-number remains to be found. float64 throughout; policies are `[S, A]`, as in `tabular.py`.
+For a radius d common to all states, the best policy is known state by state and its gain is concave in d, so only one
+number remains to be found. Everything is float64; policies are `[S, A]`, as in `tabular.py`.
 """
 
 import math
@@ -17,13 +17,13 @@ from torch import Tensor
 from trpo_lightning.numerics.tabular import PolicyValues, TabularMDP, penalty
 
 ITERATIONS = 100
-"""At most, of Newton's method and of the search for d; ten are enough but for nearly deterministic policies."""
+"""Limit for Newton's method and for the search for d; ten are enough except for nearly deterministic policies."""
 SMALLEST, LARGEST = 1e-25, 700.0
 """Limits of z below: KL down to about 1e-50, probabilities down to e^-700."""
 ROUNDING = 1e-14
-"""Numbers this small, relative to those they are differences of, are 0."""
+"""A difference this small, relative to the numbers subtracted, counts as 0."""
 PRECISION = 1e-12
-"""Relative, of radii and of the derivative at the best one."""
+"""Relative precision of the radii, and of the derivative at the best one."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,13 @@ def best_policies(old_policy: Tensor, advantages: Tensor, radius: float) -> Best
 
     pi = c old / (nu - A), nu > max_a A; c normalises and is the multiplier. With A centred (sum_a old A = 0) and
     A* = max_a A, nu is found as z = -log(1 - A*/nu) in (0, inf), which resolves tiny radii and nearly deterministic
-    policies alike: Newton's method on log KL as a function of log z, kept in a bracket. A state whose advantages are
-    all equal keeps its policy, an action of probability 0 its 0.
+    policies alike, by Newton's method on log KL as a function of log z, kept in a bracket. A state whose advantages are
+    all equal keeps its policy; an action of probability 0 keeps probability 0.
+
+    Args:
+        old_policy: Probabilities `[S, A]`.
+        advantages: A(s, a) `[S, A]`.
+        radius: Bound on the KL divergence in each state, in nats.
     """
     possible = old_policy > 0.0
     centred = torch.where(possible, advantages - (old_policy * advantages).sum(-1, keepdim=True), 0.0)
@@ -86,7 +91,7 @@ class _Tilt(NamedTuple):
 def _tilt(old_policy: Tensor, x: Tensor, gap: Tensor, z: Tensor) -> _Tilt:
     """KL(old || pi) = log(sum_a old / (1 - y)) + sum_a old log(1 - y), y = u x, u = 1 - e^-z, without cancellation.
 
-    sum_a old y is 0, so that its multiples may be taken out of every sum.
+    Since sum_a old y is 0, multiples of it can be taken out of every sum.
     """
     fading = torch.exp(-z)
     y = -torch.expm1(-z) * x
@@ -118,11 +123,13 @@ def algorithm_1_step(mdp: TabularMDP, old: PolicyValues) -> ExactStep:
 
     gain(d) = sum_s rho(s) max {sum_a pi A : KL <= d} is concave with derivative sum_s rho(s) multiplier_s(d); the best
     d is where that falls to C. The search starts at G^2 / (2 C^2), the answer where KL is quadratic (G = sum_s rho(s)
-    std_old A). An optimal policy and unreachable states stay as they are. Raises `ValueError` for gamma = 0, where C is
-    0 and no d the best.
+    std_old A). An optimal policy and unreachable states stay as they are.
+
+    Raises:
+        ValueError: gamma is 0: C is then 0, and no d is best.
     """
     if mdp.gamma == 0.0:
-        raise ValueError("algorithm 1 needs gamma > 0: without a penalty the best step has no end")
+        raise ValueError("algorithm 1 needs gamma > 0: without a penalty the best step is unbounded")
     c = float(penalty(mdp, old))
     real = old.advantages.abs() > ROUNDING * old.q_values.abs().max()
     advantages = torch.where(real & mdp.reachable[:, None], old.advantages, 0.0)
@@ -141,7 +148,7 @@ def algorithm_1_step(mdp: TabularMDP, old: PolicyValues) -> ExactStep:
 
 
 def _falling_root(f: Callable[[float], float], start: float, largest: float) -> float:
-    """Where a falling function is 0, or `largest` if it is positive up to there: false position, Illinois variant."""
+    """The zero of a decreasing function, or `largest` if it is positive up to there; false position (Illinois)."""
     low = high = min(start, largest)
     f_low = f_high = f(low)
     while f_high > 0.0 and high < largest:

@@ -10,7 +10,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ConjugateGradientSolution:
-    """`x` `[P]`, the product A x `[P]` (undamped), iterations done, and |b - (A + damping I) x| / |b|, recomputed."""
+    """The approximate solution and how good it is.
+
+    `x` `[P]`; `product` A x `[P]`, undamped; the number of `iterations`; `residual`, the recomputed
+    |b - (A + damping I) x| / |b|.
+    """
 
     x: Tensor
     product: Tensor
@@ -23,9 +27,16 @@ def conjugate_gradient(
 ) -> ConjugateGradientSolution:
     """Approximate the solution of (A + damping I) x = b from x = 0, A given as `matvec(v)` = A v.
 
-    Stops after `iterations`, at a relative residual of `tolerance`, or if p'(A + damping I)p is not positive (or NaN,
-    or so small that the step overflows), and keeps the iterate it has. Draws no random numbers. One more product than
-    iterations: the residual that is returned is the true one, not the recursion's.
+    Stops after `iterations`, at a relative residual of `tolerance`, or if p'(A + damping I)p is not positive, is NaN,
+    or is so small that the step overflows; the current iterate is then the result. Draws no random numbers. Computes
+    one product more than there are iterations, because the residual returned is the true one, not the recursion's.
+
+    Args:
+        matvec: The operator v `[P]` -> A v `[P]`.
+        b: The right-hand side `[P]`.
+        iterations: The maximum number of iterations.
+        tolerance: Relative residual at which to stop.
+        damping: Multiple of the identity added to A.
     """
     x = torch.zeros_like(b)
     residual = b.clone()

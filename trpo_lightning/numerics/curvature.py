@@ -2,8 +2,8 @@
 
 J is the Jacobian of the distribution's parameters in theta, M the Fisher matrix of the distribution in those
 parameters, known in closed form; for the empirical Fisher matrix J is that of the actions' log-probabilities, M = I.
-A model that knows its J applies it itself. For any other J v needs no forward-mode support: the pullback u -> J'u is
-linear in u, so differentiating it again in u gives J v from the same reused graph.
+A model that knows its J applies it itself. Other models need no forward-mode support for J v: the pullback u -> J'u
+is linear in u, so differentiating it again in u gives J v from the same graph.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from torch import Tensor
 
 
 class Linearizable(Protocol):
-    """Rows of a model at some theta: differentiable `tensors` (rows first), and M applied to tangents of them."""
+    """Rows of a model at some theta: differentiable `tensors` (rows first), and M applied to their tangents."""
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """Parameters of the rows' distributions, each `[B, ...]`."""
+        """Parameters of the distributions, one row each: `[B, ...]`."""
         ...
 
     def fisher_product(self, tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -29,7 +29,7 @@ class Linearizable(Protocol):
 
 @runtime_checkable
 class Linearized(Linearizable, Protocol):
-    """Rows of a model at a fixed theta that know their J."""
+    """Rows of a model at a fixed theta, with products by J and its transpose."""
 
     def push(self, v: Tensor) -> tuple[Tensor, ...]:
         """J v for `v` `[P]`: tangents of `tensors`."""
@@ -42,26 +42,26 @@ class Linearized(Linearizable, Protocol):
 
 @dataclass(frozen=True)
 class Scalars:
-    """Rows of one number each with M = I: the matrix is the mean of j_n j_n', j_n = grad x_n.
+    """Rows of one number each, with M = I: the matrix is the mean of j_n j_n', j_n = grad x_n.
 
-    With log-probabilities of the actions taken it is the empirical Fisher matrix, uncentred (TRPO 2015, section 8.1);
-    with predictions it is the Gauss-Newton matrix of their squared error (GAE 2016, section 5).
+    For log-probabilities of the actions taken it is the empirical Fisher matrix, uncentred (TRPO 2015, section 8.1);
+    for predictions it is the Gauss-Newton matrix of their squared error (GAE 2016, section 5).
     """
 
     x: Tensor
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """The numbers `[B]`."""
+        """The numbers `[B]`, as the only tensor."""
         return (self.x,)
 
     def fisher_product(self, tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """M = I."""
+        """The tangents unchanged: M = I."""
         return tangents
 
 
 class _Graph:
-    """J of any model at a fixed theta, from autograd's graph."""
+    """Products by J and its transpose for any model at a fixed theta, from autograd's graph."""
 
     def __init__(self, model: Linearizable, theta: Tensor) -> None:
         self.model, self.theta = model, theta
@@ -105,9 +105,15 @@ def fisher_vector_product(
 ) -> Callable[[Tensor], Tensor]:
     """The operator v `[P]` -> sum_n w_n J_n' M_n J_n v `[P]` at `theta` `[P]`.
 
-    `model(theta, rows)` evaluates a slice of the batch; w_n is 1/rows, or `weights` `[rows]`. A batch of one chunk
-    keeps its model for all products; a larger one builds those of its chunks anew for each product, so that memory is
-    bounded by `chunk` rows.
+    A batch of one chunk keeps its model for all products. A larger batch rebuilds the models of its chunks for each
+    product, so memory is bounded by `chunk` rows.
+
+    Args:
+        model: `model(theta, rows)` evaluates a slice of the batch.
+        theta: Where the matrix is taken.
+        rows: The number N of rows in the batch.
+        weights: w_n `[rows]`; by default 1/rows each.
+        chunk: The largest number of rows evaluated at once.
     """
     theta = theta.detach().clone().requires_grad_(True)
     slices = row_slices(rows, chunk)
@@ -126,7 +132,7 @@ def fisher_vector_product(
 def curvature_of_rows(
     model: Callable[[Tensor, slice], Linearizable], theta: Tensor, v: Tensor, rows: int, *, chunk: int = 65536
 ) -> Tensor:
-    """The curvature along v `[P]` of each row on its own, v' J_n' M_n J_n v `[rows]`."""
+    """Each row's own curvature along v `[P]`: v' J_n' M_n J_n v, `[rows]`."""
     theta = theta.detach().clone().requires_grad_(True)
     found = []
     for part in row_slices(rows, chunk):
@@ -139,5 +145,5 @@ def curvature_of_rows(
 
 
 def row_slices(rows: int, chunk: int) -> list[slice]:
-    """Consecutive slices of at most `chunk` rows."""
+    """Consecutive slices of at most `chunk` rows that cover all `rows`."""
     return [slice(start, min(start + chunk, rows)) for start in range(0, rows, chunk)]

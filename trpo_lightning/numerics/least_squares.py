@@ -19,13 +19,13 @@ from trpo_lightning.numerics.trust_region import TrustRegionProblem, trust_regio
 
 CHUNK = 65536
 JUST_INSIDE = 1.0 - 1e-4
-"""Share of epsilon that a checked step aims at: rounding alone must not put it outside and have it shrunken."""
+"""Share of epsilon that a checked step aims at, so that rounding alone cannot put it outside and have it shrunk."""
 Model = Callable[[Tensor, slice], Tensor]
 
 
 @torch.no_grad()
 def predictions(model: Model, theta: Tensor, rows: int, *, chunk: int = CHUNK) -> Tensor:
-    """V `[N]` of all rows at `theta`."""
+    """The model's predictions V `[N]` for all rows at `theta`."""
     return torch.cat([model(theta, part) for part in row_slices(rows, chunk)])
 
 
@@ -62,9 +62,12 @@ def trust_region_least_squares(
     sigma^2 = (1/N) sum_n (V_old,n - y_n)^2, and s ~ -(H + damping I)^-1 g by conjugate gradients, H = (1/N) sum_n
     j_n j_n' the Gauss-Newton matrix (j = grad V), g = (1/N) sum_n (V_n - y_n) j_n. For a model linear in theta the
     boundary is at alpha = sqrt(2 sigma^2 epsilon / s'Hs). `rescale="outside"` takes min(1, alpha) s and shrinks it
-    until the error falls and the constraint holds; `"always"` takes alpha s as it is, the paper's step, which can raise
-    the error once the fit is good. Returns the new parameters `[P]`, the very `theta` where there is no step: sigma =
-    0, a zero gradient, a number that is not finite, a search that fails.
+    until the error falls and the constraint holds; `"always"` takes alpha s unchecked, the paper's step, which can
+    raise the error once the fit is good.
+
+    Returns:
+        The new parameters `[P]`; the `theta` object itself if there is no step, because sigma = 0, the gradient is
+        zero, a number is not finite, or the search fails.
     """
     old = predictions(model, theta, len(targets), chunk=chunk)
     variance = mean_square(old - targets)  # sigma^2
@@ -102,13 +105,13 @@ def lbfgs_least_squares(
 ) -> Tensor:
     """L-BFGS with a strong-Wolfe line search on the mean squared error + l2 |theta|^2 (Nocedal & Wright, ch. 7).
 
-    Starts without history, draws no random numbers. Returns the new parameters `[P]`, non-finite if it diverged.
+    Starts without history and draws no random numbers. Returns the new parameters `[P]`, not finite if it diverged.
     """
     solution = theta.detach().clone().requires_grad_(True)
     optimizer = torch.optim.LBFGS(
         [solution],
         max_iter=iterations,
-        max_eval=26 * iterations,  # iterations are the limit: a line search takes up to 25 evaluations
+        max_eval=26 * iterations,  # so that `iterations` is the limit: a line search takes up to 25 evaluations
         history_size=10,
         line_search_fn="strong_wolfe",
     )
@@ -123,7 +126,7 @@ def lbfgs_least_squares(
 
 
 def solved(optimizer: torch.optim.LBFGS, closure: Callable[[], Any], solution: Tensor) -> Tensor:
-    """The solution after the optimizer's one step; NaN where its step length overflows, which torch raises for."""
+    """The solution after one optimizer step; NaN if its step length overflows, for which torch raises."""
     try:
         optimizer.step(closure)
     except RuntimeError as error:

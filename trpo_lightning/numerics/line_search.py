@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class SearchFailure(Enum):
-    """What was wrong with the last candidate of a search that took none, or with its start."""
+    """Why a search failed: what was wrong with its last candidate, or with its start."""
 
     START_NOT_FINITE = auto()
     CANDIDATE_NOT_FINITE = auto()
@@ -20,7 +20,11 @@ class SearchFailure(Enum):
 
 @dataclass(frozen=True)
 class LineSearchResult:
-    """`theta` is the accepted candidate, or the very tensor the search started from if there is none."""
+    """The outcome of a search.
+
+    `theta` is the accepted candidate, or the very tensor the search started from if it accepted none; the candidate is
+    start + `fraction` * full step, `improvement` its rise of the objective, `constraint` its constraint.
+    """
 
     theta: Tensor
     fraction: float
@@ -31,7 +35,7 @@ class LineSearchResult:
 
     @property
     def accepted(self) -> bool:
-        """Whether a candidate was taken."""
+        """Whether the search accepted a candidate."""
         return self.failure is None
 
 
@@ -47,10 +51,18 @@ def backtracking_line_search(
 ) -> LineSearchResult:
     """Try theta + ratio^k full_step for k = 0 ... max_backtracks; take the first that improves within the bound.
 
-    `evaluate(theta)` returns (objective, constraint); accepted is objective > objective(theta) and constraint <= bound.
-    `least_improvement` asks the full step for more than that rise, a shrunken one for its share of it (Armijo's rule);
-    -inf accepts a fall, too.
-    A candidate with non-finite values is refused like any other.
+    A candidate is accepted if objective > objective(theta) and constraint <= bound. One with non-finite values is
+    refused like any other.
+
+    Args:
+        evaluate: `evaluate(theta)` returns (objective, constraint).
+        theta: Where the search starts, `[P]`.
+        full_step: The first step to try, `[P]`.
+        bound: The largest constraint accepted.
+        ratio: Factor by which each backtrack shrinks the step.
+        max_backtracks: Backtracks before the search fails.
+        least_improvement: The rise that the full step must exceed; a shrunken step must exceed its share of it
+            (Armijo's rule). -inf also accepts a fall.
     """
     start, _ = evaluate(theta)
     failure = SearchFailure.START_NOT_FINITE

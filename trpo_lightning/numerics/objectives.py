@@ -20,8 +20,8 @@ D = TypeVar("D", bound=HasKL)
 def importance_sampled_surrogate(log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor) -> Tensor:
     """Sum over transitions of pi_theta(a|s) / pi_old(a|s) * A(s, a), in float64 (TRPO 2015, eq. 14 times B).
 
-    All `[B]`. A sum and not a mean, so that chunks of a batch add up; its gradient at theta_old is the policy
-    gradient's sum of A grad log pi.
+    All arguments are `[B]`. A sum, not a mean, so that chunks of a batch add up; its gradient at theta_old is the
+    policy gradient's sum of A grad log pi.
     """
     return (torch.exp(log_prob - old_log_prob) * advantages).sum(dtype=torch.float64)
 
@@ -29,8 +29,8 @@ def importance_sampled_surrogate(log_prob: Tensor, old_log_prob: Tensor, advanta
 def self_normalized_surrogate(log_prob: Tensor, log_q: Tensor, q_values: Tensor) -> Tensor:
     """Sum over states of sum_k w_k Q_k / sum_k w_k, w_k = pi_theta(a_k|s) / q(a_k|s), in float64 (TRPO 2015, eq. 16).
 
-    All `[S, K]`: K actions of each of S states, drawn from q. A constant added to a state's Q-values is added to its
-    contribution and changes no gradient: the weighted mean is a baseline of its own.
+    All arguments are `[S, K]`: K actions in each of S states, drawn from q. A constant added to a state's Q-values is
+    added to its contribution and changes no gradient: the weighted mean is its own baseline.
     """
     return (torch.softmax((log_prob - log_q).double(), dim=1) * q_values).sum()
 

@@ -22,8 +22,22 @@ def generalized_advantages(
     """A_t = sum_l (gamma lambda)^l delta_{t+l}, delta_t = r_t + gamma V(s_{t+1}) - V(s_t) (GAE 2016, eq. 16).
 
     `values` is `[T + 1, N]`: row t + 1 holds V of the observation that step t returned, so a truncated episode
-    bootstraps from its own last observation; a terminated one from 0. Returns `[T, N]`. Raises `ValueError` for shapes
-    that do not fit.
+    bootstraps from its own last observation and a terminated one from 0.
+
+    Args:
+        rewards: r_t `[T, N]`.
+        values: V `[T + 1, N]`.
+        terminated: Transitions after which the value is 0, boolean `[T, N]`.
+        ended: Last transitions of episodes, boolean `[T, N]`.
+        valid: Slots that hold a transition, boolean `[T, N]`.
+        gamma: The discount.
+        gae_lambda: lambda.
+
+    Returns:
+        The advantages `[T, N]`.
+
+    Raises:
+        ValueError: The shapes do not match, or a mask is not boolean.
     """
     _check_shapes(rewards, values, terminated, ended, valid)
     alive, going = ~terminated & valid, ~ended & valid
@@ -42,7 +56,7 @@ def discounted_returns(
 ) -> Tensor:
     """R_t = r_t + gamma R_{t+1}, bootstrapped with V where an episode was cut (GAE 2016, Vhat of section 5).
 
-    Arguments as `generalized_advantages`. Returns `[T, N]`.
+    Takes the arguments of `generalized_advantages`. Returns `[T, N]`.
     """
     _check_shapes(rewards, values, terminated, ended, valid)
     returns = torch.zeros_like(rewards)
@@ -62,7 +76,7 @@ def _check_shapes(rewards: Tensor, values: Tensor, *masks: Tensor) -> None:
 
 
 def standardize(x: Tensor, epsilon: float = 1e-8) -> tuple[Tensor, float]:
-    """(x - mean) / (std + epsilon), std the population's, and that divisor; a constant or single `x` becomes zeros."""
+    """Return (x - mean) / (std + epsilon), with the population std, and the divisor; a constant `x` becomes zeros."""
     x = x.double()
     if not len(x):
         return x, epsilon

@@ -10,9 +10,9 @@ RAISES = 14
 def ridge_regression(gram: Tensor, moment: Tensor, penalties: Tensor) -> Tensor | None:
     """Minimise (1/N) sum_n (x_n'w - y_n)^2 + sum_i penalties_i w_i^2: (X'X/N + diag(penalties)) w = X'y/N.
 
-    `gram` `[F, F]` is X'X/N, `moment` `[F]` is X'y/N, `penalties` `[F]` are not negative. Where the matrix is not
-    positive definite in rounded numbers (collinear features, no penalty), a penalty on every coefficient is added and
-    raised until it is. Returns w `[F]` as float64, or None if no penalty gives a finite solution.
+    `gram` `[F, F]` is X'X/N, `moment` `[F]` is X'y/N, `penalties` `[F]` are not negative. If rounding leaves the
+    matrix not positive definite (collinear features, no penalty), a penalty on every coefficient is added and raised
+    until it is. Returns w `[F]` as float64, or None if no penalty gives a finite solution.
     """
     matrix, right = gram.double() + torch.diag(penalties.double()), moment.double()[:, None]
     largest, extra = matrix.diagonal().max(), 0.0

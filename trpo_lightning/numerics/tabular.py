@@ -14,8 +14,10 @@ from torch import Tensor
 class TabularMDP:
     """A finite MDP: P(s'|s, a) `[S, A, S]`, expected rewards `[S, A]`, distribution of s_0 `[S]`, discount in [0, 1).
 
-    Rows of `transitions` sum to 1 or less: what is missing ends the episode, with nothing after it. Raises `ValueError`
-    for shapes, types or numbers that are no MDP.
+    Rows of `transitions` sum to 1 or less: the missing probability ends the episode, with nothing after it.
+
+    Raises:
+        ValueError: The shapes, types or numbers do not describe an MDP.
     """
 
     transitions: Tensor
@@ -23,7 +25,7 @@ class TabularMDP:
     initial: Tensor
     gamma: float
     reachable: Tensor = field(init=False)
-    """`[S]`, the states that some policy can be in: maxima over states in the bound are over these."""
+    """The states that some policy can reach, boolean `[S]`: the bound takes its maxima over these."""
 
     def __post_init__(self) -> None:
         states, actions = self.rewards.shape
@@ -33,9 +35,9 @@ class TabularMDP:
         if any(x.dtype != torch.float64 or not torch.isfinite(x).all() for x in tensors):
             raise ValueError("transitions, rewards and initial must be finite and in float64")
         if self.transitions.min() < 0.0 or self.transitions.sum(-1).max() > 1.0 + 1e-12:
-            raise ValueError("transitions are no probabilities: each row must sum to 1 or less")
+            raise ValueError("transitions are not probabilities: each row must sum to 1 or less")
         if self.initial.min() < 0.0 or abs(float(self.initial.sum()) - 1.0) > 1e-12:
-            raise ValueError("initial is no distribution")
+            raise ValueError("initial is not a probability distribution")
         if not 0.0 <= self.gamma < 1.0:
             raise ValueError(f"gamma={self.gamma} is not in [0, 1)")
         object.__setattr__(self, "reachable", _reachable(self.transitions, self.initial))
@@ -51,7 +53,7 @@ def _reachable(transitions: Tensor, initial: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class PolicyValues:
-    """A policy's expected discounted return eta, V `[S]`, Q `[S, A]`, A = Q - V `[S, A]` and visitation rho `[S]`."""
+    """A policy `[S, A]`, its expected discounted return eta, V `[S]`, Q, A = Q - V `[S, A]`, visitation rho `[S]`."""
 
     policy: Tensor
     eta: Tensor
@@ -64,7 +66,7 @@ class PolicyValues:
 def evaluate_policy(mdp: TabularMDP, policy: Tensor) -> PolicyValues:
     """Exact values by linear solves: V = (I - gamma P_pi)^-1 r_pi, rho = (I - gamma P_pi)^-T initial.
 
-    rho(s) = sum_t gamma^t P(s_t = s), not normalised: it sums to 1/(1 - gamma) where no episode ends (TRPO 2015,
+    rho(s) = sum_t gamma^t P(s_t = s) is not normalised: it sums to 1/(1 - gamma) if no episode ends (TRPO 2015,
     section 2).
     """
     step = torch.einsum("sa,sat->st", policy, mdp.transitions)
@@ -83,7 +85,7 @@ def surrogate(old: PolicyValues, new_policy: Tensor) -> Tensor:
 def state_kl(old_policy: Tensor, new_policy: Tensor) -> Tensor:
     """KL(old || new) in each state `[S]`, as sum_a old (r - 1 - log r), r = new / old.
 
-    Both policies sum to 1, so this is -sum_a old log r; without its cancellation a KL of 1e-12 keeps its digits.
+    Both policies sum to 1, so this equals -sum_a old log r, but without cancellation: a KL of 1e-12 keeps its digits.
     """
     possible = old_policy > 0.0
     log_ratio = torch.log(torch.where(possible, new_policy / old_policy, 1.0))
@@ -101,14 +103,14 @@ def penalty(mdp: TabularMDP, old: PolicyValues) -> Tensor:
 
 
 def lower_bound(mdp: TabularMDP, old: PolicyValues, new_policy: Tensor) -> Tensor:
-    """L_old(new) - C max_s KL(old || new), which eta(new) is never below (TRPO 2015, theorem 1 with eq. 9)."""
+    """L_old(new) - C max_s KL(old || new), a lower bound on eta(new) (TRPO 2015, theorem 1 with eq. 9)."""
     return surrogate(old, new_policy) - penalty(mdp, old) * max_kl(mdp, old.policy, new_policy)
 
 
 def random_mdp(
     states: int, actions: int, *, gamma: float, generator: torch.Generator, ending: float = 0.1
 ) -> TabularMDP:
-    """A dense MDP with random transitions, normal rewards, and on average `ending` of each row's mass ending."""
+    """A dense MDP with random transitions and normal rewards; a step ends the episode with probability `ending`."""
 
     def draw(*shape: int) -> Tensor:
         return torch.rand(shape, dtype=torch.float64, generator=generator)

@@ -3,7 +3,7 @@
     maximise L(theta)  subject to  KL(theta_old, theta) <= delta, its mean over states or its maximum
 
 by one natural-gradient direction, a step to the boundary of the quadratic model, and a backtracking line search. With
-a multiplier of one's own for the step and a search that takes anything it is the natural gradient (Kakade 2002).
+a fixed step size and no acceptance test, this is the natural gradient (Kakade 2002).
 """
 
 import math
@@ -20,14 +20,17 @@ from trpo_lightning.numerics.line_search import LineSearchResult, SearchFailure,
 
 @dataclass(frozen=True)
 class TrustRegionProblem:
-    """What the solver knows: callables of theta and a start. No policy, no batch, no rollout.
+    """All that the solver needs: a start and callables of theta. No policy, no batch, no rollout.
 
-    `theta` `[P]` is where the surrogate was built; `evaluate(theta)` returns (surrogate, constraint) as floats, with
-    constraint 0 at `theta`; `gradient()` `[P]` is the surrogate's gradient at `theta`; `curvature_product(v)` is A v,
-    A the Hessian of the mean constraint at `theta` (positive semi-definite), undamped. The dtype of the gradient is the
-    one that the system is solved in. `largest_curvature(s)` is max_n s'A_n s over states, for a constraint that is a
-    maximum; without it the constraint is the mean, and its curvature s'As. `resolution` is the smallest change of the
-    surrogate that `evaluate` can tell from rounding.
+    Args:
+        theta: Where the surrogate was built, `[P]`.
+        evaluate: `evaluate(theta)` returns (surrogate, constraint) as floats; the constraint is 0 at `theta`.
+        gradient: The surrogate's gradient at `theta`, `[P]`; its dtype is the one in which the system is solved.
+        curvature_product: `curvature_product(v)` is A v, A the Hessian of the mean constraint at `theta` (positive
+            semi-definite), undamped.
+        largest_curvature: `largest_curvature(s)` is max_n s'A_n s over states, for a constraint that is a maximum;
+            without it the constraint is the mean, and its curvature s'As.
+        resolution: The smallest change of the surrogate that `evaluate` can tell from rounding.
     """
 
     theta: Tensor
@@ -39,7 +42,7 @@ class TrustRegionProblem:
 
 
 class StepRejection(Enum):
-    """Where a step ended without new parameters; for a search the result's `failure` says why."""
+    """The stage at which a step was rejected; for a failed search, the `failure` of its result says why."""
 
     GRADIENT_NOT_FINITE = auto()
     SOLUTION_NOT_FINITE = auto()
@@ -49,7 +52,7 @@ class StepRejection(Enum):
 
 @dataclass(frozen=True)
 class Direction:
-    """Of s ~ (A + damping I)^-1 g: s'g, s'As, damping s's, s'Cs, C the constraint's own curvature, and |s|."""
+    """Products of s ~ (A + damping I)^-1 g: s'g, s'As, damping s's, s'Cs, C the constraint's own curvature; and |s|."""
 
     ascent: float
     curvature: float
@@ -60,11 +63,11 @@ class Direction:
 
 @dataclass(frozen=True)
 class TrustRegionStep:
-    """The outcome, with the parts that it came to. A rejected one has `theta` bit-identical to where it started.
+    """The outcome, with the parts that were computed. After a rejection `theta` is bit-identical to the start.
 
-    `nothing_to_gain` tells a rejection for want of a signal from a failure: all numbers were finite, and the rise of
-    the surrogate that the gradient promises is not above the problem's `resolution`, be it for the full step or for
-    one of length 1, whose rise is at most the gradient's norm.
+    `nothing_to_gain` tells a rejection for lack of a signal from a failure: all numbers were finite, and the rise of
+    the surrogate that the gradient promises is not above the problem's `resolution`, either for the full step or for
+    a step of length 1, whose rise is at most the gradient's norm.
     """
 
     theta: Tensor
@@ -78,17 +81,17 @@ class TrustRegionStep:
 
     @property
     def scale(self) -> float:
-        """Multiplier of s in the step that was taken: step = scale s, (A + damping I) s = gradient."""
+        """Multiplier of s in the step taken: step = scale s, (A + damping I) s = gradient."""
         return self.beta * self.search.fraction if self.search else 0.0
 
     @property
     def quadratic(self) -> float:
-        """What the matrix predicts for the constraint's mean: step'A step / 2."""
+        """The matrix's prediction of the mean constraint: step'A step / 2."""
         return self._half_square(self.direction.curvature if self.direction else 0.0)
 
     @property
     def quadratic_damped(self) -> float:
-        """The same with damping: step'(A + damping I) step / 2."""
+        """The same prediction with damping: step'(A + damping I) step / 2."""
         return self._half_square(self.direction.curvature + self.direction.damped if self.direction else 0.0)
 
     @property
@@ -98,7 +101,7 @@ class TrustRegionStep:
 
     @property
     def norm(self) -> float:
-        """2-norm of the step."""
+        """2-norm of the step in parameters."""
         return self.scale * self.direction.norm if self.direction else 0.0
 
     def _half_square(self, curvature: float) -> float:
@@ -110,7 +113,7 @@ STEP_LENGTHS: dict[str, Callable[[Direction, float, float], float]] = {
     "undamped": lambda d, delta, _: math.sqrt(2.0 * delta / d.constraint_curvature),
     "fixed": lambda d, delta, step_size: step_size,
 }
-"""beta from (direction, delta, step_size): to the boundary, damped or undamped, or step_size."""
+"""beta from (direction, delta, step_size): to the boundary, damped or undamped; or step_size."""
 
 
 NOT_FINITE = (SearchFailure.START_NOT_FINITE, SearchFailure.CANDIDATE_NOT_FINITE)
@@ -133,13 +136,26 @@ def trust_region_step(
 ) -> TrustRegionStep:
     r"""Solve the problem once: s ~ (A + damping I)^-1 g, step beta s, backtrack until L rises and KL <= delta.
 
-    beta = sqrt(2 delta / s'(C + damping I)s) for `step_length="damped"` (what implementations do), sqrt(2 delta /
-    s'Cs), the paper's, for `"undamped"`, and `step_size` for `"fixed"`, the natural gradient's 1 / lambda (section
-    8.1); C = A for the mean KL. beta is at most `max_step_size`: with c for it, c s maximises g'd - d'(A + damping I)d
-    / 2c, the penalized problem of theorem 1, so that a gradient of noise alone does not fill the trust region. The
-    search accepts KL <= kl_slack * delta (None: any) and a rise of L above improvement_ratio times its first-order
-    prediction (None: any finite L). Nothing raises on bad numbers: a non-finite gradient, curvature or candidate, or a
-    direction that is not one of ascent, is a rejection.
+    Bad numbers never raise: a non-finite gradient, curvature or candidate, or a direction that does not ascend, is a
+    rejection.
+
+    Args:
+        problem: The surrogate, its constraint and their derivatives.
+        delta: Bound on the KL divergence.
+        cg_iterations: The maximum number of conjugate-gradient iterations.
+        cg_tolerance: Relative residual at which conjugate gradients stop.
+        damping: Multiple of the identity added to A.
+        step_length: How beta is found; C = A for the mean KL. `"damped"`, what implementations do:
+            sqrt(2 delta / s'(C + damping I)s). `"undamped"`, as in the paper: sqrt(2 delta / s'Cs). `"fixed"`:
+            `step_size`, the natural gradient's 1 / lambda (section 8.1).
+        step_size: beta for `"fixed"`.
+        max_step_size: Upper limit c on beta; c s maximises g'd - d'(A + damping I)d / 2c, the
+            penalized problem of theorem 1, so a gradient of pure noise does not fill the trust region.
+        backtrack_ratio: Factor by which each backtrack shrinks the step.
+        max_backtracks: Backtracks before the step is rejected.
+        kl_slack: The search accepts KL <= kl_slack * delta; None accepts any.
+        improvement_ratio: The search accepts a rise of L above this times its first-order prediction; None accepts any
+            finite L.
     """
     theta, gradient = problem.theta, problem.gradient()
     if not torch.isfinite(gradient).all():

@@ -1,7 +1,7 @@
 """Batches of action distributions with closed-form log-probability, entropy, KL and Fisher matrix.
 
-Our own and not `torch.distributions`, whose checks raise on NaN: a bad candidate of a line search must come back as a
-number to refuse. Every quantity is joint over the action's dimensions and has shape `[B]`.
+These replace `torch.distributions`, whose checks raise on NaN: for a bad candidate a line search needs a number that it
+can refuse. Every quantity is joint over the action's dimensions and has shape `[B]`.
 """
 
 import math
@@ -19,7 +19,7 @@ class Distribution(Protocol):
     """A batch of B distributions over actions `[B, A]`."""
 
     noise: str
-    """What `sample` consumes: `"normal"` or `"uniform"`, one number per action dimension."""
+    """The noise that `sample` takes: `"normal"` or `"uniform"`, one number per action dimension."""
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -35,19 +35,19 @@ class Distribution(Protocol):
         ...
 
     def log_prob(self, actions: Tensor) -> Tensor:
-        """Log-density or log-probability of `actions` `[B, A]`."""
+        """Log-density or log-probability `[B]` of `actions` `[B, A]`."""
         ...
 
     def entropy(self) -> Tensor:
-        """Entropy in nats."""
+        """Entropy in nats, `[B]`."""
         ...
 
     def kl(self, other: Self) -> Tensor:
-        """KL(self || other)."""
+        """The KL divergence KL(self || other) in nats, `[B]`."""
         ...
 
     def fisher_product(self, tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The Fisher matrix in `tensors`, applied row by row to tangents of their shapes."""
+        """The Fisher matrix in `tensors`, applied row by row to tangents of the same shapes."""
         ...
 
     def detach(self) -> Self:
@@ -83,7 +83,7 @@ class Gaussian:
     def kl(self, other: Self) -> Tensor:
         log_ratio = self.log_std - other.log_std
         distance = (self.mean - other.mean) * torch.exp(-other.log_std)
-        # expm1(x) - x, not exp(x) - 1 - x: near the old policy the difference is what counts
+        # expm1(x) - x, not exp(x) - 1 - x, which cancels near the old policy
         return 0.5 * (torch.expm1(2.0 * log_ratio) - 2.0 * log_ratio + distance.square()).sum(-1)
 
     def fisher_product(self, tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -146,7 +146,7 @@ class Categorical:
 
 @dataclass(frozen=True)
 class Bernoulli:
-    """Independent bits: `logits` `[B, A]` of a one."""
+    """Independent bits: `logits` `[B, A]` of the probability of a one."""
 
     logits: Tensor
     noise = "uniform"

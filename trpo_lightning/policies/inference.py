@@ -1,4 +1,4 @@
-"""Evaluating a network many times on few rows: what a rollout does between two steps of its environments."""
+"""Fast evaluation of a network on a few rows at a time, as a rollout needs it between two environment steps."""
 
 from collections.abc import Callable
 
@@ -24,11 +24,11 @@ ON_ARRAYS: dict[type[nn.Module], Callable[[np.ndarray], object]] = {
     nn.ReLU: lambda x: np.maximum(x, 0.0, out=x),
     nn.ELU: _elu,
 }
-"""The activations of `IN_PLACE`, on arrays."""
+"""The activations of `IN_PLACE` for NumPy arrays, also in place."""
 
 
 Layers = list[tuple[Tensor, Tensor, type[nn.Module] | None]]
-"""(weight, bias, activation) of each layer."""
+"""(weight, bias, activation or None) of each layer."""
 
 
 def perceptron_layers(network: nn.Module) -> Layers | None:
@@ -49,9 +49,9 @@ def perceptron_layers(network: nn.Module) -> Layers | None:
 def fast_forward(network: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
     """The network on the CPU from float32 arrays `[N, *O]` to outputs `[N, M]`, without autograd or module calls.
 
-    Reads the parameters as they are at each call. A perceptron's products are NumPy's: between two steps of a
-    simulator, which leaves nothing of torch in the caches, torch's dispatch costs two thirds of a call (32 rows of a
-    64-64 network: 30 us instead of 100).
+    Reads the current parameters at each call. A perceptron uses NumPy's products: a simulator's step evicts torch from
+    the caches, after which its dispatch costs two thirds of a call (32 rows of a 64-64 network: 30 us instead of
+    100).
     """
     layers = perceptron_layers(network)
     if layers is None:
@@ -76,9 +76,9 @@ def _without_gradient(network: nn.Module, x: np.ndarray) -> np.ndarray:
 
 
 def forward_each(network: nn.Module) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
-    """The network with other parameters for each row: named ones `[N, ...]` and inputs `[N, *O]` to outputs `[N, M]`.
+    """The network with separate parameters per row: named ones `[N, ...]` and inputs `[N, *O]` to outputs `[N, M]`.
 
-    Without autograd. For multi-layer perceptrons on the CPU by batched products: a small part of `vmap`'s time.
+    Without autograd. Multi-layer perceptrons use batched products, which take a small part of `vmap`'s time on the CPU.
     """
     if perceptron_layers(network) is None:
         each = torch.func.vmap(lambda named, x: torch.func.functional_call(network, named, (x[None],))[0])

@@ -1,4 +1,4 @@
-"""Policies of perceptrons that know their Jacobian: what the Fisher-vector products of an update are made of."""
+"""Perceptron policies that know their Jacobian, for the Fisher-vector products of an update."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,14 +17,14 @@ DISTRIBUTIONS: dict[type[Policy], Callable[[Any, Tensor, Tensor], Distribution]]
 }
 """From a policy, its network's outputs `[B, M]` and its own parameters, which come before the network's in theta.
 
-The first of a distribution's `tensors` is the outputs; a further one is the own parameters, repeated in each row.
+The first of a distribution's `tensors` holds the outputs; a second one repeats the policy's own parameters in each row.
 """
 
 
 class LinearizedPolicy:
     """The distributions of rows at a fixed theta `[P]`, and J of their `tensors` in it, without autograd.
 
-    A `Linearized` of `numerics/curvature.py`.
+    It implements `Linearized` of `numerics/curvature.py`.
     """
 
     def __init__(self, policy: Policy, perceptron: Perceptron, own: Tensor, observations: Tensor) -> None:
@@ -34,12 +34,12 @@ class LinearizedPolicy:
         self.tensors, self.fisher_product = distribution.tensors, distribution.fisher_product
 
     def push(self, v: Tensor) -> tuple[Tensor, ...]:
-        """J v for `v` `[P]`."""
+        """J v for `v` `[P]`: tangents of `tensors`."""
         own = [v[: self._own].expand_as(tensor) for tensor in self.tensors[1:]]
         return self._perceptron.tensor(self._perceptron.push(self._inputs, v[self._own :])), *own
 
     def pull(self, cotangents: tuple[Tensor, ...]) -> Tensor:
-        """J'u `[P]`."""
+        """J'u `[P]` for cotangents of `tensors`."""
         outputs, *own = cotangents
         product = outputs.new_empty(self._own + self._perceptron.size)
         for cotangent in own:
@@ -50,7 +50,7 @@ class LinearizedPolicy:
 
 
 def linearized(policy: Policy, theta: Tensor, observations: Tensor) -> LinearizedPolicy | None:
-    """`policy` at `theta` `[P]` for observations `[B, *O]`; None for one of another kind, or of another network."""
+    """`policy` at `theta` `[P]` for observations `[B, *O]`; None unless it is a built-in policy of a perceptron."""
     size = sum(parameter.numel() for parameter in policy.network.parameters())
     own, network = theta.detach().split([len(theta) - size, size])
     perceptron = Perceptron.of(policy.network, network) if type(policy) in DISTRIBUTIONS else None

@@ -1,4 +1,4 @@
-"""Networks for vector observations, initialised from a generator of their own."""
+"""Networks for vector observations, initialised from a given random generator."""
 
 import math
 
@@ -28,10 +28,20 @@ def build_network(
     output_gain: float,
     generator: torch.Generator,
 ) -> nn.Module:
-    """A network `[B, *observation_shape] -> [B, outputs]`; the one place that decides by the observation's shape.
+    """A network `[B, *observation_shape] -> [B, outputs]`; the only place where the observation's shape decides.
 
     Vectors get a multi-layer perceptron with hidden gains of sqrt(2) (Engstrom et al. 2020, code-level optimizations).
-    Raises `ValueError` for other shapes.
+
+    Args:
+        observation_shape: The shape of one observation, `(O,)`.
+        outputs: The number of outputs.
+        hidden_sizes: Units of each hidden layer; empty for a linear network.
+        activation: `"tanh"`, `"relu"` or `"elu"`.
+        output_gain: Scale of the last layer's orthogonal weights.
+        generator: Source of the initial weights.
+
+    Raises:
+        ValueError: The observations are not vectors.
     """
     if len(observation_shape) != 1:
         raise ValueError(f"no network for observations of shape {observation_shape}")
@@ -49,7 +59,7 @@ def parameter_vector(module: nn.Module) -> Tensor:
 
 
 def assign_parameter_vector(module: nn.Module, theta: Tensor) -> None:
-    """Write `theta` `[P]` into the parameters, in place. Raises `ValueError` if the length does not fit."""
+    """Write `theta` `[P]` into the parameters, in place. Raises `ValueError` if the length does not match."""
     sizes = [p.numel() for p in module.parameters()]
     if theta.numel() != sum(sizes):
         raise ValueError(f"{theta.numel()} numbers for {sum(sizes)} parameters")

@@ -1,4 +1,4 @@
-"""Derivatives of multi-layer perceptrons by the chain rule, without autograd's graph: a part of its time."""
+"""Derivatives of multi-layer perceptrons by the chain rule: faster than autograd, whose graph they do not build."""
 
 import math
 from collections.abc import Callable
@@ -13,10 +13,10 @@ from trpo_lightning.policies.inference import IN_PLACE, ON_ARRAYS, Layers, perce
 from trpo_lightning.policies.tanh import Tanh
 
 ArrayLike = Any
-"""An array of NumPy or a tensor."""
+"""A NumPy array or a tensor."""
 
 Derivatives = dict[type[nn.Module], Callable[[ArrayLike, ArrayLike], ArrayLike]]
-"""Derivatives of activations, from their outputs, times something that may be overwritten."""
+"""Derivatives of activations, from their outputs, times a gradient that may be overwritten."""
 
 OF_TENSORS: Derivatives = {
     Tanh: torch.ops.aten.tanh_backward,
@@ -43,11 +43,11 @@ Views = tuple[list[ArrayLike], list[ArrayLike]]
 
 
 class Perceptron:
-    """A perceptron whose parameters are the flat vector `theta` `[P]`, as it is at each call.
+    """A perceptron whose parameters are the flat vector `theta` `[P]`, read at each call.
 
     J is the Jacobian `[B * M, P]` of its outputs in them; `inputs` are what `forward` returned. All numbers are tensors
-    or, where torch has one thread of the CPU, arrays (`native`): the same memory, cheaper calls, and on a CPU of AMD
-    products in half the time of MKL, which does not use its AVX-512.
+    or, on a CPU where torch has one thread, NumPy arrays (`native`): these share the memory, their calls are cheaper,
+    and on AMD CPUs their products take half the time of MKL, which does not use AVX-512 there.
     """
 
     def __init__(self, layers: Layers, theta: Tensor) -> None:
@@ -63,20 +63,20 @@ class Perceptron:
 
     @classmethod
     def of(cls, network: nn.Module, theta: Tensor) -> "Perceptron | None":
-        """With the layers of `network`; None for a network that is no perceptron."""
+        """A perceptron with the layers of `network`; None if the network is not one."""
         layers = perceptron_layers(network)
         return None if layers is None else cls(layers, theta)
 
     def native(self, tensor: Tensor) -> ArrayLike:
-        """A tensor's numbers as the other methods take them."""
+        """A tensor in the form that the other methods take."""
         return tensor.numpy() if self._on_arrays else tensor
 
     def tensor(self, numbers: ArrayLike) -> Tensor:
-        """The reverse of `native`."""
+        """The inverse of `native`: numbers as a tensor."""
         return torch.from_numpy(numbers) if self._on_arrays else numbers
 
     def views(self, vector: Tensor) -> Views:
-        """The layers' parts of a flat vector `[P]`."""
+        """The layers' weights and biases in a flat vector `[P]`, sharing its memory."""
         numbers = self.native(vector.detach())
         parts = [numbers[part].reshape(shape) for part, shape in zip(self._parts, self._shapes, strict=True)]
         return parts[::2], parts[1::2]
@@ -84,7 +84,7 @@ class Perceptron:
     @torch.no_grad()
     @np.errstate(all="ignore")
     def forward(self, x: ArrayLike) -> list[ArrayLike]:
-        """The inputs of all layers for rows `[B, I]`, and the outputs `[B, M]`."""
+        """The inputs of all layers for rows `[B, I]`, followed by the outputs `[B, M]`."""
         inputs = [x]
         for weight, bias, kind in zip(self._weights, self._biases, self._kinds, strict=True):
             x = x @ weight.T
@@ -110,7 +110,7 @@ class Perceptron:
     @torch.no_grad()
     @np.errstate(all="ignore")
     def pull(self, inputs: list[ArrayLike], u: ArrayLike, out: Views) -> None:
-        """Write J'u into the views of a vector; `u` `[B, M]`."""
+        """Write J'u into the views `out` of a vector `[P]`, for `u` `[B, M]`."""
         weights, biases = out
         ones = self._library.ones_like(u[:, 0])
         for i in reversed(range(len(self._weights))):
@@ -118,10 +118,10 @@ class Perceptron:
             self._library.matmul(u.T, ones, out=biases[i])  # a sum in a quarter of the time
             if i:
                 weight = self._weights[i]
-                moved = u @ weight if len(weight) > 1 else u * weight  # the same for one output, a quarter again
+                moved = u @ weight if len(weight) > 1 else u * weight  # equal for one output, again in a quarter
                 u = self._through(i - 1, moved, inputs)
 
     def _through(self, i: int, moved: ArrayLike, inputs: list[ArrayLike]) -> ArrayLike:
-        """Times the derivative of layer i's activation, which is its own transpose."""
+        """`moved` times the derivative of layer i's activation, a diagonal matrix and so its own transpose."""
         kind = self._kinds[i]
         return moved if kind is None else self._derivatives[kind](moved, inputs[i + 1])

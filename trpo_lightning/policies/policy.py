@@ -19,17 +19,17 @@ OUTPUT_GAIN = 0.01
 class Policy(nn.Module):
     """Base of all policies: a network, and distributions from its outputs. Every parameter belongs to theta.
 
-    A policy of one's own is a subclass that is made from (observation shape, actions, its settings, a generator for
-    its initial parameters); `Settings` is the dataclass of its keys.
+    A custom policy is a subclass whose constructor takes (observation shape, actions, settings, a generator for its
+    initial parameters); `Settings` is the dataclass of its keys.
     """
 
     Settings: ClassVar[type[PolicySettings]] = PolicySettings
     network: nn.Module
     metrics: ClassVar[dict[str, str]] = {}
-    """Names and meanings of what `measure` gives."""
+    """Names and meanings of the metrics that `measure` returns."""
 
     def measure(self) -> dict[str, float]:
-        """Metrics of the policy as it is after an update."""
+        """Metrics of the policy after an update, by name; none by default."""
         return {}
 
     @classmethod
@@ -40,23 +40,30 @@ class Policy(nn.Module):
         settings: PolicySettings,
         generator: torch.Generator,
     ) -> "Policy":
-        """The policy for an environment's spaces; some classes choose a subclass by the actions."""
+        """The policy for an environment's spaces; some classes choose a subclass by the actions.
+
+        Args:
+            observation_shape: The shape of one observation.
+            actions: The environment's actions.
+            settings: The values of the policy's keys.
+            generator: Source of the initial parameters.
+        """
         return cls(observation_shape, actions, settings, generator)  # type: ignore[call-arg]
 
     def distribution(self, outputs: Tensor) -> Distribution:
-        """The distributions of actions for the network's outputs `[B, M]`."""
+        """The action distributions for the network's outputs `[B, M]`."""
         raise NotImplementedError(f"{type(self).__name__} has no distribution")
 
     def sampler(self, noise: Tensor) -> Callable[[int, np.ndarray], np.ndarray]:
-        """Actions `[N, A]` from (step t, the network's outputs `[N, M]`), with `noise` `[T, N, A]`."""
+        """A function from (step t, the network's outputs `[N, M]`) to actions `[N, A]`, with `noise` `[T, N, A]`."""
         return lambda t, outputs: self.distribution(torch.from_numpy(outputs)).sample(noise[t]).numpy()
 
     def forward(self, observations: Tensor) -> Any:
-        """The distributions of actions for observations `[B, *O]`."""
+        """The action distributions for observations `[B, *O]`."""
         return self.distribution(self.network(observations))
 
     def mode_parameters(self) -> list[nn.Parameter]:
-        """The parameters that the distributions' mode depends on."""
+        """The parameters on which the distributions' mode depends."""
         return list(self.parameters())
 
     def at(self, theta: Tensor, observations: Tensor) -> Any:
@@ -65,7 +72,7 @@ class Policy(nn.Module):
 
 
 class MLPPolicy(Policy):
-    """The built-in policies: a multi-layer perceptron, its distribution as the action space asks for."""
+    """The built-in policies: a multi-layer perceptron, with a distribution that follows from the action space."""
 
     Settings = MLPPolicySettings
 
@@ -77,7 +84,7 @@ class MLPPolicy(Policy):
         settings: PolicySettings,
         generator: torch.Generator,
     ) -> Policy:
-        """A `GaussianPolicy`, `CategoricalPolicy` or `BernoulliPolicy`."""
+        """A `GaussianPolicy`, `CategoricalPolicy` or `BernoulliPolicy`, by the kind of actions."""
         assert isinstance(settings, MLPPolicySettings)
 
         def network(outputs: int) -> nn.Module:
@@ -114,7 +121,9 @@ class GaussianPolicy(MLPPolicy):
         return Gaussian(outputs, self.log_std.expand_as(outputs))
 
     def sampler(self, noise: Tensor) -> Callable[[int, np.ndarray], np.ndarray]:
-        scaled = (noise * self.log_std.detach().exp()).numpy()  # of all steps at once: the std is no state's
+        scaled = (
+            noise * self.log_std.detach().exp()
+        ).numpy()  # all steps at once: the std does not depend on the state
         return lambda t, outputs: outputs + scaled[t]
 
 
@@ -130,7 +139,7 @@ class CategoricalPolicy(MLPPolicy):
 
 
 class BernoulliPolicy(MLPPolicy):
-    """Independent bits, their logits from one network."""
+    """Independent bits, with their logits from one network."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -143,7 +152,7 @@ class BernoulliPolicy(MLPPolicy):
 def build_policy(
     observation_shape: tuple[int, ...], actions: ActionSpec, settings: PolicySettings, generator: torch.Generator
 ) -> Policy:
-    """The policy that `policy.name` names, for an environment's spaces; `generator` makes its initial parameters."""
+    """The policy named by `policy.name`, for an environment's spaces; `generator` draws its initial parameters."""
     cls = load_class("policy.name", settings.name)
     assert issubclass(cls, Policy)
     return cls.for_spaces(observation_shape, actions, settings, generator)

@@ -1,4 +1,4 @@
-"""What a policy has to know of an environment's spaces, in this package's own words.
+"""What a policy needs to know about an environment's spaces, in this package's own types.
 
 The translation from gymnasium's spaces is in `environments/spaces.py`.
 """
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ContinuousActions:
-    """`size` unbounded real numbers; the environment's bounds are applied at its door, not here."""
+    """`size` unbounded real numbers; they are clipped to the environment's bounds just before a step, not here."""
 
     size: int
 

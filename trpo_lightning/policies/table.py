@@ -1,4 +1,4 @@
-"""Categorical policies of finitely many states as tables: probabilities and logits of all of them at once."""
+"""Categorical policies over finitely many states as tables: probabilities and logits of all states at once."""
 
 import torch
 from torch import Tensor
@@ -13,14 +13,14 @@ def policy_table(policy: Policy, observations: Tensor, theta: Tensor | None = No
 
 
 def with_logits_changed(policy: Policy, change: Tensor) -> Tensor:
-    """The parameters `[P]` whose logits differ by `change` `[S, A]`, up to the parameters' precision.
+    """The parameters `[P]` whose logits differ from the policy's by `change` `[S, A]`, up to the parameters' precision.
 
     One linear layer on one-hot observations is a table: column s of its weights holds the logits of state s. Raises
     `ValueError` for any other policy.
     """
     parameters = [p.detach() for p in policy.parameters()]
     if [p.shape for p in parameters] != [change.T.shape, change.shape[1:]]:
-        raise ValueError("the policy is no table: it needs one linear layer, on one-hot observations")
+        raise ValueError("the policy is not a table: it needs one linear layer on one-hot observations")
     weight, bias = parameters
     table = weight.double() + change.T.to(weight.device)
     return torch.cat([table.to(weight.dtype).reshape(-1), bias])

@@ -1,1 +1,1 @@
-"""Figures, tables and one page of what has run so far."""
+"""Figures, tables and one page about the runs so far."""

@@ -10,16 +10,16 @@ from trpo_lightning.report.summary import by_cell
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 MANY_BACKTRACKS = 4
-"""So many and more are counted together."""
+"""Updates with this many backtracks or more are counted together."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
     """What happened inside the updates of one variant in one environment, over all iterations of all its runs.
 
-    `backtracks` are counts of updates by their backtracks, up to `MANY_BACKTRACKS`; `kl` the `QUANTILES` of KL over
-    delta of accepted updates, `above` the share of them beyond 1; `seconds` of each part sum to the wall clock. What
-    the method does not have is empty or NaN.
+    `backtracks` counts updates by their number of backtracks, up to `MANY_BACKTRACKS`. `kl` holds the `QUANTILES` of
+    KL / delta over accepted updates, `above` the share of them beyond 1. The `seconds` of all parts sum to the wall
+    clock. Whatever the method does not have is empty or NaN.
     """
 
     env_id: str
@@ -37,7 +37,7 @@ class Diagnosis:
 
 
 def diagnose(records: list[Record]) -> list[Diagnosis]:
-    """One for each environment and variant that has rows of ours, in order of appearance."""
+    """A diagnosis of each environment and variant that has rows of our runs, in order of appearance."""
     cells = {
         cell: [r for r in group if len(r.columns.get("update/rejected", ()))]
         for cell, group in by_cell(records).items()
@@ -73,7 +73,7 @@ def _rejections(columns: Columns) -> np.ndarray:
 
 
 def _kl_over_delta(columns: Columns) -> np.ndarray:
-    """Of the updates that were made."""
+    """KL over delta of each accepted update."""
     if not {"trust_region/kl", "trust_region/delta"} <= columns.keys():
         return np.empty(0)
     kl, delta = columns["trust_region/kl"], columns["trust_region/delta"]
@@ -87,7 +87,7 @@ def _counts(backtracks: np.ndarray) -> list[int]:
 
 
 def _seconds(group: list[Record]) -> dict[str, float]:
-    """Seconds of each part over all runs; `overhead` is what no other part accounts for."""
+    """Seconds spent in each part over all runs; `overhead` is the time that no other part accounts for."""
     found: Counter[str] = Counter()
     for record in group:
         columns = record.columns

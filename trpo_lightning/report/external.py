@@ -26,7 +26,7 @@ TENSORBOARD_STEP = "step"
 
 @dataclass(frozen=True)
 class _Spec:
-    """A specification, taken apart."""
+    """The parts of a `--with` specification."""
 
     text: str
     label: str
@@ -34,27 +34,31 @@ class _Spec:
     options: dict[str, str]
 
     def column(self, option: str) -> str:
-        """The column of an option that must be there."""
+        """The column that a required option names. Raises `UserError` if the option is missing."""
         if option not in self.options:
             raise UserError(f"--with {self.text}: {option}=COLUMN is missing")
         return self.options[option]
 
 
 def external_records(spec: str, experiment: Experiment, wanted: set[Path] | None = None) -> list[Record]:
-    """The runs of a specification, as an additional variant named by its label.
+    """The runs of a `--with` specification, as an additional variant named by its label.
 
-    `LABEL=FILE:steps=COLUMN,return=COLUMN,env=ID`: FILE may be a glob, each file is a seed; `sum(COLUMN)` adds a column
-    up, for files with a row for each episode. `evaluation=COLUMN` is a deterministic evaluation, `episodes=COLUMN` how
-    many episodes a row holds (default: one). `env` is the panel it goes into. FILE may be a TensorBoard event file.
-    `LABEL=wandb:ENTITY/PROJECT/GROUP:...`: the same options, each run of the group is a seed.
-    `LABEL=DIR`: a root of this project with the same experiment, such as of another commit; `wanted` narrows its runs
-    to these directories. Raises `UserError` of one line for what does not fit.
+    `LABEL=FILE:steps=COLUMN,return=COLUMN,env=ID`: FILE may be a glob whose files are the seeds; `sum(COLUMN)` is a
+    running total, for files with a row for each episode. `evaluation=COLUMN` is a deterministic evaluation,
+    `episodes=COLUMN` the number of episodes in a row (default: one), `env` the panel to draw in. FILE may be a
+    TensorBoard event file.
+    `LABEL=wandb:ENTITY/PROJECT/GROUP:...`: the same options; the runs of the group are the seeds.
+    `LABEL=DIR`: a root of this project with the same experiment, perhaps of another commit; `wanted` restricts its
+    runs to these directories.
+
+    Raises:
+        UserError: The specification is invalid, or a source cannot be read.
     """
     records = _records(_parse(spec), experiment, wanted)
     declared = {cell.settings.name for cell in experiment.cells()}
     for record in records:
         if record.variant in declared:
-            raise UserError(f"--with {spec}: {record.variant} is a variant of the experiment: take another label")
+            raise UserError(f"--with {spec}: {record.variant} is a variant of the experiment: choose another label")
     return records
 
 
@@ -86,7 +90,7 @@ def _parse(text: str) -> _Spec:
 
 
 def _from_columns(spec: _Spec, experiment: Experiment, sources: list[tuple[str, Columns]]) -> list[Record]:
-    """A record for each source, from its columns under their own names."""
+    """A record for each source, whose columns have the names that the source gave them."""
     env_id = _environment(spec, experiment)
     records = []
     for seed, (name, columns) in enumerate(sources):
@@ -98,7 +102,7 @@ def _from_columns(spec: _Spec, experiment: Experiment, sources: list[tuple[str, 
         order = np.argsort(own["env_steps"], kind="stable")
         own = {metric: values[order] for metric, values in own.items()}
         score = score_of(own, experiment.score, experiment.metric)
-        note = "came from elsewhere: its returns and its score are what that source calls so"
+        note = "came from elsewhere: its returns and its score are as that source defines them"
         records.append(
             Record(env_id, spec.label, seed, FINISHED, None, {"variant": spec.label}, own, score, notes=(note,))
         )
@@ -131,7 +135,7 @@ def _read_file(file: Path, spec: _Spec) -> Columns:
 
 
 def read_csv(file: Path) -> Columns:
-    """The numeric columns of a CSV file with a header; lines that begin with `#` are skipped, as is a torn last one."""
+    """The numeric columns of a CSV file with a header; lines that begin with `#` and a torn last line are skipped."""
     try:
         with open(file, encoding="utf-8", errors="replace", newline="") as lines:
             reader = csv.DictReader(line for line in lines if not line.startswith("#"))
@@ -152,7 +156,7 @@ def _number(text: str) -> float:
 
 
 def _tensorboard(file: Path, spec: _Spec) -> Columns:
-    """The tags of an event file that the options name, by step."""
+    """The tags of an event file that the options name, as columns by step."""
     try:
         from tensorboard.backend.event_processing.event_accumulator import (  # pyright: ignore[reportMissingImports]
             EventAccumulator,
@@ -172,7 +176,7 @@ def _tensorboard(file: Path, spec: _Spec) -> Columns:
 
 
 def _wandb_runs(spec: _Spec) -> list[tuple[str, Columns]]:
-    """The histories of a group's runs, whole and unsampled."""
+    """The complete, unsampled histories of a group's runs."""
     path = spec.target.removeprefix("wandb:").split("/")
     if len(path) != 3 or not all(path):
         raise UserError(f"--with {spec.text}: W&B runs are wandb:ENTITY/PROJECT/GROUP")
@@ -188,7 +192,7 @@ def _wandb_runs(spec: _Spec) -> list[tuple[str, Columns]]:
                 n: np.array([_number(str(row.get(n))) for row in rows]) for n in names if any(n in r for r in rows)
             }
             found.append((f"{spec.target} run {run.id}", columns))
-    except Exception as error:  # whatever the network and its client raise
+    except Exception as error:  # the network and its client may raise anything
         raise UserError(f"--with {spec.text}: W&B does not answer: {type(error).__name__}: {error}") from error
     if not found:
         raise UserError(f"--with {spec.text}: there is no run in group {path[2]} of {'/'.join(path[:2])}")
@@ -196,7 +200,7 @@ def _wandb_runs(spec: _Spec) -> list[tuple[str, Columns]]:
 
 
 def _from_root(spec: _Spec, experiment: Experiment, wanted: set[Path] | None) -> list[Record]:
-    """The same runs below another root; also of other versions of this project, so unknown columns are read too."""
+    """The same runs below another root. Unknown columns are read too, because another version may have written them."""
     root = Path(spec.target)
     if not (root / experiment.directory).is_dir():
         raise UserError(f"--with {spec.text}: {root} has no {experiment.directory}: give the root of all runs")
@@ -224,5 +228,5 @@ def _from_root(spec: _Spec, experiment: Experiment, wanted: set[Path] | None) ->
 
 
 def _has_rows(file: Path) -> bool:
-    """Whether it is there and has a line below its header."""
+    """Whether the file exists and has a line below its header."""
     return file.is_file() and len(file.read_bytes().splitlines()) > 1

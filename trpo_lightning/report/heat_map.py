@@ -14,8 +14,8 @@ from trpo_lightning.report.summary import ALL, Summary
 class HeatMap:
     """One environment: `scores` and numbers of finished `runs`, `[rows, columns]`; NaN where no run is finished.
 
-    Rows are the levels of the first axis, columns those of the second, in rising order; `default` is the place of the
-    default (row, column), or None.
+    Rows are the levels of the first axis, columns those of the second, in ascending order; `default` is the (row,
+    column) of the default, or None.
     """
 
     env_id: str
@@ -28,7 +28,7 @@ class HeatMap:
 
 
 def heat_maps(experiment: Experiment, summaries: list[Summary]) -> list[HeatMap]:
-    """A heat map for each environment, if the experiment has exactly two numeric axes; else nothing."""
+    """A heat map for each environment, if the experiment has exactly two numeric axes; else an empty list."""
     keys = heat_axes(experiment)
     if keys is None:
         return []
@@ -49,6 +49,6 @@ def heat_maps(experiment: Experiment, summaries: list[Summary]) -> list[HeatMap]
 
 
 def heat_map_caption(experiment: Experiment) -> str:
-    """What the numbers are."""
+    """The caption, which says what the numbers are."""
     definition = score_definition(experiment.score, experiment.metric)
     return f"Numbers: interquartile mean of the score over finished seeds. Score: {definition}. Framed: the default."

@@ -1,4 +1,4 @@
-"""Panels of one's own on the report page: `report --panel module:function`."""
+"""Custom panels on the report page: `report --panel module:function`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Panel:
         title: Its heading.
         text: A paragraph below the figure.
         figure: A `plotly.graph_objects.Figure`, drawn in the page's colours unless it sets its own.
-        html: Anything else, such as a table, as HTML that is taken as it is.
+        html: Anything else, such as a table, as HTML that is inserted unchanged.
     """
 
     title: str
@@ -27,10 +27,10 @@ class Panel:
 
 
 def own_panels(names: Sequence[str], records: list[Record]) -> list[Panel]:
-    """What the functions that the user named, as `module:function`, make of the records.
+    """Call the user's functions, named `module:function`, on the records, and collect their panels.
 
     Raises:
-        UserError: a function cannot be imported, fails, or returns something else.
+        UserError: A function cannot be imported, fails, or does not return a panel.
     """
     return [_made(name, _imported(name), records) for name in names]
 

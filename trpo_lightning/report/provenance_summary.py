@@ -8,14 +8,14 @@ from trpo_lightning.report.records import Record
 
 @dataclass(frozen=True)
 class Fact:
-    """A property of runs: each value that occurs, with the runs that have it."""
+    """A property of runs: each value that occurs, and the runs that have it."""
 
     name: str
     values: dict[str, list[str]]
 
 
 def provenances(records: list[Record]) -> list[Fact]:
-    """Code, versions and machine of all starts of all runs."""
+    """Code, versions and machine, over all starts of all runs."""
     facts: dict[str, dict[str, list[str]]] = {}
     for record in records:
         for entry in record.provenance:
@@ -27,7 +27,7 @@ def provenances(records: list[Record]) -> list[Fact]:
 
 
 def commands(records: list[Record]) -> list[tuple[str, str, str]]:
-    """Run, start and command line of each start."""
+    """Run, time and command line of each start."""
     return [
         (record.name, str(entry.get("started", "")), " ".join(map(str, entry.get("command") or [])))
         for record in records
@@ -36,7 +36,7 @@ def commands(records: list[Record]) -> list[tuple[str, str, str]]:
 
 
 def provenance_warnings(records: list[Record]) -> list[str]:
-    """One for code, versions or machines that differ between runs, or that are not known."""
+    """Warnings about code, versions or machines that differ between runs or are unknown."""
     found = []
     for fact in provenances(records):
         if len(fact.values) > 1:
@@ -51,7 +51,7 @@ def provenance_warnings(records: list[Record]) -> list[str]:
 
 
 def costs(records: list[Record]) -> dict[str, str]:
-    """Env steps and time of all runs together."""
+    """Total env steps and time of all runs, as text by name."""
     seconds = sum(r.wall_seconds for r in records if r.wall_seconds == r.wall_seconds)
     steps = sum(record.env_steps for record in records)
     rates = f"{steps / seconds:,.0f}" if seconds else "-"
@@ -64,7 +64,7 @@ def costs(records: list[Record]) -> dict[str, str]:
 
 
 def duration(seconds: float) -> str:
-    """2 h 05 min, 3 min 20 s, 4.2 s."""
+    """Format seconds, such as `2 h 05 min`, `3 min 20 s` or `4.2 s`."""
     if seconds != seconds:
         return "-"
     if seconds >= 3600:
@@ -75,7 +75,7 @@ def duration(seconds: float) -> str:
 
 
 def _facts(entry: dict[str, Any]) -> dict[str, str]:
-    """What should be the same for all runs of a comparison."""
+    """The properties that should be the same for all runs of a comparison."""
     git, machine = entry.get("git") or {}, entry.get("machine") or {}
     packages = {name: version for name, version in (entry.get("packages") or {}).items() if version}
     facts = {

@@ -1,4 +1,4 @@
-"""What a run left behind: its metrics as columns, its score, its cost and where it came from."""
+"""The record of a run: its metrics as columns, its score, its cost and its provenance."""
 
 import json
 from collections import Counter
@@ -18,23 +18,23 @@ from trpo_lightning.training.metrics import METRICS, TEXT_METRICS
 
 EPISODES_IN_SCORE = 100
 PARTS_OF_COLLECT = ("time/simulator", "time/inference")
-"""Seconds that `time/collect` contains already."""
+"""Timings that `time/collect` already includes."""
 STRETCH = 50_000
-"""Env steps over which training returns are averaged, to look for a fall."""
+"""Env steps over which training returns are averaged when looking for a fall."""
 FINISHED = "finished"
 UNFINISHED = "unfinished"
-"""State of a run that finished a smaller budget than is declared now: the next call of `experiment` continues it."""
+"""State of a run that finished a smaller budget than is now declared: the next `experiment` call continues it."""
 
 Columns = dict[str, np.ndarray]
-"""Metrics of a run by name, each `[iterations]`, NaN where there is no number."""
+"""A run's metrics by name, each `[iterations]`, NaN where there is no number."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One run, declared or joined from elsewhere; a run without rows has NaN for all its numbers.
+    """One run, declared or from elsewhere; all numbers of a run without rows are NaN.
 
-    `score` is what the experiment's `score` asks for, `evaluation` the last deterministic evaluation, `reasons` why
-    updates were rejected and how often. `notes` are what a reader must know before believing the numbers.
+    `score` is the number that the experiment's `score` key selects, `evaluation` the last deterministic evaluation;
+    `reasons` counts rejected updates by reason. `notes` say what a reader must know before believing the numbers.
     """
 
     env_id: str
@@ -51,73 +51,73 @@ class Record:
 
     @property
     def finished(self) -> bool:
-        """Whether it counts in statistics."""
+        """Whether the run has finished and counts in statistics."""
         return self.state == FINISHED
 
     @property
     def name(self) -> str:
-        """Environment, variant and seed, in a line."""
+        """Environment, variant and seed in one line."""
         return f"{self.env_id} {self.variant} seed {self.seed}"
 
     @property
     def evaluation(self) -> float:
-        """The last evaluation of the deterministic policy."""
+        """Mean return of the last evaluation of the deterministic policy."""
         return score_of(self.columns, "last_evaluation")
 
     @property
     def final_over_best(self) -> float:
-        """What the last evaluation kept of the run's best one, at most 1 (see `kept`)."""
+        """How much of the run's best evaluation the last one kept, at most 1 (see `kept`)."""
         return kept(self.evaluation, score_of(self.columns, "best_evaluation"))
 
     @property
     def worst_stretch(self) -> float:
-        """The largest fall during training, from stretches of `STRETCH` env steps (see `worst_stretch`)."""
+        """What the largest fall in training left of the return before it (see the function `worst_stretch`)."""
         return worst_stretch(self.columns)
 
     @property
     def env_steps(self) -> int:
-        """Of the last row."""
+        """Env steps in the last row."""
         steps = _finite(self.columns, "env_steps")
         return int(steps[-1]) if len(steps) else 0
 
     @property
     def steps_per_second(self) -> float:
-        """Median over iterations."""
+        """Env steps per second, the median over iterations."""
         rates = _finite(self.columns, "time/steps_per_second")
         return float(np.median(rates)) if len(rates) else float("nan")
 
     @property
     def wall_seconds(self) -> float:
-        """Sum of all iterations' seconds; what was cut off on resume is not in it."""
+        """Seconds of all iterations together, without those whose rows were dropped on resume."""
         seconds = iteration_seconds(self.columns)
         return float(np.nansum(seconds)) if np.isfinite(seconds).any() else float("nan")
 
     def curve(self, metric: str, x: str = "env_steps") -> tuple[np.ndarray, np.ndarray]:
-        """`x` (env_steps or iteration) and the metric, at the iterations that have both."""
+        """The values of `x` (env_steps or iteration) and of the metric, at the iterations that have both."""
         return _pairs(self.columns, metric, x)
 
 
 def kept(final: float, best: float) -> float:
-    """`final / best` where the best return is positive, `best / final` where it is not; NaN if unknown.
+    """`final / best` if the best return is positive, else `best / final`; NaN if unknown.
 
     So 1 always means "as good as ever" and less is worse: 200 after 400 and -400 after -200 are both 0.5. A negative
-    end after a positive best is negative.
+    final return after a positive best gives a negative number.
     """
     if final == best:
         return 1.0
-    return final / best if best > 0 else best / final + 0.0  # which makes -0 a 0
+    return final / best if best > 0 else best / final + 0.0  # turns -0 into 0
 
 
 def worst_stretch(columns: Columns, length: int = STRETCH) -> float:
-    """The least of what a stretch of `length` env steps kept of the best one that ended before it began.
+    """The smallest share that a stretch of `length` env steps kept of the best stretch that ended before it began.
 
-    The return of a stretch is the mean over the training episodes that ended in it; NaN where no stretch has another
+    The return of a stretch is the mean over the training episodes that ended in it. NaN if no stretch has another
     before it.
     """
     steps, means, counts = (columns.get(n, np.empty(0)) for n in ("env_steps", "episode/return_mean", "episode/count"))
     known = np.isfinite(means) & (counts > 0) if len(means) == len(steps) == len(counts) else np.zeros(0, dtype=bool)
     steps, means, counts = (x[: len(known)][known] for x in (steps, means, counts))
-    firsts = np.searchsorted(steps, steps - length, side="right")  # of the stretch that ends with each iteration
+    firsts = np.searchsorted(steps, steps - length, side="right")  # first iteration of the stretch that ends with each
     sums, ends = np.cumsum([0.0, *(means * counts)]), np.cumsum([0.0, *counts])
     returns = np.array([(sums[i + 1] - sums[f]) / (ends[i + 1] - ends[f]) for i, f in enumerate(firsts)])
     whole = np.flatnonzero(steps >= length)
@@ -126,9 +126,9 @@ def worst_stretch(columns: Columns, length: int = STRETCH) -> float:
 
 
 def iteration_seconds(columns: Columns) -> np.ndarray:
-    """Wall-clock seconds of each iteration: its env steps over its `time/steps_per_second`, which counts everything.
+    """Wall-clock seconds of each iteration: its env steps over `time/steps_per_second`, which includes everything.
 
-    Where that is unknown, the sum of the parts that do not overlap; NaN where there are none either.
+    Where that is unknown, the sum of the parts that do not overlap; NaN where those are missing too.
     """
     steps = columns.get("env_steps", np.empty(0))
     rates = columns.get("time/steps_per_second", np.full(len(steps), np.nan))
@@ -142,7 +142,7 @@ def iteration_seconds(columns: Columns) -> np.ndarray:
 
 
 def disjoint_parts(columns: Columns) -> list[str]:
-    """The `time/` columns of seconds, without those that another of them contains."""
+    """The `time/` columns in seconds, without those that another of them includes."""
     times = [name for name in columns if name.startswith("time/") and not name.endswith("per_second")]
     return [name for name in times if name not in PARTS_OF_COLLECT]
 
@@ -160,7 +160,7 @@ def score_definition(score: str, metric: str) -> str:
 
 
 def score_of(columns: Columns, score: str, metric: str = "episode/return_mean") -> float:
-    """A run's score from its columns; NaN where it has nothing to score."""
+    """A run's score, computed from its columns; NaN if they hold no data for it."""
     if score == "last_episodes":
         return _last_episodes(columns)
     if score == "last_iteration":
@@ -178,7 +178,7 @@ def score_of(columns: Columns, score: str, metric: str = "episode/return_mean") 
 
 
 def read_record(result: CellResult, experiment: Experiment) -> Record:
-    """The record of a declared run. Raises `UserError` that names the file of what cannot be read."""
+    """Read the record of a declared run. Raises `UserError` naming a file that cannot be read."""
     settings = result.cell.settings
     rows = read_rows(result.run_dir / "metrics.csv")
     columns = numeric_columns(rows, result.run_dir / "metrics.csv")
@@ -199,9 +199,9 @@ def read_record(result: CellResult, experiment: Experiment) -> Record:
 
 
 def numeric_columns(rows: list[dict[str, str]], file: Path | str) -> Columns:
-    """Rows of text as columns of numbers; texts are left out.
+    """Convert rows of text to columns of numbers; columns of text are left out.
 
-    Raises `UserError` for what should be a number: a metric of this package, or one with a number in another row.
+    Raises `UserError` for text that should be a number: in a metric of this package, or in a column with numbers.
     """
     names = [name for name in (rows[0] if rows else {}) if name not in TEXT_METRICS]
     columns = {}
@@ -210,7 +210,7 @@ def numeric_columns(rows: list[dict[str, str]], file: Path | str) -> Columns:
             columns[name] = np.array([float(row[name] or "nan") for row in rows])
         except ValueError as error:
             if name not in METRICS and not any(_is_number(row[name]) for row in rows):
-                continue  # a text of someone else's
+                continue  # a text column that is not ours
             raise UserError(f"{file}: column {name}: {error}") from error
     return columns
 
@@ -224,7 +224,7 @@ def _is_number(text: str) -> bool:
 
 
 def read_provenance(file: Path) -> list[dict[str, Any]]:
-    """An entry for each start of the run; empty if there is no file."""
+    """Read `provenance.json`, an entry for each start of the run; empty if there is no file."""
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -237,7 +237,7 @@ def read_provenance(file: Path) -> list[dict[str, Any]]:
 
 
 def _judge(result: CellResult, settings: RunSettings) -> tuple[str, tuple[str, ...]]:
-    """The state of a run, and how it differs from what is declared now."""
+    """The state of a run, and notes on how it differs from its present declaration."""
     if not (result.run_dir / "config.yaml").is_file():
         return result.state, ()
     before = recorded_settings(result.run_dir)
@@ -254,7 +254,7 @@ def _judge(result: CellResult, settings: RunSettings) -> tuple[str, tuple[str, .
 
 
 def _last_episodes(columns: Columns) -> float:
-    """Mean return over the last episodes, weighted by the iterations' counts."""
+    """Mean return of the last episodes, each iteration weighted by its number of episodes."""
     means, counts = (columns.get(f"episode/{name}", np.empty(0)) for name in ("return_mean", "count"))
     ended = np.isfinite(means) & (counts > 0)
     means, counts = means[ended][::-1], counts[ended][::-1]
@@ -272,7 +272,7 @@ def _finite(columns: Columns, name: str) -> np.ndarray:
 def _pairs(columns: Columns, metric: str, x: str = "env_steps") -> tuple[np.ndarray, np.ndarray]:
     places = columns.get(x, np.empty(0))
     values = columns.get(metric, np.full(len(places), np.nan))
-    if len(places) != len(values):  # a curve from elsewhere that does not know its iterations
+    if len(places) != len(values):  # a curve from elsewhere without iteration numbers
         return np.empty(0), np.empty(0)
     known = np.isfinite(values) & np.isfinite(places)
     return places[known], values[known]

@@ -1,4 +1,4 @@
-"""Published numbers to stand beside a result, each with the definition of its score."""
+"""Published numbers to compare results with, each with the definition of its score."""
 
 import csv
 import math
@@ -15,9 +15,9 @@ COLUMNS = ("key", "env", "score", "low", "high", "env_steps", "label", "definiti
 
 @dataclass(frozen=True)
 class Reference:
-    """A published score of one environment; `env` has no version, `version` is the one it was measured on.
+    """A published score in one environment; `env` has no version, `version` is the one measured.
 
-    `low` and `high` are NaN where the source gives no interval; `definition` says what they and the score are.
+    `low` and `high` are NaN if the source gives no interval; `definition` says what they and the score mean.
     """
 
     key: str
@@ -33,7 +33,7 @@ class Reference:
 
     @property
     def env_id(self) -> str:
-        """The environment that was measured."""
+        """The id of the environment that was measured, with its version."""
         return f"{self.env}-{self.version}" if self.version else self.env
 
 
@@ -43,7 +43,7 @@ def without_version(env_id: str) -> str:
 
 
 def chosen_references(experiment: Experiment) -> list[Reference]:
-    """The references an experiment names, in its order. Raises `UserError` for an unknown key, naming the nearest."""
+    """The references that an experiment names, in its order. Raises `UserError` for an unknown key."""
     if not experiment.references:
         return []
     folder = experiment.file.parent / "references"
@@ -59,7 +59,7 @@ def chosen_references(experiment: Experiment) -> list[Reference]:
 
 
 def for_environment(references: list[Reference], env_id: str) -> list[Reference]:
-    """Those of an environment, whatever its version."""
+    """The references for an environment, whatever its version."""
     return [reference for reference in references if reference.env == without_version(env_id)]
 
 
@@ -70,7 +70,7 @@ def letters(references: list[Reference]) -> dict[str, str]:
 
 
 def read_references(file: Path) -> list[Reference]:
-    """All rows of a file. Raises `UserError` that names the file and line of what does not fit."""
+    """Read all rows of a reference file. Raises `UserError` naming the file and the line of an invalid row."""
     try:
         with open(file, encoding="utf-8", newline="") as lines:
             reader = csv.DictReader(lines)

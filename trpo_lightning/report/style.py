@@ -13,18 +13,18 @@ from trpo_lightning.report.summary import ALL, Curve, Summary
 from trpo_lightning.training.metrics import METRICS
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-"""Colours that the colour-blind can tell apart (Okabe & Ito 2008), without the yellow that paper swallows."""
+"""Colours that colour-blind readers can tell apart (Okabe & Ito 2008), without the yellow, which is faint on paper."""
 VIRIDIS = ("#440154", "#46327E", "#365C8D", "#277F8E", "#1FA187", "#4AC16D", "#9FDA3A")
-"""For ordered levels: matplotlib's viridis at 0 to 0.85, evenly spaced."""
+"""Colours for ordered levels: matplotlib's viridis at 0 to 0.85, evenly spaced."""
 DASHES = ("solid", "dash", "dashdot", "longdash")
-"""Of variants, by plotly's names; dots are left for runs that are not finished."""
+"""Dashes of variants, by Plotly's names; dots are reserved for unfinished runs."""
 LOG_SPAN = 20
 """Levels that span more than this factor get a logarithmic axis."""
 CROWDED = 0.06
-"""Levels nearer to each other than this share of the axis are drawn at even distances."""
+"""Levels closer together than this share of the axis are drawn at equal distances."""
 
 MOST_IN_A_PANEL = 6
-"""Variants that share a panel: bands of more lie on one another, so each gets a small panel of its own."""
+"""Most variants in one panel: the bands of more would overlap, so each variant gets its own small panel."""
 MULTIPLES_CAPTION = "Each panel shows one in colour, the others' middles in grey, on the same axes."
 INTERVALS_CAPTION = (
     "Interquartile mean over finished runs with 95 % bootstrap interval (of few runs too narrow, of one none), best "
@@ -34,7 +34,7 @@ INTERVALS_CAPTION = (
 
 @dataclass(frozen=True)
 class Style:
-    """How a variant is drawn, everywhere."""
+    """How a variant is drawn in all figures."""
 
     color: str
     dash: str
@@ -81,7 +81,7 @@ def panel_of(experiment: Experiment, records: list[Record]) -> Callable[[Record]
 
 
 def level_label(key: str, level: Any) -> str:
-    """As text, `delta=0.01`."""
+    """A level as text, such as `delta=0.01`."""
     return f"{key.rpartition('.')[2]}={level:g}"
 
 
@@ -115,24 +115,24 @@ def styles(experiment: Experiment, records: list[Record], default: str) -> dict[
 
 
 def seeds_text(curve: Curve) -> str:
-    """How many of the declared runs are in a curve."""
+    """How many of the declared runs a curve contains, as text."""
     unit = "seed" if curve.declared == 1 else "seeds"
     return f"{curve.declared} {unit}" if curve.runs == curve.declared else f"{curve.runs} of {curve.declared} {unit}"
 
 
 def legend_label(style: Style, drawn: list[Curve]) -> str:
-    """The variant with its seeds, where all panels have as many."""
+    """The variant's label, with its number of seeds if that is the same in all panels."""
     texts = {seeds_text(curve) for curve in drawn}
     return f"{style.label}, {texts.pop()}" if len(texts) == 1 else style.label
 
 
 def x_label(experiment: Experiment) -> str:
-    """Of the x axis of learning curves."""
+    """The x axis label of learning curves."""
     return experiment.x.replace("_", " ")
 
 
 def value_label(metric: str) -> str:
-    """Of the y axis."""
+    """The y axis label for a metric."""
     return {
         "episode/return_mean": "return of training episodes",
         "evaluation/return_mean": "return of evaluation episodes (deterministic)",
@@ -141,7 +141,7 @@ def value_label(metric: str) -> str:
 
 
 def curves_caption(experiment: Experiment, drawn: list[Curve]) -> str:
-    """What the curves show, as sentences."""
+    """The caption of learning curves, in sentences."""
     parts = [f"{experiment.metric}: {METRICS.get(experiment.metric, 'a metric of this experiment')}."]
     if any(len(curve.x) for curve in drawn):
         parts.append(
@@ -180,14 +180,14 @@ def references_caption(references: list[Reference], env_ids: list[str]) -> list[
 
 
 def value_text(reference: Reference) -> str:
-    """Score and interval."""
+    """A reference's score and interval, as text."""
     if reference.low != reference.low:
         return f"{reference.score:,.0f}"
     return f"{reference.score:,.0f} [{reference.low:,.0f}, {reference.high:,.0f}]"
 
 
 def steps_text(steps: float) -> str:
-    """1.5M, 300k, 128."""
+    """A number of steps as short text, such as `1.5M`, `300k` or `128`."""
     for size, unit in ((1e6, "M"), (1e3, "k")):
         if steps >= size:
             return f"{steps / size:.3g}{unit}"
@@ -195,7 +195,7 @@ def steps_text(steps: float) -> str:
 
 
 def sensitivities(experiment: Experiment, summaries: list[Summary]) -> list[Sensitivity]:
-    """A line for each environment and combination of the other levels, along the only numeric axis; else nothing."""
+    """A line for each environment and combination of other levels, along the only numeric axis; empty without one."""
     axis = numeric_axis(experiment)
     if axis is None:
         return []

@@ -1,4 +1,4 @@
-"""Records of runs, put together: statistics of each environment and variant, and the curves of the figures."""
+"""Aggregates records of runs: statistics for each environment and variant, and the curves of the figures."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from trpo_lightning.report.statistics import (
 )
 
 POINTS = 240
-"""Points of the common grid on which curves are averaged."""
+"""Number of points of the common grid on which curves are averaged."""
 RESAMPLES_OF_CURVES = 1000
 ALL = "(all)"
 
@@ -25,8 +25,8 @@ ALL = "(all)"
 class Summary:
     """Statistics of one variant in one environment, over its finished runs.
 
-    `improvement` is the probability that a run of this variant scores higher than one of the default. In the rows of
-    `ALL` environments it is the only statistic: scores of different environments are never averaged.
+    `improvement` is the probability that a run of this variant scores higher than one of the default. It is the only
+    statistic in the rows for `ALL` environments: scores of different environments are never averaged.
     """
 
     env_id: str
@@ -39,22 +39,22 @@ class Summary:
 
     @property
     def declared(self) -> int:
-        """Runs that should be there."""
+        """Number of declared runs."""
         return len(self.records)
 
     @property
     def finished(self) -> int:
-        """Runs that are."""
+        """Number of finished runs."""
         return sum(record.finished for record in self.records)
 
     @property
     def mean(self) -> float:
-        """Of the scores."""
+        """Mean of the scores."""
         return float(self.scores.mean()) if len(self.scores) else float("nan")
 
     @property
     def std(self) -> float:
-        """Of the scores over runs, with `n - 1`; NaN for one run."""
+        """Standard deviation of the scores over runs, with `n - 1`; NaN for one run."""
         return float(self.scores.std(ddof=1)) if len(self.scores) > 1 else float("nan")
 
     @property
@@ -82,8 +82,8 @@ class Line:
 class Curve:
     """A variant in one panel: interquartile mean and interval over `runs` finished runs, `[G]`, and single lines.
 
-    Where finished runs are too few, or share no part of the x axis, `x` is empty and `lines` holds them; runs that are
-    not finished are always lines.
+    If there are too few finished runs, or they share no part of the x axis, `x` is empty and `lines` holds the runs.
+    Unfinished runs are always lines.
     """
 
     env_id: str
@@ -96,16 +96,16 @@ class Curve:
     high: np.ndarray
     lines: list[Line] = field(default_factory=list)
     panel: str = ""
-    """What stands above its panel: the environment, and where a panel has a level of its own, that."""
+    """The panel's title: the environment and, if the panel has its own level, that level."""
 
     @property
     def is_drawn(self) -> bool:
-        """Whether there is anything to draw."""
+        """Whether the curve has anything to draw."""
         return bool(len(self.x) or self.lines)
 
 
 def by_cell(records: list[Record]) -> dict[tuple[str, str], list[Record]]:
-    """Records of each environment and variant, in order of appearance, environments first."""
+    """Group records by environment, then variant, in order of appearance."""
     order = {env_id: i for i, env_id in enumerate(dict.fromkeys(record.env_id for record in records))}
     groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:
@@ -114,7 +114,7 @@ def by_cell(records: list[Record]) -> dict[tuple[str, str], list[Record]]:
 
 
 def summarize(records: list[Record], default: str) -> list[Summary]:
-    """A row for each environment and variant; with several environments, then one for each variant over all."""
+    """A row for each environment and variant, then, with several environments, one for each variant over all."""
     groups = by_cell(records)
     scores = {cell: _scores(group) for cell, group in groups.items()}
     rows = []
@@ -136,7 +136,7 @@ def summarize(records: list[Record], default: str) -> list[Summary]:
 
 
 def _over_all(groups: dict[tuple[str, str], list[Record]], scores: dict, default: str) -> list[Summary]:
-    """The probability of improvement over all environments of the default, of variants with scores in all of them."""
+    """Probability of improvement over all environments of the default, for variants with scores in all of them."""
     env_ids = [env_id for env_id, variant in groups if variant == default]
     if len(env_ids) < 2:
         return []
@@ -154,9 +154,9 @@ def _over_all(groups: dict[tuple[str, str], list[Record]], scores: dict, default
 def curves(
     records: list[Record], metric: str, x: str = "env_steps", panel: Callable[[Record], str] | None = None
 ) -> list[Curve]:
-    """The curve of each environment and variant, also of those without anything to draw.
+    """The curve of each environment and variant, including those with nothing to draw.
 
-    `panel` names a record's panel; without it there is one for each environment.
+    `panel` returns the name of a record's panel; by default each environment has one.
     """
     return [
         replace(_curve(*cell, group, metric, x), panel=panel(group[0]) if panel else cell[0])

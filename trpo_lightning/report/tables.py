@@ -26,20 +26,20 @@ HEADINGS = (
     *("environment", "variant", "runs", "mean ± std", "IQM", "95 % interval", "evaluation", "steps/s"),
     "P(better than default)",
 )
-"""Of the tables for readers."""
+"""Headings of the tables for readers."""
 VERDICT_HEADINGS = ("claim", "verdict", "if", "measured", "seeds")
 NONE = "-"
 WIDE = 400
-"""Columns that the console's table may take."""
+"""Columns that the console's table may always use, whatever the terminal's width."""
 
 
 def write_runs(records: list[Record], path: Path) -> None:
-    """A row for each run, also of those that are missing or failed; empty cells where there is no number."""
+    """Write a row for each run, including missing and failed ones; cells without a number are empty."""
     _write(path, RUN_COLUMNS, map(_run_row, records))
 
 
 def write_scores(summaries: list[Summary], path: Path) -> None:
-    """A row for each environment and variant; `scored` are the finished runs that have a score."""
+    """Write a row for each environment and variant; `scored` counts the finished runs that have a score."""
     _write(path, SCORE_COLUMNS, map(_score_row, summaries))
 
 
@@ -51,7 +51,7 @@ def write_markdown(
     references: list[str],
     path: Path,
 ) -> None:
-    """The scores and claims for readers, with what they mean."""
+    """Write the scores and claims for readers, with explanations."""
     lines = [f"# {experiment.title}", "", *_markdown(HEADINGS, readable(summaries)), "", explanation(experiment), ""]
     if verdicts:
         table = _markdown(VERDICT_HEADINGS, [readable_verdict(verdict, experiment) for verdict in verdicts])
@@ -102,7 +102,7 @@ def measured(verdict: Verdict) -> str:
 
 
 def explanation(experiment: Experiment) -> str:
-    """What the numbers of the table are."""
+    """Explains the numbers in the table of scores."""
     definition = score_definition(experiment.score, experiment.metric)
     return (
         f"Score of a run: {definition}. IQM: interquartile mean over finished runs; runs: finished/declared. "
@@ -121,7 +121,7 @@ def print_table(
     verdicts: list[Verdict],
     warnings: list[str],
 ) -> None:
-    """The short table that ends an experiment, with its claims and the runs that are not finished."""
+    """Print the short table that ends an experiment, with its claims and the unfinished runs."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -141,7 +141,7 @@ def print_table(
     if not compared:
         table.columns.pop()
     console = Console(highlight=False, soft_wrap=True)
-    console.width = max(console.width, WIDE)  # names longer than a terminal wrap there, they are not cut
+    console.width = max(console.width, WIDE)  # names too long for a terminal wrap there instead of being cut
     console.print(table)
     definition = score_definition(experiment.score, experiment.metric).partition(" (")[0]
     console.print(f"[dim]* {definition}; interquartile mean over runs[/dim]")
@@ -155,7 +155,7 @@ def print_table(
 
 
 def unfinished(records: list[Record], most: int = 6) -> list[str]:
-    """A line for each state but finished: how many runs, and the first ones."""
+    """A line for each state except finished: the number of runs, and the first of them."""
     counts = Counter(record.state for record in records if not record.finished)
     lines = []
     for state, count in counts.items():
@@ -166,7 +166,7 @@ def unfinished(records: list[Record], most: int = 6) -> list[str]:
 
 
 def number(value: float, digits: int = 4) -> str:
-    """With at least so many digits, and no more decimals than needed for them; a dash for none."""
+    """A number with at least `digits` digits and no more decimals than they need; a dash for NaN."""
     if value != value:
         return NONE
     whole = len(f"{abs(value):.0f}")
@@ -174,14 +174,14 @@ def number(value: float, digits: int = 4) -> str:
 
 
 def interval(estimate: Estimate, runs: int) -> str:
-    """Both ends, or why there is none."""
+    """Both ends of an interval, or why there is none."""
     if estimate.has_interval:
         return f"[{number(estimate.low)}, {number(estimate.high)}]"
     return "none: one run" if runs == 1 else NONE
 
 
 def probability(value: float) -> str:
-    """With two digits, a dash for none."""
+    """A probability with two decimals; a dash for NaN."""
     return NONE if value != value else f"{value:.2f}"
 
 
@@ -222,7 +222,7 @@ def _plain(value: float, digits: int = 2) -> float | str:
 
 
 def _markdown(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    """The lines of a table."""
+    """The lines of a Markdown table."""
     lines = [f"| {' | '.join(_cell(text) for text in row)} |" for row in rows]
     return [f"| {' | '.join(headings)} |", f"|{' --- |' * len(headings)}", *lines]
 

@@ -25,12 +25,12 @@ OF_RUNS: dict[str, Callable[[Record], float]] = {
     "final_over_best": lambda record: record.final_over_best,
     "worst_stretch": lambda record: record.worst_stretch,
 }
-"""Statistics that are made of a number of each run, and not of its learning curve."""
+"""Statistics made from one number per run rather than from its learning curve."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim's verdict with its statistic and interval, the seeds of the variant with the fewest, and why."""
+    """A claim's verdict and its reason, with the statistic, its interval and the fewest seeds of any variant."""
 
     claim: Claim
     verdict: str
@@ -42,15 +42,15 @@ class Verdict:
 def judge(experiment: Experiment, records: list[Record]) -> list[Verdict]:
     """A verdict for each claim.
 
-    A claim holds, or does not, where the whole bootstrap interval lies on one side of its threshold. It is not decided
-    where the interval does not, where a variant has fewer finished runs than the claim asks for, and where any declared
-    run of its variants is not finished or has no number: those that are missing might be the bad ones.
+    A claim holds, or does not hold, if the whole bootstrap interval lies on one side of its threshold. It is not
+    decided if the interval straddles the threshold, if a variant has fewer finished runs than the claim requires, or
+    if any declared run of its variants is unfinished or has no number: the missing runs might be the bad ones.
     """
     return [_judge(claim, experiment, records) for claim in experiment.claims]
 
 
 def criterion(claim: Claim, experiment: Experiment) -> str:
-    """What must lie where, as text."""
+    """The claim's condition as text: which statistic must lie where."""
     of, than = (_short(list(names), " or ") for names in (claim.of, claim.than))
     level = "" if claim.level is None else f" {claim.level:g}"
     where = f" in {claim.environment}" if claim.environment else ""
@@ -66,7 +66,7 @@ def criterion(claim: Claim, experiment: Experiment) -> str:
 
 
 def explanation_of_verdicts(verdicts: list[Verdict], experiment: Experiment) -> str:
-    """What the statistics are, and when a claim is not decided."""
+    """Explains the statistics, and when a claim is decided."""
     used = dict.fromkeys(verdict.claim.statistic for verdict in verdicts)
     levels = sorted({f"{100 * verdict.claim.confidence:g}" for verdict in verdicts})
     parts = [f"{name}: {STATISTICS[name]}" for name in used]
@@ -80,7 +80,7 @@ def explanation_of_verdicts(verdicts: list[Verdict], experiment: Experiment) -> 
 
 
 def _short(names: list[str], between: str, most: int = 5) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of further ones."""
     rest = len(names) - most
     return between.join([*names[:most], *([f"{rest} more"] if rest > 0 else [])])
 
@@ -114,9 +114,9 @@ def _judge(claim: Claim, experiment: Experiment, records: list[Record]) -> Verdi
 
 
 def _decided(claim: Claim, estimate: Estimate, of_never: int, than_never: int) -> tuple[str, str]:
-    """Verdict and reason, from where the interval lies.
+    """Verdict and reason, from the position of the interval.
 
-    In a difference, runs that never reach a level are known from below only: those of `of` leave the interval open
+    In a difference, runs that never reach a level give only a lower bound: those of `of` leave the interval open
     above, those of `than` below.
     """
     low, high, threshold = estimate.low, estimate.high, claim.threshold
@@ -137,7 +137,7 @@ def _decided(claim: Claim, estimate: Estimate, of_never: int, than_never: int) -
 
 
 def _values(claim: Claim, experiment: Experiment, groups: list[list[Record]]) -> list[np.ndarray]:
-    """The number of each run that has one, for each variant."""
+    """For each variant, the numbers of all runs that have one."""
     if (number := OF_RUNS.get(claim.statistic)) is not None:
         values = [[number(record) for record in group] for group in groups]
     else:
@@ -153,7 +153,7 @@ def _values(claim: Claim, experiment: Experiment, groups: list[list[Record]]) ->
 
 
 def _area(x: np.ndarray, y: np.ndarray, low: float, high: float) -> float:
-    """Mean of a curve between two places, by the trapezoidal rule."""
+    """Mean of a curve between `low` and `high`, by the trapezoidal rule."""
     if len(x) < 2 or low >= high:
         return float("nan")
     places = np.concatenate([[low], x[(x > low) & (x < high)], [high]])
@@ -162,7 +162,7 @@ def _area(x: np.ndarray, y: np.ndarray, low: float, high: float) -> float:
 
 
 def _first(x: np.ndarray, y: np.ndarray, level: float) -> float:
-    """Where a curve first reaches a level; one iteration after its end, a lower bound, where it never does."""
+    """The x at which a curve first reaches a level; if it never does, one iteration after its end, a lower bound."""
     reached = np.flatnonzero(y >= level)
     if len(reached):
         return float(x[reached[0]])
@@ -170,7 +170,7 @@ def _first(x: np.ndarray, y: np.ndarray, level: float) -> float:
 
 
 def _open_ended(claim: Claim, experiment: Experiment, groups: list[list[Record]]) -> int:
-    """How many runs never reach the level, and end so early that they might yet on either side of the threshold."""
+    """How many runs never reach the level and end before the threshold, so that they might yet decide either way."""
     if claim.level is None or claim.than:  # differences are judged by `_decided`
         return 0
     curves = [record.curve(experiment.metric, experiment.x) for group in groups for record in group]

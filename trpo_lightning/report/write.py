@@ -1,4 +1,4 @@
-"""What has run so far, as figures, tables and one self-contained page."""
+"""Writes the runs so far as figures, tables and one self-contained page."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ from trpo_lightning.report.tables import print_table, write_markdown, write_runs
 from trpo_lightning.report.verdicts import judge
 
 FIGURES = ("learning_curves", "score_intervals", "sensitivity", "heat_map")
-"""Names of the still figures, as PNG and PDF."""
+"""Names of the static figures, written as PNG and PDF."""
 
 
 def write_report(
@@ -33,11 +33,19 @@ def write_report(
     external: Sequence[str] = (),
     panels: Sequence[str] = (),
 ) -> None:
-    """Figures, tables and `report.html` of an experiment's runs, into its directory's `report/`; a table is printed.
+    """Write figures, tables and `report.html` to `report/` in the experiment's directory, and print a table.
 
-    Runs that are missing, failed or under way are shown as such everywhere. `external` are specifications of curves
-    from elsewhere (see `external_records`), `panels` functions of one's own (see `own_panels`). Raises
-    `UserError` for a file that cannot be read, and for a function that does not work.
+    Missing, failed and running runs are shown as such everywhere.
+
+    Args:
+        experiment: The experiment.
+        results: The states of its runs.
+        root: Folder of all runs.
+        external: Specifications of curves from elsewhere (see `external_records`).
+        panels: Names of the user's functions for custom panels (see `own_panels`).
+
+    Raises:
+        UserError: A file cannot be read, or a user's function fails.
     """
     data = _gather(experiment, results, external, panels)
     folder = root / experiment.directory / "report"
@@ -50,7 +58,7 @@ def write_report(
         draw_heat_map(experiment, data.heat_maps, figures[3]),
     ]
     for figure, is_there in zip(figures, drawn, strict=True):
-        if not is_there:  # of an earlier report
+        if not is_there:  # left over from an earlier report
             for suffix in (".png", ".pdf"):
                 figure.with_suffix(suffix).unlink(missing_ok=True)
     write_runs(data.records, folder / "runs.csv")
@@ -67,7 +75,7 @@ def write_report(
 def _gather(
     experiment: Experiment, results: list[CellResult], external: Sequence[str], panels: Sequence[str]
 ) -> Report:
-    """Everything that the outputs show."""
+    """Collect everything that the outputs show."""
     references = chosen_references(experiment)
     records = sorted((read_record(result, experiment) for result in results), key=_order(results))
     wanted = {result.cell.directory for result in results}
@@ -92,21 +100,21 @@ def _gather(
 
 
 def _compared(default: str, records: list[Record]) -> str:
-    """The default's name if another variant runs in one of its environments; else there is nothing to compare."""
+    """The default's name if another variant shares one of its environments; else there is nothing to compare."""
     env_ids = {record.env_id for record in records if record.variant == default}
     others = any(record.env_id in env_ids and record.variant != default for record in records)
     return default if others else ""
 
 
 def _order(results: list[CellResult]):
-    """Environments and variants as declared, then seeds."""
+    """A sort key: environments and variants as declared, then seeds."""
     env_ids = list(dict.fromkeys(result.cell.settings.env.id for result in results))
     variants = list(dict.fromkeys(result.cell.settings.name for result in results))
     return lambda record: (env_ids.index(record.env_id), variants.index(record.variant), record.seed)
 
 
 def _warnings(records: list[Record]) -> list[str]:
-    """What a reader must know before believing the numbers."""
+    """Warnings that a reader needs before believing the numbers."""
     notes: dict[str, list[str]] = {}
     for record in records:
         for note in record.notes:

@@ -1,4 +1,4 @@
-"""Episodes of a population of candidates: what CEM and CMA-ES search with."""
+"""Episodes of a population of candidates, for CEM and CMA-ES."""
 
 import time
 from dataclasses import dataclass, field
@@ -20,33 +20,36 @@ from trpo_lightning.settings import PopulationRuleSettings, PopulationSettings, 
 from trpo_lightning.threads import torch_threads
 
 NONE = -1
-"""In place of an episode's number: the environment idles."""
+"""Stands for an episode's number if the environment idles."""
 
 
 @dataclass(kw_only=True)
 class PopulationRollout(Rollout):
-    """K `candidates` `[K, P]` with their `returns` `[K]`: means over their episodes' undiscounted raw rewards.
+    """K `candidates` `[K, P]` with their `returns` `[K]`: undiscounted sums of raw rewards, averaged over episodes.
 
-    A candidate that had to act on an observation that is not finite has NaN. All K * m episodes are reported, those of
-    a candidate one after another.
+    The return is NaN if the candidate had to act on a non-finite observation. All K * m episodes are reported, those of
+    each candidate together.
     """
 
     candidates: Tensor
     returns: Tensor
     raw_observations: np.ndarray
-    """`[B, *O]` of the real steps; empty where observations are not normalized."""
+    """`[B, *O]` from real steps; empty unless observations are normalized."""
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        """Observations only: returns are compared as they are."""
+        """Observations only, because returns are compared as they are."""
         return self.raw_observations, np.zeros(0)
 
 
 class PopulationScheme(SamplingScheme):
     """m whole episodes of each of K candidates, in `env.num_envs` environments (fewer if there are fewer episodes).
 
-    A candidate acts by its distributions' mode. An environment whose episode has ended takes the next that waits, of
-    whichever candidate, and idles when none does until the last has ended; resets and idle steps are not counted. An
-    iteration begins new episodes everywhere. Raises `UserError` without a time limit: an episode might never end.
+    A candidate acts by its distribution's mode. An environment whose episode has ended takes the next one waiting, of
+    any candidate; if none is waiting, it idles until the last episode has ended. Resets and idle steps are not counted.
+    Every iteration starts new episodes everywhere.
+
+    Raises:
+        UserError: The environment has no time limit, so an episode might never end.
     """
 
     Settings = PopulationSettings
@@ -64,7 +67,7 @@ class PopulationScheme(SamplingScheme):
         self.steps = spec.max_episode_steps
 
     def restart(self, iteration: int, attempt: int = 0) -> None:
-        """Have the next `collect` make fresh environments, seeded from its (seed, iteration, attempt, index)."""
+        """Let the next `collect` make fresh environments, seeded from (seed, iteration, attempt, index)."""
         del iteration
         self.close()
         self._attempt = attempt
@@ -78,7 +81,7 @@ class PopulationScheme(SamplingScheme):
     @torch.no_grad()
     @torch_threads(1)
     def collect(self, policy: Policy, normalizer: Normalizer, iteration: int) -> PopulationRollout:
-        """The returns of candidates around `policy` (on the CPU)."""
+        """Measure the returns of candidates around `policy` (on the CPU)."""
         began = time.perf_counter()
         candidates = self.propose(policy, torch_generator(self.settings.seed, Stream.POPULATION, iteration))
         rule = self.settings.rule
@@ -122,7 +125,7 @@ class PopulationScheme(SamplingScheme):
 
 @dataclass
 class _Episodes:
-    """Which environment runs which episode; `returns`, `lengths` and `spoilt` `[episodes]`, `current` `[N]`."""
+    """Assigns episodes to environments; `returns`, `lengths` and `spoilt` are `[episodes]`, `current` is `[N]`."""
 
     number: int
     envs: VectorEnvironment
@@ -139,21 +142,21 @@ class _Episodes:
         self._resetting = np.zeros(self.envs.num_envs, dtype=bool)
 
     def remain(self) -> bool:
-        """Whether an episode runs or waits."""
+        """Whether any episode is running or waiting."""
         return bool((self.current != NONE).any())
 
     def live(self) -> np.ndarray:
-        """Environments `[N]` whose next step is real: no reset, no idling."""
+        """The environments `[N]` whose next step is real, not a reset or idle."""
         return (self.current != NONE) & ~self._resetting
 
     def look(self, observations: np.ndarray) -> None:
-        """Note whose observations `[N, *O]` are not finite, of those that are acted on."""
+        """Mark the episodes that act on non-finite observations, out of `[N, *O]`."""
         if not np.isfinite(observations).all():
             finite = np.isfinite(observations).reshape(len(observations), -1).all(1)
             self.spoilt[self.current[self.live() & ~finite]] = True
 
     def record(self, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray) -> None:
-        """Take in a step; environments whose episode ends get the next one, which begins after their reset."""
+        """Record a step; an environment whose episode ends gets the next one, which begins after its reset."""
         live = self.live()
         self.returns[self.current[live]] += rewards[live]
         self.lengths[self.current[live]] += 1
@@ -164,7 +167,7 @@ class _Episodes:
 
 
 class _Actors:
-    """Actions of candidates `[K, P]`, each by its distribution's mode, one candidate for each environment."""
+    """Actions of candidates `[K, P]`, each the mode of its distribution, with one candidate per environment."""
 
     def __init__(self, policy: Policy, candidates: Tensor) -> None:
         named = dict(policy.named_parameters())
@@ -178,7 +181,7 @@ class _Actors:
         self._chosen: np.ndarray | None = None
 
     def act(self, candidates: np.ndarray, observations: Tensor) -> np.ndarray:
-        """Actions `[N, A]` of these candidates `[N]` at observations `[N, *O]`; their parameters are kept for later."""
+        """Actions `[N, A]` of candidates `[N]` for observations `[N, *O]`; keeps their parameters for the next call."""
         if self._chosen is None or (candidates != self._chosen).any():
             self._chosen = candidates
             rows = torch.from_numpy(candidates)

@@ -1,4 +1,4 @@
-"""What an iteration collected, and the batches that update rules take."""
+"""What an iteration collects, and the batches that update rules take."""
 
 from dataclasses import dataclass, field
 
@@ -11,17 +11,17 @@ from trpo_lightning.numerics.tabular import PolicyValues, TabularMDP
 
 @dataclass(kw_only=True)
 class Rollout:
-    """What one iteration of any sampling scheme collected: its records here, its data in subclasses."""
+    """What one iteration collects, with any sampling scheme; subclasses add the data."""
 
     env_steps: int = 0
-    """Real transitions: no fake ones after an episode's end."""
+    """Real transitions, without the fake ones after episodes."""
     episode_returns: list[float] = field(default_factory=list)
     """Undiscounted sums of raw rewards of the episodes that this rollout reports (see `EpisodeLog`)."""
     episode_lengths: list[int] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def measure(self) -> dict[str, float]:
-        """Metrics of the rollout: means over the episodes that ended; no return before the first one did."""
+        """Metrics of the rollout: means over the episodes that ended, and no return if none did."""
         count = len(self.episode_returns)
         if not count:
             return {"episode/count": 0}
@@ -32,7 +32,7 @@ class Rollout:
         }
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        """What the normalizers take in: raw observations `[B, *O]` and running discounted returns `[B]`."""
+        """What normalizers merge: raw observations `[B, *O]` and running discounted returns `[B]`."""
         raise NotImplementedError(f"{type(self).__name__} has no statistics")
 
 
@@ -40,9 +40,9 @@ class Rollout:
 class SinglePathRollout(Rollout):
     """Slots `[T, N]` of T steps in N environments, as arrays on the CPU.
 
-    `observations` `[T + 1, N, *O]` are what the policy saw; row t + 1 is what step t returned, at an episode's end its
-    last observation. `actions` `[T, N, A]` are as sampled, `rewards` `[T, N]` as the update sees them. In a slot with
-    `valid` False the environment only reset, or it had its share of whole episodes: everything in it is to be ignored.
+    `observations` `[T + 1, N, *O]` are what the policy saw; row t + 1 is what step t returned, which at an episode's
+    end is its last observation. `actions` `[T, N, A]` are as sampled, `rewards` `[T, N]` as the update sees them. Where
+    `valid` is False, the environment only reset, or had finished its share of whole episodes: ignore the slot.
     """
 
     observations: np.ndarray
@@ -52,14 +52,14 @@ class SinglePathRollout(Rollout):
     truncated: np.ndarray
     valid: np.ndarray
     episode_steps: np.ndarray
-    """`[T, N]` steps since the episode began, 0 in its first."""
+    """`[T, N]`: steps since the episode began, 0 in the first."""
     raw_observations: np.ndarray
-    """`[T, N, *O]` before normalization, for the normalizer's statistics."""
+    """`[T, N, *O]`: before normalization, for the normalizer's statistics."""
     running_returns: np.ndarray
-    """`[T, N]` discounted sums of raw rewards since the episode began, for the reward scale."""
+    """`[T, N]`: discounted sums of raw rewards since the episode began, for the reward scale."""
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of the valid slots."""
+        """Those of the valid slots."""
         return self.raw_observations[self.valid], self.running_returns[self.valid]
 
 
@@ -71,7 +71,7 @@ class Batch:
     actions: Tensor
     advantages: Tensor
     advantage_std: float = 1.0
-    """What the advantages were divided by to standardize them, in units of the scaled rewards; 1 if they were not."""
+    """What the advantages were divided by to standardize them, in units of scaled rewards; 1 if they were not."""
 
     def __len__(self) -> int:
         return len(self.observations)
@@ -79,11 +79,11 @@ class Batch:
 
 @dataclass
 class VineBatch:
-    """S states of a rollout set on the policy's device, each with K branches (TRPO 2015, section 5.2).
+    """The S states of a rollout set, on the policy's device, each with K branches (TRPO 2015, section 5.2).
 
     `observations` `[S, *O]`, `actions` `[S, K, A]`, `q_values` `[S, K]`; `log_q` `[S, K]` are the log-probabilities of
-    the actions under the distribution that chose them, None where that was the policy. With `all_actions` the K
-    actions are all there are, in their order.
+    the actions under the distribution that chose them, or None if that was the policy. With `all_actions`, the K
+    actions are all that exist, in order.
     """
 
     observations: Tensor
@@ -109,7 +109,7 @@ class PopulationBatch:
 
 @dataclass
 class TabularBatch:
-    """A known MDP, its states' `observations` `[S, O]` on the policy's device, and the exact values of the policy."""
+    """A known MDP, its states' `observations` `[S, O]` on the policy's device, and the policy's exact values."""
 
     mdp: TabularMDP
     observations: Tensor
@@ -123,7 +123,7 @@ AnyBatch = Batch | VineBatch | PopulationBatch | TabularBatch
 
 
 def valid_rows(array: np.ndarray | Tensor, valid: np.ndarray, device: torch.device) -> Tensor:
-    """The valid slots of `[T, N, ...]` as rows `[B, ...]`, time-major, on `device`."""
+    """The valid slots of an array `[T, N, ...]` as rows `[B, ...]`, time-major, on `device`."""
     mask = torch.from_numpy(valid)
     tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
     return tensor[: len(mask)][mask].to(device)

@@ -1,4 +1,4 @@
-"""Sampling schemes: how an iteration's data comes from the environments."""
+"""The interface of sampling schemes: how an iteration's data comes from the environments."""
 
 from collections.abc import Callable
 from typing import ClassVar
@@ -13,13 +13,13 @@ from trpo_lightning.rollouts.rollout import Rollout
 from trpo_lightning.settings import PathSettings, RolloutSettings, RunSettings
 
 Propose = Callable[[Policy, torch.Generator], Tensor]
-"""From a policy and noise to candidate parameter vectors `[K, P]`: a rule's, for the scheme `population`."""
+"""A rule's `propose`, for the scheme `population`: from a policy and a generator to candidate parameters `[K, P]`."""
 
 
 class SamplingScheme:
-    """A scheme owns the training environments. Between two `restart`s it may carry episodes on.
+    """Base of all schemes: owns the training environments, and may continue episodes between two calls of `restart`.
 
-    `Settings` is the dataclass of the scheme's keys; its `kind` says which built-in scheme the data is like.
+    `Settings` is the dataclass of the scheme's keys; its `kind` names the built-in scheme whose data it resembles.
     """
 
     Settings: ClassVar[type[RolloutSettings]] = RolloutSettings
@@ -34,26 +34,37 @@ class SamplingScheme:
         "time/simulator": "seconds inside the environments' step",
         "time/inference": "seconds of normalization and the policy's forward pass and sampling",
     }
-    """Names and meanings of what a rollout's `measure` gives, and of its `seconds` (as `time/<phase>`)."""
+    """Names and meanings of a rollout's metrics: those that `measure` returns, and `time/<phase>` for its `seconds`."""
 
     def __init__(self, settings: RunSettings, spec: EnvironmentSpec, threads: int, propose: Propose) -> None:
         self.settings, self.spec, self.threads, self.propose = settings, spec, threads, propose
         self.rollout_settings = settings.rollout
         self.num_envs = settings.env.num_envs
         self.steps = 1
-        """Steps of each environment in an iteration, at least: what barriers are spaced by."""
+        """The least number of steps in each environment per iteration, by which barriers are spaced."""
         if isinstance(settings.rollout, PathSettings):
             self.steps = settings.rollout.steps_per_iteration // self.num_envs
 
     def restart(self, iteration: int, attempt: int = 0) -> None:
-        """Cut all episodes; what follows depends on (seed, iteration) and no longer on what was before.
+        """Cut all episodes: what follows depends only on the arguments and the seed, not on what was before.
 
-        Later attempts at an iteration, after environments have failed, have other seeds of environments.
+        Args:
+            iteration: The iteration that is collected next.
+            attempt: How often environments have failed in this iteration; each attempt gives them other seeds.
         """
         raise NotImplementedError(f"{type(self).__name__} has no restart")
 
     def collect(self, policy: Policy, normalizer: Normalizer, iteration: int) -> Rollout:
-        """The iteration's data with `policy` (on the CPU), as its parameters are now."""
+        """Collect one iteration's data.
+
+        Args:
+            policy: The policy with its current parameters, on the CPU.
+            normalizer: What the policy sees of observations, and the scale of rewards; frozen here.
+            iteration: The iteration, from which random numbers derive.
+
+        Raises:
+            EnvironmentFailure: An environment failed; after `restart`, the iteration can be collected again.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no collect")
 
     def close(self) -> None:

@@ -20,11 +20,11 @@ from trpo_lightning.threads import torch_threads
 
 
 class SinglePathScheme(SamplingScheme):
-    """T steps in each environment; episodes go on from one iteration to the next until `restart`.
+    """Takes T steps in each environment; episodes continue from one iteration to the next until `restart`.
 
-    With `rollout.whole_episodes` (the 2015 paper's batches) each iteration begins new episodes, and each environment
-    ends its part with the first episode that brings it to T steps or more; it then idles until all have, and its idle
-    steps are no data and not counted.
+    With `rollout.whole_episodes` (the 2015 paper's batches), each iteration begins new episodes, and each environment
+    finishes its share with the first episode that brings it to T steps or more; it then idles until all have finished.
+    Idle steps are neither data nor counted.
     """
 
     Settings = SinglePathSettings
@@ -77,7 +77,7 @@ class SinglePathScheme(SamplingScheme):
     @torch.inference_mode()
     @torch_threads(1)
     def collect(self, policy: Policy, normalizer: Normalizer, iteration: int) -> SinglePathRollout:
-        """T slots of each environment, or more for whole episodes, with `policy` as its parameters are now."""
+        """Collect T slots in each environment, or more for whole episodes, with the current `policy`."""
         if self._envs is None:
             self.restart(iteration)
         elif self.whole_episodes and self._idle.all():
@@ -120,14 +120,14 @@ class SinglePathScheme(SamplingScheme):
 
     @property
     def _records_at_once(self) -> bool:
-        """Whether the loop needs to know who resets and idles; otherwise it need not wait for the bookkeeping."""
+        """Whether the loop must know which environments reset or idle, and so must wait for the bookkeeping."""
         return self.whole_episodes
 
     def _visit(self, t: int) -> None:
         """Called before step t, for schemes that take more from these states."""
 
     def _rows(self) -> int:
-        """Slots of each environment, at most: with whole episodes T, the rest of one, and a reset after each step."""
+        """The most slots per environment: with whole episodes T, the rest of one, and a reset after each step."""
         if not self.whole_episodes:
             return self.steps
         if self.spec.max_episode_steps is None:
@@ -138,7 +138,7 @@ class SinglePathScheme(SamplingScheme):
         return 2 * self.steps + self.spec.max_episode_steps
 
     def _buffers(self, actions: torch.Tensor) -> SinglePathRollout:
-        """An empty rollout for such actions `[N, A]`; untouched pages cost no memory."""
+        """An empty rollout for actions like these, `[N, A]`; untouched pages take no memory."""
         slots = (self._rows(), self.num_envs)
         observation_shape = self._observations.shape[1:]
         return SinglePathRollout(
@@ -154,9 +154,9 @@ class SinglePathScheme(SamplingScheme):
         )
 
     def _record(self, rollout: SinglePathRollout, steps: range) -> None:
-        """Work out what steps' raw rewards and ends mean, in order.
+        """Derive validity, rewards and returns of steps from what the environments returned, in order.
 
-        Environments that only reset leave an invalid slot with reward 0 and no end.
+        An environment that only resets leaves an invalid slot with reward 0 and no end.
         """
         for t in steps:
             valid = rollout.valid[t] = ~(self._resetting | self._idle)

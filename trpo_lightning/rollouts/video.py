@@ -1,4 +1,4 @@
-"""A video of one episode, through gymnasium's own rendering."""
+"""A video of one episode, rendered by gymnasium."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ from trpo_lightning.settings import RunSettings
 
 
 class Actor(Protocol):
-    """What acts on raw observations."""
+    """Anything that acts on raw observations."""
 
     settings: RunSettings
     spec: EnvironmentSpec
@@ -29,7 +29,19 @@ class Actor(Protocol):
 
 
 def record_episode(actor: Actor, file: Path, seed: int) -> float:
-    """Write an mp4 of an episode of the deterministic policy; its return. Raises `UserError` if it cannot be drawn."""
+    """Write an mp4 of one episode of the deterministic policy.
+
+    Args:
+        actor: The policy, with the settings of its environment.
+        file: The file to write.
+        seed: Seed of the episode.
+
+    Returns:
+        The episode's undiscounted return.
+
+    Raises:
+        UserError: The extra is missing, or the environment cannot be rendered.
+    """
     try:
         import imageio.v3 as iio
         import imageio_ffmpeg  # noqa: F401
@@ -61,7 +73,7 @@ def _play(actor: Actor, env: gym.Env, seed: int) -> tuple[list[np.ndarray], floa
         frame = env.render()
         if not isinstance(frame, np.ndarray):
             raise UserError(f"env.id={actor.settings.env.id} does not render to pictures")
-        frames.append(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2])  # the codec takes even sizes
+        frames.append(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2])  # the codec needs even sizes
         observation, reward, terminated, truncated, _ = env.step(actor.act(observation))
         total += float(reward)
         if terminated or truncated:

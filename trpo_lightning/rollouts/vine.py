@@ -1,4 +1,4 @@
-"""Vine sampling (TRPO 2015, section 5.2): trunks, a rollout set on them, and branches from each of its states."""
+"""Vine sampling (TRPO 2015, section 5.2): trunks, a rollout set on them, and branches from each state of the set."""
 
 import time
 from dataclasses import dataclass
@@ -27,10 +27,10 @@ from trpo_lightning.threads import torch_threads
 
 @dataclass(kw_only=True)
 class VineRollout(Rollout):
-    """S states of the trunks as the policy saw them, K actions each, and what their branches returned.
+    """S states of the trunks as the policy saw them, K actions in each, and the returns of their branches.
 
-    `observations` `[S, *O]`, `actions` `[S, K, A]`, `q_values` `[S, K]`; `log_q` is the log-probability of each
-    choice, None where it was the policy's.
+    `observations` `[S, *O]`, `actions` `[S, K, A]`, `q_values` `[S, K]`; `log_q` is the log-probability of each choice,
+    or None if the policy chose.
     """
 
     trunks: SinglePathRollout
@@ -41,18 +41,20 @@ class VineRollout(Rollout):
     all_actions: bool
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of the trunks: the states that the policy visits."""
+        """Those of the trunks, whose states are the ones that the policy visits."""
         return self.trunks.statistics()
 
 
 class VineScheme(SamplingScheme):
-    """`steps_per_iteration` slots of trunks, then the branches; trunks go on from one iteration to the next.
+    """Collects `steps_per_iteration` slots of trunks, then branches; trunks continue from one iteration to the next.
 
     The rollout set is `rollout_set_size` of the trunks' slots, drawn uniformly without replacement; slots that only
-    reset are left out of it. Q-values are discounted returns of branches without a bootstrap at their end, as in the
-    paper. It does not say whether trunks begin anew in each iteration; carried on, they reach late states and report
-    whole episodes also where an iteration is shorter than an episode. Raises `UserError` for environments that cannot
-    be restored and for action spaces that `rollout.branch_actions` does not fit.
+    reset are left out. Q-values are discounted returns of branches, without a bootstrap at their end, as in the paper.
+    The paper does not say whether trunks start anew in each iteration. Continuing them, as here, reaches late states
+    and reports whole episodes even if an iteration is shorter than an episode.
+
+    Raises:
+        UserError: The environment cannot be restored, or `rollout.branch_actions` does not fit its action space.
     """
 
     Settings = VineSettings
@@ -63,12 +65,12 @@ class VineScheme(SamplingScheme):
         _check_actions(settings, spec.actions)
         if is_lone_instance(settings.env):
             raise UserError(f"rollout.scheme=vine makes many environments: give a function, not {settings.env.id}")
-        check_restorable(settings.env)  # an error now, not in the first iteration
+        check_restorable(settings.env)  # fail now, not in the first iteration
         self._trunks = _Trunks(settings, spec, threads, propose)
         self._branches = Branches(settings)
 
     def restart(self, iteration: int, attempt: int = 0) -> None:
-        """Cut the trunks' episodes; branches never outlive an iteration."""
+        """Cut the trunks' episodes; branches do not outlive an iteration anyway."""
         if attempt:
             self._branches.close()
         self._trunks.restart(iteration, attempt)
@@ -81,7 +83,7 @@ class VineScheme(SamplingScheme):
     @torch.inference_mode()
     @torch_threads(1)
     def collect(self, policy: Policy, normalizer: Normalizer, iteration: int) -> VineRollout:
-        """Trunks first, then all branches from snapshots of their states."""
+        """Collect the trunks first, then all branches, from snapshots of the trunks' states."""
         began = time.perf_counter()
         self._trunks.wanted = self._rollout_set(iteration)
         trunks = self._trunks.collect(policy, normalizer, iteration)
@@ -108,7 +110,7 @@ class VineScheme(SamplingScheme):
         )
 
     def _rollout_set(self, iteration: int) -> set[tuple[int, int]]:
-        """Slots (t, n) of the trunks."""
+        """Slots (t, n) of the trunks to branch from."""
         generator = numpy_generator(self.settings.seed, Stream.ROLLOUT_SET, iteration)
         slots = generator.choice(self.steps * self.num_envs, self.rollout_settings.rollout_set_size, replace=False)
         return {divmod(int(slot), self.num_envs) for slot in slots}
@@ -116,7 +118,7 @@ class VineScheme(SamplingScheme):
     def _choose(
         self, policy: Policy, observations: np.ndarray, iteration: int
     ) -> tuple[np.ndarray, float | None, Tensor]:
-        """First actions `[S, K, A]`, their log q if it is not the policy's, and the branches' noise `[S, L - 1, A]`."""
+        """First actions `[S, K, A]`, their log q unless the policy chose, and the branches' noise `[S, L - 1, A]`."""
         s, spec = self.settings, self.spec.actions
         distribution = policy(torch.from_numpy(observations))
         states, size = distribution.mode().shape
@@ -138,14 +140,14 @@ class VineScheme(SamplingScheme):
 
 
 class _Trunks(SinglePathScheme):
-    """Single path that takes snapshots, by slot (t, n) in order, of the slots in `wanted` that are not only resets."""
+    """Single path that takes snapshots, in order of the slots (t, n), at those in `wanted` that are not just resets."""
 
     wanted: set[tuple[int, int]]
     snapshots: dict[tuple[int, int], Snapshot]
 
     @property
     def _records_at_once(self) -> bool:
-        return True  # `_visit` asks who resets
+        return True  # `_visit` asks which environments reset
 
     def _begin(self, envs: VectorEnvironment) -> None:
         super()._begin(envs)

@@ -7,7 +7,7 @@ __all__ = ["RuleResult", "UpdateRule", "build_rule"]
 
 
 def build_rule(settings: RuleSettings) -> UpdateRule:
-    """The rule that `rule.name` names."""
+    """The rule named by `rule.name`."""
     cls = load_class("rule.name", settings.name)
     assert issubclass(cls, UpdateRule)
     return cls(settings)

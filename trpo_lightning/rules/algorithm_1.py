@@ -1,4 +1,4 @@
-"""Algorithm 1 of TRPO, exactly, for policies that are tables of logits."""
+"""Algorithm 1 of TRPO, solved exactly, for policies that are tables of logits."""
 
 import time
 from typing import Any, ClassVar
@@ -20,16 +20,16 @@ from trpo_lightning.settings import Algorithm1Settings
 class Algorithm1(UpdateRule):
     """The policy that maximises L_old(pi) - C max_s KL(old || pi) (TRPO 2015, algorithm 1), written into the logits.
 
-    Where rounding to the parameters' precision leaves less than half of the rise that theorem 1 guarantees, and where
-    the policy is optimal, the update is rejected: the exact return never falls.
+    The update is rejected if the policy is optimal, or if rounding to the parameters' precision leaves less than half
+    of the rise that theorem 1 guarantees: so the exact return never falls.
     """
 
     Settings = Algorithm1Settings
     settings: Algorithm1Settings
     metrics: ClassVar[dict[str, str]] = {
         "trust_region/delta": "the radius in this iteration",
-        "trust_region/kl": "mean KL of old and new policy, over the states as the old one visits them",
-        "trust_region/kl_max": "the largest KL of a state",
+        "trust_region/kl": "mean KL of old and new policy, over states as the old policy visits them",
+        "trust_region/kl_max": "the largest KL in any state",
         "trust_region/surrogate_improvement": "rise of the surrogate",
         **ENTROPY_METRIC,
         "time/line_search": "seconds of the search for the best radius",
@@ -37,7 +37,7 @@ class Algorithm1(UpdateRule):
 
     @torch.no_grad()
     def update(self, policy: Policy, batch: TabularBatch, generator: torch.Generator) -> RuleResult:
-        """The exact maximiser. Raises `ValueError` for a policy that is no table."""
+        """Return the exact maximiser. Raises `ValueError` if the policy is not a table."""
         del generator
         began = time.perf_counter()
         mdp, old, theta = batch.mdp, batch.values, parameter_vector(policy)

@@ -20,7 +20,7 @@ class CrossEntropySearch:
 
     @classmethod
     def around(cls, mean: Tensor, settings: CrossEntropySettings) -> Self:
-        """Every parameter with `initial_std`."""
+        """Start with `initial_std` for every parameter."""
         return cls(mean, torch.full_like(mean, settings.initial_std**2), 0)
 
     @property
@@ -33,7 +33,7 @@ class CrossEntropySearch:
         return self.mean + self.variance.sqrt() * noise
 
     def adapted(self, candidates: Tensor, settings: CrossEntropySettings) -> Self:
-        """Mean and variance (divisor: their number) of the elites, plus the extra variance Z_t of generation t.
+        """Mean and variance (population) of the elites, plus the extra variance Z_t of generation t.
 
         Z_t = extra_std^2 max(0, 1 - t / extra_std_generations), t = 0 for the first update: the paper's
         max(0, a - t/b) with a = extra_std^2 and b = extra_std_generations / a. At least two candidates are elites.
@@ -48,7 +48,7 @@ class CrossEntropySearch:
 
 
 class CrossEntropyMethod(PopulationRule):
-    """CEM over theta: sample K candidates, keep the best, fit mean and variance to them (Szita & Lorincz 2006)."""
+    """CEM over theta: sample K candidates, keep the best, fit mean and variance to those (Szita & Lorincz 2006)."""
 
     Settings = CrossEntropySettings
 

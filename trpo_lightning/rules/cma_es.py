@@ -1,7 +1,7 @@
-"""CMA-ES, evolution strategy with covariance matrix adaptation (Hansen & Ostermeier 1996).
+"""CMA-ES, the evolution strategy with covariance matrix adaptation (Hansen & Ostermeier 1996).
 
-Equations and default constants of Hansen 2016, "The CMA evolution strategy: a tutorial", arXiv 1604.00772, with
-negative weights; the diagonal variant is sep-CMA-ES (Ros & Hansen 2008).
+Equations and default constants are those of Hansen 2016, "The CMA evolution strategy: a tutorial", arXiv 1604.00772,
+with negative weights; the diagonal variant is sep-CMA-ES (Ros & Hansen 2008).
 """
 
 import math
@@ -15,14 +15,14 @@ from trpo_lightning.rules.population import PopulationRule
 from trpo_lightning.settings import CMAESSettings
 
 FULL_UP_TO = 1000
-"""Parameters up to which `rule.covariance=auto` adapts a full matrix: beyond, its decompositions cost seconds."""
+"""The most parameters for which `rule.covariance=auto` adapts a full matrix: decomposing a larger one takes seconds."""
 LEAST_EIGENVALUE = 1e-14
-"""Eigenvalues are raised to this share of the largest: rounding could make one negative."""
+"""Smaller eigenvalues are raised to this share of the largest, because rounding could make one negative."""
 
 
 @dataclass(frozen=True)
 class Constants:
-    """Weights `[K]`, their effective number and the learning rates (Hansen 2016, eq. 49 to 58)."""
+    """Weights `[K]`, their effective number, and the learning rates (Hansen 2016, eq. 49 to 58)."""
 
     weights: Tensor
     mu_eff: float
@@ -63,7 +63,7 @@ class CovarianceSearch:
     """N(mean, sigma^2 C) over n parameters, with the evolution paths of C and of sigma.
 
     `covariance` is C, `[n, n]`, or its diagonal `[n]`; `basis` `[n, n]` (empty for a diagonal) and `scales` `[n]` are
-    eigenvectors and roots of the eigenvalues of C as it was in generation `decomposed`.
+    the eigenvectors of C and the square roots of its eigenvalues, as of generation `decomposed`.
     """
 
     mean: Tensor
@@ -78,7 +78,7 @@ class CovarianceSearch:
 
     @classmethod
     def around(cls, mean: Tensor, settings: CMAESSettings) -> Self:
-        """C = I and sigma = `initial_std`."""
+        """Start with C = I and sigma = `initial_std`."""
         n = len(mean)
         full = settings.covariance == "full" or (settings.covariance == "auto" and n <= FULL_UP_TO)
         identity = torch.eye(n, dtype=mean.dtype)
@@ -137,7 +137,7 @@ class CovarianceSearch:
         )
 
     def _decomposition(self, covariance: Tensor, c: Constants) -> tuple[Tensor, Tensor, int]:
-        """Eigenvectors and roots of C, at most every 1 / (10 n (c_1 + c_mu)) generations (section B.2)."""
+        """`basis`, `scales` and `decomposed` for C, renewed at most every 1 / (10 n (c_1 + c_mu)) generations (B.2)."""
         generation = self.generation + 1
         if not torch.isfinite(covariance).all():
             return self.basis, covariance.new_full(self.scales.shape, math.nan), generation

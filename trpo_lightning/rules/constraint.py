@@ -1,4 +1,4 @@
-"""What bounds a trust-region step, as the settings choose it: the KL of a candidate, and its curvature at theta_old."""
+"""The bound on a trust-region step, chosen by settings: the KL of a candidate, and its curvature at theta_old."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -23,26 +23,26 @@ from trpo_lightning.rules.surrogate import CHUNK, Surrogate
 from trpo_lightning.settings import TrustRegionSettings
 
 Model = Callable[[Tensor, slice], Linearizable]
-"""From theta and a part of the rows to what `numerics/curvature.py` linearizes."""
+"""From theta and a slice of the rows to what `numerics/curvature.py` linearizes."""
 
 OVER_STATES: dict[str, Callable[[Tensor, Tensor | None], float]] = {
     "mean": lambda x, weights: float((x if weights is None else x * weights).mean(dtype=torch.float64)),
     "max": lambda x, weights: float((x if weights is None else x[weights > 0.0]).max()),
 }
-"""Numbers of states `[B]` as one, with the surrogate's `kl_weights`."""
+"""How one number per state, `[B]`, becomes one number; the surrogate's `kl_weights` count."""
 
 OVER_DIMENSIONS: dict[str, Callable[[int], float]] = {"sum": lambda size: 1.0, "mean": lambda size: 1.0 / size}
-"""Factor of the joint KL of actions with so many dimensions."""
+"""Factor by which the joint KL is multiplied, by the number of action dimensions."""
 
 
 def kl_factor(surrogate: Surrogate, settings: TrustRegionSettings) -> float:
-    """What a state's joint KL, and so its curvature, is multiplied with."""
+    """The factor for each state's joint KL, and so for its curvature."""
     _, old = surrogate.old[0]
     return OVER_DIMENSIONS[settings.kl_over_dimensions](old.mode().shape[-1])
 
 
 class Candidates:
-    """Parameters that the line search tries, against the old policy on the whole batch."""
+    """Evaluates the parameters that the line search tries, against the old policy on the whole batch."""
 
     def __init__(self, policy: Policy, surrogate: Surrogate, settings: TrustRegionSettings) -> None:
         self.policy, self.surrogate, self.settings = policy, surrogate, settings
@@ -52,7 +52,7 @@ class Candidates:
 
     @torch.no_grad()
     def evaluate(self, theta: Tensor) -> tuple[float, float]:
-        """Mean surrogate, and the KL that is bounded, at `theta` `[P]`."""
+        """The mean surrogate and the bounded KL at `theta` `[P]`."""
         value, kls = 0.0, []
         for part, old in self.surrogate.old:
             new: Any = self.policy.at(theta, self.surrogate.observations[part])
@@ -69,7 +69,11 @@ def fisher(policy: Policy, observations: Tensor, actions: Tensor | None) -> Mode
 
 
 def empirical_fisher(policy: Policy, observations: Tensor, actions: Tensor | None) -> Model:
-    """Rows of the empirical one (TRPO 2015, section 8.1). Raises `UserError` without one sampled action a state."""
+    """Rows of the empirical Fisher matrix (TRPO 2015, section 8.1).
+
+    Raises:
+        UserError: The batch does not have one sampled action per state.
+    """
     if actions is None:
         raise UserError("rule.curvature=empirical_fisher needs the actions of rollout.scheme=single_path")
     taken = actions.to(observations.dtype) if actions.is_floating_point() else actions
@@ -80,7 +84,7 @@ CURVATURES = {"fisher": fisher, "empirical_fisher": empirical_fisher}
 
 
 class Curvature:
-    """A v on a random part of the batch's states, and max_n v'A_n v over all of them, in the precision of the solve."""
+    """A v over a random subset of the batch's states, and max_n v'A_n v over all of them, in the solver's precision."""
 
     def __init__(
         self,
@@ -110,18 +114,18 @@ class Curvature:
         return fisher_vector_product(self._model(self.rows), self.theta, len(self.rows), weights=weights, chunk=CHUNK)
 
     def product(self, v: Tensor) -> Tensor:
-        """A v; its graph is built when the first product is asked for."""
+        """A v; the first call builds the graph."""
         return self.factor * self._operator(v)
 
     def largest(self, v: Tensor) -> float:
-        """max_n v'A_n v over the whole batch, as the search's KL."""
+        """max_n v'A_n v over the whole batch, like the KL of the line search."""
         everything = slice(None)
         rows = curvature_of_rows(self._model(everything), self.theta, v, len(self.surrogate.observations), chunk=CHUNK)
         return OVER_STATES["max"](self.factor * rows, self.surrogate.kl_weights)
 
 
 def fisher_rows(rows: int, fraction: float, generator: torch.Generator) -> Tensor:
-    """Indices of a random subset of `fraction` of the rows, at least one; all rows in order for 1."""
+    """Indices of a random `fraction` of the rows, at least one; all rows, in order, if it is 1."""
     if fraction >= 1.0:
         return torch.arange(rows)
     return torch.randperm(rows, generator=generator)[: max(1, round(rows * fraction))]

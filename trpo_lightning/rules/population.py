@@ -1,4 +1,4 @@
-"""What population methods share: a search distribution over parameters, and the way from it to a rule."""
+"""What population methods share: a search distribution over parameters, and the rule made from it."""
 
 import dataclasses
 from typing import Any, ClassVar, Protocol, Self
@@ -15,7 +15,7 @@ from trpo_lightning.settings import PopulationRuleSettings
 
 
 class SearchDistribution(Protocol):
-    """A distribution over n parameters; immutable, in float64 on the CPU, its fields tensors and plain values."""
+    """A distribution over n parameters: immutable, in float64 on the CPU, with tensors and plain values as fields."""
 
     mean: Tensor
 
@@ -26,7 +26,7 @@ class SearchDistribution(Protocol):
 
     @property
     def population(self) -> int:
-        """The usual number of candidates, where `rule.population` does not give one."""
+        """The number of candidates if `rule.population` does not set one."""
         ...
 
     def sample(self, noise: Tensor) -> Tensor:
@@ -45,15 +45,15 @@ class SearchDistribution(Protocol):
 class PopulationRule(UpdateRule):
     """Searches the parameters that the policy's mode depends on; theta becomes the search distribution's mean.
 
-    A candidate acts by its distribution's mode, so that a Gaussian's log std has no effect on a return: to search it
-    would only let it drift. It stays as it is. A candidate with a return or observation that is not finite rejects the
-    update.
+    A candidate acts by its distribution's mode, so a Gaussian's log std has no effect on returns; it is left as it is,
+    because a search would only let it drift. If a candidate's return or observation is not finite, the update is
+    rejected.
     """
 
     Settings = PopulationRuleSettings
     settings: PopulationRuleSettings
     metrics: ClassVar[dict[str, str]] = {
-        "population/best_return": "cem, cma_es: the best candidate's return (that of all is `episode/return_mean`)",
+        "population/best_return": "cem, cma_es: the best candidate's return (the mean is `episode/return_mean`)",
         "population/std": "cem, cma_es: root mean square of the parameters' std in the next population",
     }
     distribution: type[Any]
@@ -63,7 +63,7 @@ class PopulationRule(UpdateRule):
         self._search: Any = None
 
     def propose(self, policy: Policy, generator: torch.Generator) -> Tensor:
-        """K parameter vectors `[K, P]`, float64 on the CPU; they are functions of the state and `generator` alone."""
+        """K parameter vectors `[K, P]`, float64 on the CPU; they depend only on the state and `generator`."""
         search, searched = self._current(policy)
         count = self.settings.population or search.population
         noise = torch.randn(count, len(search.mean), dtype=torch.float64, generator=generator)
@@ -94,7 +94,7 @@ class PopulationRule(UpdateRule):
         return RuleResult(theta, None, metrics)
 
     def _current(self, policy: Policy) -> tuple[Any, Tensor]:
-        """The search distribution, at first around the policy's parameters, and which of theta `[P]` it is over."""
+        """The search distribution, at first around the policy's parameters, and a mask of those entries of theta."""
         acting = {id(p) for p in policy.mode_parameters()}
         searched = torch.cat([torch.full((p.numel(),), id(p) in acting) for p in policy.parameters()])
         if self._search is None:
@@ -103,13 +103,13 @@ class PopulationRule(UpdateRule):
         return self._search, searched
 
     def state_dict(self) -> dict[str, Any]:
-        """The search distribution; nothing before there is one."""
+        """The search distribution; empty before there is one."""
         if self._search is None:
             return {}
         return {field.name: getattr(self._search, field.name) for field in dataclasses.fields(self._search)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue with the search distribution of a `state_dict`."""
+        """Continue with the search distribution from a `state_dict`."""
         self._search = self.distribution(**state) if state else None
 
 

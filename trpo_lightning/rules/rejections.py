@@ -1,4 +1,4 @@
-"""Why updates change nothing: the reasons of the built-in rules."""
+"""Why updates are rejected: the reasons that built-in rules give."""
 
 from enum import StrEnum
 
@@ -7,7 +7,7 @@ from trpo_lightning.numerics.trust_region import StepRejection, TrustRegionStep
 
 
 class Rejection(StrEnum):
-    """A reason; its value is the text in records, by which files of older versions are read."""
+    """A reason; its value is the text in records, by which files of older versions are read: do not change it."""
 
     NO_TRANSITION = "the rollout has no transition"
     PARAMETERS_NOT_FINITE = "the new parameters are not finite"
@@ -37,7 +37,7 @@ class Rejection(StrEnum):
 
 
 def of_step(step: TrustRegionStep) -> Rejection | None:
-    """The reason of a trust-region step, None if it was taken."""
+    """Why a trust-region step was rejected; None if it was taken."""
     found: StepRejection | SearchFailure | None = step.rejection
     if found is StepRejection.SEARCH_FAILED and step.search is not None:
         found = step.search.failure
@@ -45,5 +45,5 @@ def of_step(step: TrustRegionStep) -> Rejection | None:
 
 
 def recorded(text: str) -> str:
-    """The reason that a record names: a `Rejection`, or the text of a rule from elsewhere."""
+    """The reason named in a record: a `Rejection`, or the text of a custom rule."""
     return Rejection(text) if text in list(Rejection) else text

@@ -18,17 +18,17 @@ from trpo_lightning.rules.surrogate import CHUNK, ENTROPY_METRIC, build_surrogat
 from trpo_lightning.settings import RewardWeightedRegressionSettings
 
 BISECTIONS = 100
-"""Halvings of the interval of log temperatures: far below rounding."""
+"""Halvings of the interval of log temperatures, enough to get far below rounding."""
 
 
 class RewardWeightedRegression(UpdateRule):
     """Maximise sum_n w_n log pi(a_n|s_n) with w_n = exp((Q_n - max Q) / tau) (Peters & Schaal 2007, section 2.2).
 
-    Q is what the batch holds as advantages: the return to go with `value.name=none`, `gae_lambda=1`; shifts and scales,
-    as by standardization, change nothing. tau is such that the effective sample size (sum w)^2 / sum w^2 is
-    `effective_sample_fraction` of the batch (the paper adapts tau otherwise: this is a choice). A Gaussian policy with
-    a linear mean is solved for, others take `regression_iterations` of L-BFGS. A Gaussian's log std is the best one
-    for the new mean, but at least `least_log_std`: regression on a policy's own actions only ever narrows it.
+    Q is what the batch holds as advantages: the return to go with `value.name=none`, `gae_lambda=1`; shifting and
+    scaling it, as standardization does, changes nothing. tau makes the effective sample size (sum w)^2 / sum w^2 equal
+    to `effective_sample_fraction` of the batch (a choice of ours: the paper adapts tau differently). A Gaussian policy
+    with a linear mean is fitted in closed form; others take `regression_iterations` of L-BFGS. A Gaussian's log std is
+    the best one for the new mean, but at least `least_log_std`: regression on a policy's own actions only narrows it.
     """
 
     Settings = RewardWeightedRegressionSettings
@@ -40,7 +40,7 @@ class RewardWeightedRegression(UpdateRule):
     }
 
     def update(self, policy: Policy, batch: AnyBatch, generator: torch.Generator) -> RuleResult:
-        """One fit. Rejects numbers that are not finite, in the batch and in the fit, and returns that are all equal."""
+        """Fit once. Rejects non-finite numbers in the batch or the fit, and returns that are all equal."""
         del generator
         assert isinstance(batch, Batch)
         old, q = parameter_vector(policy), batch.advantages.double()
@@ -81,8 +81,8 @@ class RewardWeightedRegression(UpdateRule):
 def reward_weights(q: Tensor, fraction: float) -> tuple[Tensor, float]:
     """Weights `[B]` proportional to exp((q - max q) / tau), summing to 1, and tau.
 
-    tau by bisection such that (sum w)^2 / sum w^2 = fraction * B. Where more than so many share the largest q, no tau
-    does that: it is then so small that the weights are equal among them and 0 elsewhere.
+    Bisection finds tau such that (sum w)^2 / sum w^2 = fraction * B. If more than that many share the largest q, there
+    is no such tau: it is then so small that the weights are equal among them and 0 elsewhere.
     """
     gaps = (q - q.max()).double()
     low, high = math.log(float(-gaps.min())) - 50.0, math.log(float(-gaps.min())) + 50.0
@@ -100,7 +100,7 @@ def reward_weights(q: Tensor, fraction: float) -> tuple[Tensor, float]:
 def weighted_least_squares(layer: nn.Linear, batch: Batch, weights: Tensor) -> tuple[Tensor, Tensor]:
     """The layer's weight and bias that minimise sum_n w_n |a_n - W s_n - b|^2, solved in float64 on the CPU.
 
-    Directions that the observations do not determine keep their values: of all solutions the nearest is taken.
+    Directions that the observations do not determine keep their values: of all solutions, the nearest is taken.
     """
     observations, actions = batch.observations.cpu().double(), batch.actions.cpu().double()
     old = torch.cat([layer.weight.detach(), layer.bias.detach()[:, None]], dim=1).cpu().double()  # [A, O + 1]
@@ -136,18 +136,18 @@ def _maximised(objective: Callable[[Tensor], Tensor], theta: Tensor, iterations:
         (solution.grad,) = torch.autograd.grad(loss, solution)
         return loss
 
-    return solved(optimizer, closure, solution)  # of few rows the likelihood has no bound, and this may diverge
+    return solved(optimizer, closure, solution)  # with few rows the likelihood is unbounded, and this may diverge
 
 
 def _only_layer(network: nn.Module) -> nn.Linear | None:
-    """The layer of a network that has one, with a bias."""
+    """The network's layer, if it has only one, with a bias."""
     modules = list(network) if isinstance(network, nn.Sequential) else [network]
     layer = modules[0] if len(modules) == 1 else None
     return layer if isinstance(layer, nn.Linear) and layer.bias is not None else None
 
 
 def _theta(policy: Policy, new: dict[Tensor, Tensor], theta: Tensor | None = None) -> Tensor:
-    """`theta` (the policy's, if none is given) with other values of some parameters."""
+    """`theta` (by default the policy's) with new values for some parameters."""
     theta = parameter_vector(policy) if theta is None else theta
     parts = theta.split([p.numel() for p in policy.parameters()])
     pairs = zip(policy.parameters(), parts, strict=True)

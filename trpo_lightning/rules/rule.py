@@ -1,4 +1,4 @@
-"""The seam between a batch and new parameters."""
+"""The interface of update rules: from a batch to new parameters."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -16,15 +16,15 @@ from trpo_lightning.threads import threads_for, torch_threads
 
 @dataclass(frozen=True)
 class RuleResult:
-    """New parameters `[P]`; on a rejection the old ones, bit for bit, and the reason.
+    """New parameters `[P]`; after a rejection the old ones, bit for bit, and the reason.
 
     Args:
         theta: The parameters.
         rejection_reason: A `Rejection`, or a rule's own text; None if the parameters are new.
-        metrics: Numbers by their names in the records.
-        seconds: Of the rule's phases, logged as `time/<phase>`.
-        nothing_to_gain: Whether the update was rejected for want of a signal, with all numbers finite: such a run is
-            done, or waits for one. Other rejections are failures, and count towards `rule.max_rejections`.
+        metrics: Numbers by metric name.
+        seconds: Seconds of each phase, logged as `time/<phase>`.
+        nothing_to_gain: Whether the update was rejected for lack of a signal, with all numbers finite: such a run is
+            done, or waits for a signal. Other rejections are failures and count towards `rule.max_rejections`.
     """
 
     theta: Tensor
@@ -35,10 +35,10 @@ class RuleResult:
 
 
 def apply_rule(rule: "UpdateRule", policy: Policy, batch: Any, generator: torch.Generator) -> RuleResult:
-    """The rule's result; a rejection for an empty batch and for parameters that are not finite.
+    """Update by a rule; an empty batch, or new parameters that are not finite, are rejections.
 
     Raises:
-        UserError: the rule wrote to the policy, or its parameters have another shape.
+        UserError: The rule wrote to the policy, or returned parameters of the wrong shape.
     """
     if not len(batch):
         return RuleResult(parameter_vector(policy), Rejection.NO_TRANSITION)
@@ -52,7 +52,7 @@ def apply_rule(rule: "UpdateRule", policy: Policy, batch: Any, generator: torch.
 
 
 def _check_result(rule: "UpdateRule", result: RuleResult, policy: Policy, before: Tensor) -> None:
-    """What a rule from outside may get wrong."""
+    """Check what a custom rule may get wrong."""
     name = f"rule.name={rule.settings.name}"
     if result.theta.shape != before.shape:
         shape, size = list(result.theta.shape), len(before)
@@ -62,28 +62,42 @@ def _check_result(rule: "UpdateRule", result: RuleResult, policy: Policy, before
 
 
 class UpdateRule:
-    """A rule reads a policy and a batch and returns new parameters; it never writes to the policy.
+    """Base of all rules: reads a policy and a batch and returns new parameters; it never writes to the policy.
 
-    `Settings` is the dataclass of the rule's keys, of which `self.settings` is one; a rule of one's own derives it from
-    `RuleSettings`, or from `AdvantageRuleSettings` if it learns from the advantages of transitions.
+    `Settings` is the dataclass of the rule's keys, and `self.settings` an instance of it. A custom rule derives its
+    own from `RuleSettings`, or from `AdvantageRuleSettings` if it learns from the advantages of transitions.
     """
 
     Settings: ClassVar[type[RuleSettings]] = RuleSettings
 
     metrics: ClassVar[dict[str, str]] = {}
-    """Names and meanings of the metrics in its results; `time/<phase>` for their `seconds`."""
+    """Names and meanings of the metrics in results, including `time/<phase>` for each phase in `seconds`."""
     progress: float = 0.0
-    """Share of the run's budget that is done, in [0, 1]: what schedules follow. Set before each update."""
+    """Share of the run's budget used so far, in [0, 1], which schedules follow. Set before each update."""
 
     def __init__(self, settings: RuleSettings) -> None:
         self.settings = settings
 
     def update(self, policy: Policy, batch: Any, generator: torch.Generator) -> RuleResult:
-        """New parameters from a batch collected with `policy` as it is; `generator` is this iteration's own."""
+        """Compute new parameters.
+
+        Args:
+            policy: The policy that collected the batch, unchanged since.
+            batch: The batch, of a kind that depends on the sampling scheme.
+            generator: This iteration's source of random numbers.
+
+        Returns:
+            The new parameters, or the old ones with the reason for rejecting the update.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no update")
 
     def propose(self, policy: Policy, generator: torch.Generator) -> Tensor:
-        """Candidate parameter vectors `[K, P]` for the scheme `population`; `generator` is this iteration's own."""
+        """Propose candidate parameter vectors `[K, P]` for the scheme `population`.
+
+        Args:
+            policy: The current policy.
+            generator: This iteration's source of random numbers.
+        """
         raise NotImplementedError(f"{type(self).__name__} proposes no candidates")
 
     def state_dict(self) -> dict[str, Any]:
@@ -97,7 +111,7 @@ class UpdateRule:
 class ParameterUpdate(torch.optim.Optimizer):
     """Writes a rule's parameters into the policy: the one optimizer step that Lightning counts in an iteration.
 
-    Its learning rate is 1, the rule's step as a whole, and only there for what monitors learning rates.
+    Its learning rate is always 1, and is there only for callbacks that monitor learning rates.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -106,7 +120,7 @@ class ParameterUpdate(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None, *, theta: Tensor) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Write `theta` `[P]`; `closure` is Lightning's, for callbacks that want to know of the step."""
+        """Write `theta` `[P]`. Lightning passes `closure`, for callbacks that follow optimizer steps."""
         if closure is not None:
             closure()
         assign_parameter_vector(self._policy, theta)

@@ -1,4 +1,4 @@
-"""What a rule maximises, for each kind of batch: L as a sum of contributions of the batch's states."""
+"""What a rule maximises, for each kind of batch: L, as a sum of contributions from the batch's states."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -17,27 +17,27 @@ from trpo_lightning.policies.policy import Policy
 from trpo_lightning.rollouts.rollout import Batch, TabularBatch, VineBatch
 
 CHUNK = 65536
-"""Rows evaluated at once: bounds the memory of a large batch."""
+"""Rows evaluated at once, which bounds the memory that a large batch takes."""
 ENTROPY_METRIC = {"policy/entropy": "mean entropy of the policy at collection, in nats"}
-"""What `mean_entropy` is logged as."""
+"""The metric under which `mean_entropy` is logged."""
 
 
 class Surrogate(Protocol):
-    """L at distributions other than the old policy's; the mean KL is over the same states."""
+    """L at any distributions; the mean KL is taken over the same states."""
 
     observations: Tensor
     """States `[B, *O]`."""
     old: list[tuple[slice, Any]]
-    """The old policy's distributions there, in parts of the rows."""
+    """The old policy's distributions there, by slices of the rows."""
     kl_weights: Tensor | None
     """Weights `[B]` of the states in the mean KL, summing to B; None is 1 each."""
 
     def total(self, distribution: Any, part: slice) -> Tensor:
-        """Sum of the contributions of the states in `part` with their `distribution`; float64, differentiable."""
+        """Sum of the contributions of the states in `part`, under `distribution`; float64, differentiable."""
         ...
 
     def magnitude(self) -> float:
-        """Mean size of the terms that L consists of at the old policy: what its rounding is relative to."""
+        """Mean size of the terms of L at the old policy, which sets the scale of its rounding."""
         ...
 
 
@@ -62,9 +62,9 @@ class ImportanceSampled:
 
 
 class BranchesWeighted:
-    """Vine: Q-values weighted by pi / q and normalized (TRPO 2015, eq. 16) or, for all actions, by pi (eq. 15).
+    """Vine: Q-values weighted by pi / q and normalized (TRPO 2015, eq. 16), or weighted by pi for all actions (eq. 15).
 
-    Where q was the policy, its log-probabilities are recomputed here, so that all weights at theta_old are exactly 1.
+    If q was the policy, its log-probabilities are recomputed here, so that all weights at theta_old are exactly 1.
     """
 
     kl_weights: Tensor | None = None
@@ -85,21 +85,21 @@ class BranchesWeighted:
         return self_normalized_surrogate(log_probs, self.log_q[part], q_values)
 
     def magnitude(self) -> float:
-        """Mean over states of the largest |Q|, for weights that are normalized without what all actions share."""
+        """Mean over states of the largest |Q|; with normalized weights, of Q less what all actions share."""
         q_values = self.batch.q_values.double()
         if not self.batch.all_actions:
             q_values = q_values - q_values.mean(1, keepdim=True)
         return float(q_values.abs().amax(1).mean())
 
     def _log_probs(self, distribution: Any, part: slice) -> Tensor:
-        """Of each state's K actions `[S, K]`."""
+        """Log-probabilities of each state's K actions, `[S, K]`."""
         return torch.stack([distribution.log_prob(column) for column in self.batch.actions[part].unbind(1)], dim=1)
 
 
 class Exact:
     """Known model: the mean over rows is L(theta) - eta(old) = sum_s rho(s) sum_a pi(a|s) A(s, a) (TRPO 2015, eq. 3).
 
-    States are weighted by rho, not normalised in L, normalised in the mean KL.
+    States are weighted by rho, which is normalised in the mean KL but not in L.
     """
 
     def __init__(self, policy: Policy, batch: TabularBatch) -> None:
@@ -127,30 +127,30 @@ SURROGATES: dict[type, Callable[[Policy, Any], Surrogate]] = {
 
 
 class WithEntropy:
-    """Another surrogate plus `bonus` times the mean entropy, over the states of the mean KL."""
+    """Another surrogate plus `bonus` times the mean entropy over the states of the mean KL."""
 
     def __init__(self, surrogate: Surrogate, bonus: float) -> None:
         self.surrogate, self.bonus = surrogate, bonus
         self.observations, self.old, self.kl_weights = surrogate.observations, surrogate.old, surrogate.kl_weights
 
     def total(self, distribution: Any, part: slice) -> Tensor:
-        """With the bonus times the entropies' sum."""
+        """The surrogate's total plus the bonus times the sum of entropies."""
         return self.surrogate.total(distribution, part) + self.bonus * _entropy(self.surrogate, distribution, part)
 
     def magnitude(self) -> float:
-        """With the bonus times the mean entropy."""
+        """The surrogate's magnitude plus the bonus times the mean entropy."""
         return self.surrogate.magnitude() + abs(self.bonus * mean_entropy(self))
 
 
 def build_surrogate(policy: Policy, batch: Any, entropy_bonus: float = 0.0) -> Surrogate:
-    """The surrogate of a batch at the policy as it is now, plus an entropy bonus if there is one."""
+    """The surrogate of a batch at the current policy, plus an entropy bonus unless that is 0."""
     surrogate = SURROGATES[type(batch)](policy, batch)
     return WithEntropy(surrogate, entropy_bonus) if entropy_bonus else surrogate
 
 
 @torch.no_grad()
 def old_distributions(policy: Policy, observations: Tensor) -> list[tuple[slice, Any]]:
-    """The policy's distributions at observations `[B, *O]` as it is now, without gradients."""
+    """The current policy's distributions at observations `[B, *O]`, without gradients."""
     return [(part, policy(observations[part])) for part in row_slices(len(observations), CHUNK)]
 
 
@@ -169,7 +169,7 @@ def _entropy(surrogate: Surrogate, distribution: Any, part: slice) -> Tensor:
 
 
 def surrogate_gradient(policy: Policy, surrogate: Surrogate, chunk: int = CHUNK) -> Tensor:
-    """The mean surrogate's gradient `[P]` at the policy's own parameters; for single path the mean of A grad log pi."""
+    """The mean surrogate's gradient `[P]` at the policy's parameters; for single path the mean of A grad log pi."""
     parameters = list(policy.parameters())
     rows = len(surrogate.observations)
     total = torch.zeros_like(parameter_vector(policy))

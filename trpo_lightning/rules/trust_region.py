@@ -26,7 +26,7 @@ class TrustRegionRule(UpdateRule):
     """TRPO: maximise the surrogate of the whole batch subject to mean KL <= delta on the whole batch.
 
     Only the Fisher-vector products use a random `fisher_fraction` of the batch (TRPO 2015, appendix C.1). Natural
-    gradient, empirical Fisher matrix and max KL are settings of it: other parts for the step's length, the curvature
+    gradient, empirical Fisher matrix and max KL are this rule with other settings for the step length, the curvature
     (`CURVATURES`) and the bounded KL (`OVER_STATES`, `OVER_DIMENSIONS`).
     """
 
@@ -64,7 +64,7 @@ class TrustRegionRule(UpdateRule):
         problem = self.problem(policy, batch, surrogate, candidates, generator)
         step = self.solve(timer.timed_problem(problem), self.max_step_size(batch))
         seconds = {"gradient": 0.0, "line_search": 0.0, **timer.seconds}
-        seconds["cg"] = time.perf_counter() - began - sum(seconds.values())  # all that prepares and solves the system
+        seconds["cg"] = time.perf_counter() - began - sum(seconds.values())  # whatever prepares and solves the system
         metrics = {"policy/entropy": mean_entropy(surrogate), "trust_region/delta": self.delta(), **step_metrics(step)}
         if step.rejection is None:
             metrics |= {"trust_region/kl": candidates.kl["mean"], "trust_region/kl_max": candidates.kl["max"]}
@@ -78,7 +78,7 @@ class TrustRegionRule(UpdateRule):
         candidates: Candidates,
         generator: torch.Generator,
     ) -> TrustRegionProblem:
-        """What is solved for a batch; nothing is computed before it is asked for."""
+        """The problem for a batch; nothing is computed until the solver asks for it."""
         curvature = Curvature(policy, batch, surrogate, self.settings, generator)
         return TrustRegionProblem(
             theta=parameter_vector(policy),
@@ -95,7 +95,7 @@ class TrustRegionRule(UpdateRule):
         return math.inf if limit is None or not isinstance(batch, Batch) else limit * batch.advantage_std
 
     def solve(self, problem: TrustRegionProblem, max_step_size: float = math.inf) -> TrustRegionStep:
-        """The step, as the settings want it."""
+        """The step for these settings."""
         s = self.settings
         return trust_region_step(
             problem,
@@ -119,7 +119,7 @@ class TrustRegionRule(UpdateRule):
 
 
 def step_metrics(step: TrustRegionStep) -> dict[str, float]:
-    """The numbers of a step by their names in the records, as far as it came."""
+    """A step's numbers by metric name, as far as it got."""
     metrics: dict[str, float] = {}
     if step.solution is not None:
         metrics |= {"cg/iterations": float(step.solution.iterations), "cg/residual": step.solution.residual}
@@ -139,7 +139,7 @@ def step_metrics(step: TrustRegionStep) -> dict[str, float]:
 
 
 class _Timer:
-    """Seconds spent in the callables of a problem that are no part of conjugate gradients."""
+    """Seconds spent in a problem's callables, except those that conjugate gradients call."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Vanilla policy gradient: the starting point that the surrogate generalises."""
+"""Vanilla policy gradient, which the surrogate generalises."""
 
 import copy
 import time
@@ -19,7 +19,7 @@ from trpo_lightning.settings import VanillaPolicyGradientSettings
 class VanillaPolicyGradient(UpdateRule):
     """One Adam step of ascent along the mean of A grad log pi (Williams 1992; Sutton et al. 2000).
 
-    With `discounted_state_weights` A carries the factor gamma^t of the policy gradient's definition.
+    With `discounted_state_weights`, A carries the factor gamma^t from the policy gradient's definition.
     """
 
     Settings = VanillaPolicyGradientSettings
@@ -32,7 +32,7 @@ class VanillaPolicyGradient(UpdateRule):
         self._pending: dict[str, Any] | None = None
 
     def update(self, policy: Policy, batch: AnyBatch, generator: torch.Generator) -> RuleResult:
-        """Rejects a gradient that is not finite, or whose square is not: Adam's moments are left as they were."""
+        """Take the step. A gradient that is not finite, or whose square is not, is rejected; Adam's moments stay."""
         del generator
         began = time.perf_counter()
         old = parameter_vector(policy)
@@ -42,7 +42,7 @@ class VanillaPolicyGradient(UpdateRule):
         seconds = {"gradient": time.perf_counter() - began}
         if not torch.isfinite(gradient).all():
             return RuleResult(old, Rejection.GRADIENT_NOT_FINITE, metrics, seconds)
-        if not torch.isfinite(gradient.square()).all():  # it would stay in the second moment for good
+        if not torch.isfinite(gradient.square()).all():  # it would stay in the second moment forever
             return RuleResult(old, Rejection.SQUARE_NOT_FINITE, metrics, seconds)
         adam = self._adam(old)
         assert self._theta is not None
@@ -61,10 +61,10 @@ class VanillaPolicyGradient(UpdateRule):
         return self._optimizer
 
     def state_dict(self) -> dict[str, Any]:
-        """Adam's moments and step count: copies, that later updates leave alone."""
+        """Copies of Adam's moments and step count."""
         moments = self._pending if self._theta is None else self._optimizer.state.get(self._theta)
         return copy.deepcopy(moments or {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a `state_dict`; taken over when the policy's parameters are first seen."""
+        """Continue from a `state_dict`; it is loaded when the policy's parameters are first seen."""
         self._theta, self._pending = None, copy.deepcopy(state) or None

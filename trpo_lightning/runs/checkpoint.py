@@ -1,4 +1,4 @@
-"""Barrier files: everything a run needs to go on, bit for bit."""
+"""Barrier files: everything a run needs to continue, bit for bit."""
 
 import random
 from pathlib import Path
@@ -21,11 +21,11 @@ REQUIRED = {
     *("value_optimizer", "rule", "normalizer", "random", "wandb_run_id"),
 }
 KEPT = 2
-"""Barrier files kept in a run directory."""
+"""How many barrier files a run directory keeps."""
 
 
 def state_of(module: TRPO, **extra: Any) -> dict[str, Any]:
-    """The whole state of a run between two iterations."""
+    """The complete state of a run between two iterations, with `extra` entries added."""
     return plain(
         {
             "format": FORMAT,
@@ -48,21 +48,21 @@ def state_of(module: TRPO, **extra: Any) -> dict[str, Any]:
 
 
 def restore(module: TRPO, state: dict[str, Any]) -> None:
-    """Put a state of `state_of` back into a module made from the same settings."""
+    """Load a state that `state_of` returned into a module made from the same settings."""
     module.policy.load_state_dict(state["policy"])
     module.value_function.load_state_dict(state["value_function"])
     module.value_function.load_optimizer_state(state["value_optimizer"])
     module.rule.load_state_dict(state["rule"])
     module.normalizer.load_state_dict(state["normalizer"])
     module.iteration, module.env_steps = state["iteration"], state["env_steps"]
-    module.restarts = state.get("restarts", 0)  # not in files from before it was counted
-    module.rejected_in_a_row = state.get("rejected_in_a_row", 0)  # not in files from before it was counted
+    module.restarts = state.get("restarts", 0)  # missing in files older than this counter
+    module.rejected_in_a_row = state.get("rejected_in_a_row", 0)  # missing in files older than this counter
     module.rejected, module.best_evaluation = state["rejected"], state["best_evaluation"]
     _restore_global_random_state(state["random"])
 
 
 def _global_random_state() -> dict[str, Any]:
-    """States of the generators that third-party code may use; the project's own numbers do not come from them."""
+    """States of the global generators, which third-party code may use; this project draws no numbers from them."""
     version, numbers, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state()
     return {
@@ -81,14 +81,23 @@ def _restore_global_random_state(state: dict[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path, settings: RunSettings, rows: int) -> dict[str, Any]:
-    """The state of a barrier of the run with these settings, whose records begin with so many whole rows.
+    """Read a barrier file.
 
-    Raises `UserError` naming a file that is damaged or does not belong here: going on from it would mix two runs.
+    Args:
+        path: The file.
+        settings: The settings that the run continues with.
+        rows: The number of complete rows in `metrics.csv`.
+
+    Returns:
+        The run's state.
+
+    Raises:
+        UserError: The file is damaged, or belongs to another run: resuming from it would mix two runs.
     """
     state = read(path)
     lacking = REQUIRED - state.keys()
     if lacking:
-        raise UserError(f"{path}: is no barrier: it lacks {', '.join(sorted(lacking))}")
+        raise UserError(f"{path}: is not a barrier file: it lacks {', '.join(sorted(lacking))}")
     try:
         before, after = from_record(state["settings"]), from_record(plain(to_dict(settings)))
         changed = [key for key in changed_keys(before, after) if key not in BUDGET]
@@ -98,19 +107,19 @@ def read_checkpoint(path: Path, settings: RunSettings, rows: int) -> dict[str, A
     if changed:
         raise UserError(f"{path}: is a barrier of a run with other settings ({', '.join(changed)})")
     if ahead:
-        raise UserError(f"{path}: is of iteration {state['iteration']}, but metrics.csv has only {rows} whole rows")
+        raise UserError(f"{path}: is from iteration {state['iteration']}, but metrics.csv has only {rows} whole rows")
     return state
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
-    """Barrier files of a `checkpoints` folder, newest first."""
+    """Barrier files in a `checkpoints` folder, newest first."""
     return sorted(folder.glob("barrier_*.ckpt"), reverse=True)
 
 
 class CheckpointCallback(Checkpoint):
     """Writes a file at each barrier, keeps the last two, and exports the policy as `last.pt` beside them.
 
-    `extra` is stored in the file as it is.
+    `extra` entries are stored in the file unchanged.
     """
 
     def __init__(self, folder: Path, **extra: Any) -> None:
@@ -118,7 +127,7 @@ class CheckpointCallback(Checkpoint):
         self._episodes = 0
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """After the iteration's row is written: the file never runs ahead of the records."""
+        """Runs after the iteration's row is written, so that the file is never ahead of the records."""
         assert isinstance(pl_module, TRPO)
         self._episodes += pl_module.row["episode/count"]
         if not pl_module.at_barrier():

@@ -1,4 +1,4 @@
-"""Configuration: OmegaConf merges defaults, files and `key=value`; errors are one line that names key and source."""
+"""Configuration: OmegaConf merges defaults, files and `key=value`; each error is one line naming key and source."""
 
 import copy
 import functools
@@ -35,14 +35,14 @@ from trpo_lightning.settings import (
 from trpo_lightning.threads import available_cores, thread_environment
 
 NOT_YAML = (YAMLError, OmegaConfBaseException, ValueError, LookupError, AttributeError, RecursionError)
-"""What reading a text as YAML can raise: the constructors of `!!int`, `!!bool`, `!!timestamp` let Python's through."""
+"""What parsing YAML can raise: the constructors of `!!int`, `!!bool` and `!!timestamp` let Python's errors through."""
 
 NOT_MERGED = (OmegaConfBaseException, OverflowError, TypeError)
-"""What merging can raise: a `TypeError` where a list meets a mapping."""
+"""What merging can raise, such as a `TypeError` where a list meets a mapping."""
 
 
 class Source(NamedTuple):
-    """Settings from one place; of a `lenient` one, keys that do not count are left out instead of refused."""
+    """Settings from one place; if `lenient`, keys that do not apply are dropped instead of refused."""
 
     name: str
     config: DictConfig
@@ -50,7 +50,7 @@ class Source(NamedTuple):
 
 
 def load_settings(overrides: list[str], file: Path | None = None) -> RunSettings:
-    """Defaults, then `file`, then `key=value` overrides. Raises `UserError` for anything that does not fit."""
+    """Merge the defaults, `file` and `key=value` overrides, in this order. Raises `UserError` if they are invalid."""
     sources = []
     if file is not None:
         config = read_yaml(file)
@@ -60,21 +60,21 @@ def load_settings(overrides: list[str], file: Path | None = None) -> RunSettings
 
 
 def _is_old_record(config: DictConfig) -> bool:
-    """Whether a file is the `config.yaml` of a run before 0.2, which holds the keys of all rules."""
+    """Whether a file is the `config.yaml` of a run from before 0.2, which holds the keys of all rules."""
     rule = config.get("rule") if not OmegaConf.is_missing(config, "rule") else None
     return isinstance(rule, DictConfig) and {"delta", "learning_rate", "elite_fraction"} <= set(map(str, rule))
 
 
 def overridden(settings: RunSettings, source: str, overrides: list[str]) -> RunSettings:
-    """`key=value` overrides on top of settings that come from `source`."""
+    """Apply `key=value` overrides to settings that come from `source`."""
     base = OmegaConf.create(_escaped(to_dict(settings)))
     return merge([Source(source, base, lenient=True), Source("command line", parse_overrides(overrides))])
 
 
 def merge(sources: list[Source]) -> RunSettings:
-    """Settings from named sources, later ones over earlier ones, checked key by key.
+    """Merge named sources, later ones over earlier ones, and check them key by key.
 
-    The methods that the sources choose together say which keys there are. Raises `UserError`.
+    The methods that the sources together select determine which keys exist. Raises `UserError`.
     """
     defaults = _chosen_methods(sources)
     sources = [_without_what_does_not_count(source, defaults) for source in sources]
@@ -95,7 +95,7 @@ def merge(sources: list[Source]) -> RunSettings:
 
 
 def _chosen_methods(sources: list[Source]) -> RunSettings:
-    """Default settings of the methods that the sources choose; classes from outside are imported."""
+    """Default settings of the methods that the sources select; custom classes are imported."""
     for source in sources:
         _refuse_groups(source.name, source.config)
     values = {key: None for key in CHOICES}
@@ -108,7 +108,7 @@ def _chosen_methods(sources: list[Source]) -> RunSettings:
                 values[key] = values[key] if value is None else value
         except OmegaConfBaseException as error:
             raise UserError(f"{source.name}: {_explain(error)}") from error
-    if any(map(is_own, values.values())):  # the module may import torch, which reads its threads then
+    if any(map(is_own, values.values())):  # the module may import torch, which reads its thread count on import
         os.environ.update(thread_environment(threads if isinstance(threads, int) else available_cores()))
     defaults = RunSettings()
     for key, value in values.items():
@@ -119,7 +119,7 @@ def _chosen_methods(sources: list[Source]) -> RunSettings:
 
 
 def _without_what_does_not_count(source: Source, settings: RunSettings) -> Source:
-    """The source without keys of other methods, if it is lenient; those and unknown keys are refused otherwise."""
+    """Drop keys of other methods from a lenient source; refuse them in any other, and unknown keys in all."""
     known, elsewhere, dropped = keys(settings), all_keys(), []
     for key, _ in _leaves(source.config):
         if key in known or is_free_form(key):
@@ -137,7 +137,7 @@ def _without_what_does_not_count(source: Source, settings: RunSettings) -> Sourc
 
 
 def _merge_one_by_one(config: Any, sources: list[Source]) -> Any:
-    """Slower, and able to name the source that does not fit."""
+    """Merge source by source: slower, but the error can name the source at fault."""
     for source in sources:
         try:
             config = _over(config, source.config)
@@ -147,7 +147,7 @@ def _merge_one_by_one(config: Any, sources: list[Source]) -> Any:
 
 
 def _over(below: Any, source: DictConfig) -> Any:
-    """A source over what is below it: groups are merged, `env.kwargs` is replaced, `env.kwargs.x` joins the others."""
+    """Merge a source over those below: groups are merged, `env.kwargs` is replaced, `env.kwargs.x` joins the rest."""
     joining = [str(key) for key in source if is_free_form(str(key))]
     groups = OmegaConf.masked_copy(source, [str(key) for key in source if key not in joining])
     for free in FREE_FORM:
@@ -160,7 +160,7 @@ def _over(below: Any, source: DictConfig) -> Any:
 
 
 def read_yaml(file: Path) -> DictConfig:
-    """A YAML file whose top level is a mapping. Raises `UserError` naming the file."""
+    """Read a YAML file whose top level is a mapping. Raises `UserError` naming the file."""
     try:
         config = load_yaml(file)
     except OSError as error:
@@ -173,7 +173,7 @@ def read_yaml(file: Path) -> DictConfig:
 
 
 def parse_overrides(overrides: list[str]) -> DictConfig:
-    """`["rule.delta=0.02", ...]`; values are YAML. Raises `UserError` for what is not `key=value`."""
+    """Parse `["rule.delta=0.02", ...]`; values are YAML. Raises `UserError` for anything but `key=value`."""
     config = OmegaConf.create({})
     for item in overrides:
         key, equals, text = item.partition("=")
@@ -188,18 +188,18 @@ def parse_overrides(overrides: list[str]) -> DictConfig:
 
 
 def _joined(config: Any, source: str, key: str, value: Any) -> Any:
-    """A source with one more dotted key. Those below `env.kwargs` stay dotted: they are to join what others say."""
+    """Add one dotted key to a source. Keys below `env.kwargs` stay dotted, so that they join those of other sources."""
     for earlier in [name for name in config if name == key or str(name).startswith(f"{key}.")]:
         del config[earlier]
     one = OmegaConf.create({key: value} if is_free_form(key) else {})
     if not is_free_form(key):
         OmegaConf.update(one, key, value)
-    _refuse_groups(source, one)  # before the merge: a later key would cover `env=null`
+    _refuse_groups(source, one)  # before the merge: a later key would hide `env=null`
     return _over(config, one) if key in FREE_FORM else OmegaConf.merge(config, one)
 
 
 def from_flat(values: dict[str, Any], source: str, *, lenient: bool = False) -> Source:
-    """A named source from dotted keys, `{"rule.delta": 0.02}`."""
+    """Make a named source from dotted keys, such as `{"rule.delta": 0.02}`."""
     config = OmegaConf.create({})
     for key, value in values.items():
         try:
@@ -211,14 +211,14 @@ def from_flat(values: dict[str, Any], source: str, *, lenient: bool = False) -> 
 
 
 def write_config(settings: RunSettings, path: Path) -> None:
-    """Every key with its value, as YAML that `train --config` reads back."""
+    """Write every key with its value, as YAML that `train --config` can read back."""
     from trpo_lightning.storage.files import write_atomically
 
     write_atomically(path, OmegaConf.to_yaml(OmegaConf.create(_escaped(to_dict(settings)))).encode())
 
 
 def _escaped(value: Any) -> Any:
-    """The value with `${` in its texts escaped: what was resolved once is not to be resolved again."""
+    """Escape `${` in the value's strings: what has been resolved once must not be resolved again."""
     if isinstance(value, dict):
         return {key: _escaped(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -227,7 +227,7 @@ def _escaped(value: Any) -> Any:
 
 
 def recorded_settings(run_dir: Path) -> RunSettings:
-    """What a run was started with, also by an older version. Raises `UserError` if the directory holds no run."""
+    """The settings of a run, even of an older version. Raises `UserError` if the directory holds no run."""
     file = run_dir / "config.yaml"
     if not file.is_file():
         raise UserError(f"{run_dir}: is not a run directory: it has no config.yaml")
@@ -236,9 +236,9 @@ def recorded_settings(run_dir: Path) -> RunSettings:
 
 
 def find_named_methods(run_dir: Path) -> None:
-    """Import the classes from outside that a directory's config.yaml names: it is the user's own word for them.
+    """Import the custom classes that a directory's config.yaml names: the user wrote it, so it may name code to run.
 
-    Raises `UserError` for one that cannot be imported; without a config that can be read there is none.
+    Raises `UserError` for a class that cannot be imported. Without a readable config nothing is imported.
     """
     record: Any = {}
     with suppress(UserError):
@@ -274,7 +274,7 @@ def _leaves(config: DictConfig, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _explain(error: Exception) -> str:
-    """OmegaConf's message without its second half, with the key in front."""
+    """The first half of OmegaConf's message, with the key in front."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     key = getattr(error, "full_key", None)
     return f"{key}: {text}" if key and key not in text else text

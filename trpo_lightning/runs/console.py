@@ -1,4 +1,4 @@
-"""What a person sees of a run: a line for each update, and a progress bar where there is a terminal."""
+"""Console output of a run: a line for each update and, on a terminal, a progress bar."""
 
 import pytorch_lightning as pl
 from rich.console import Console
@@ -10,7 +10,7 @@ from trpo_lightning.training.module import TRPO
 
 
 class ConsoleCallback(pl.Callback):
-    """Prints iteration, env steps, mean return of the episodes that ended, KL and steps/s."""
+    """Prints the iteration, env steps, mean return of the episodes that ended, KL and steps/s."""
 
     def __init__(self, title: str, console: Console | None = None) -> None:
         self.title = title
@@ -18,7 +18,7 @@ class ConsoleCallback(pl.Callback):
         self._progress: Progress | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Title, header, bar."""
+        """Print the title and the header, and start the progress bar."""
         assert isinstance(pl_module, TRPO)
         spec, settings = pl_module.spec, pl_module.settings
         self.console.print(
@@ -34,18 +34,18 @@ class ConsoleCallback(pl.Callback):
             self._progress.update(self._task, completed=pl_module.env_steps)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The iteration's line."""
+        """Print the iteration's line and advance the bar."""
         assert isinstance(pl_module, TRPO)
         self.console.print(update_line(pl_module.row))
         if self._progress is not None:
             self._progress.update(self._task, completed=pl_module.env_steps)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remove the bar."""
+        """Remove the progress bar."""
         self._stop()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Remove the bar before the error is shown."""
+        """Remove the progress bar before the error is shown."""
         self._stop()
 
     def _stop(self) -> None:

@@ -1,4 +1,4 @@
-"""`evaluate`: returns of a trained policy, and a video of it."""
+"""The `evaluate` command: returns of a trained policy, and a video of it."""
 
 import json
 import secrets
@@ -20,7 +20,7 @@ from trpo_lightning.training.trained_policy import TrainedPolicy
 
 
 def evaluate_run(run_dir: Path, which: str, episodes: int, seed: int, video: bool) -> None:
-    """Print a table of returns of the deterministic and the stochastic policy; write `evaluation.json`; log to W&B."""
+    """Print the returns of the deterministic and the stochastic policy, write `evaluation.json` and log to W&B."""
     trained = load(run_dir, which)
     _refuse_foreign_code(trained, run_dir)
     results = {
@@ -45,7 +45,7 @@ def evaluate_run(run_dir: Path, which: str, episodes: int, seed: int, video: boo
 
 
 def _refuse_foreign_code(trained: TrainedPolicy, run_dir: Path) -> None:
-    """A file that names a module to import, and what to call it with, is data: the user's config must name it, too."""
+    """Refuse a policy file that names code to import, unless the user's config.yaml names it too: the file is data."""
     env = trained.settings.env
     if ":" not in env.id:
         return
@@ -88,7 +88,7 @@ def _print(trained: TrainedPolicy, which: str, results: dict[str, np.ndarray]) -
 
 
 def log_evaluation(run_dir: Path, settings: RunSettings, summary: dict[str, Any], video: Path | None) -> None:
-    """A W&B run of its own (job type `evaluation`) with the returns, the video and, online, the policy's lineage."""
+    """Log the returns, the video and, online, the policy's lineage to a separate W&B run (job type `evaluation`)."""
     mode = resolve_mode(settings.tracking.wandb)
     if mode == "disabled":
         return
@@ -98,7 +98,7 @@ def log_evaluation(run_dir: Path, settings: RunSettings, summary: dict[str, Any]
         mode,
         settings,
         run_dir,
-        id=secrets.token_hex(4),  # never that of WANDB_RUN_ID, the run that trains
+        id=secrets.token_hex(4),  # never WANDB_RUN_ID, which names the training run
         job_type="evaluation",
         name=f"{settings.env.id} {settings.name} seed {settings.seed} evaluation",
         config={**to_dict(settings), "evaluation_of": source},
@@ -134,7 +134,7 @@ def _evaluation_record(summary: dict[str, Any], video: Path | None) -> dict[str,
 
 
 def _use_policy(run: Any, artifact: str) -> None:
-    """Lineage, where W&B has the policy: an interrupted run has not uploaded one."""
+    """Record the policy as the evaluation's input if W&B has it: an interrupted run has not uploaded one."""
     try:
         run.use_artifact(artifact)
     except Exception as error:

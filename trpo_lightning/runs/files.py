@@ -1,17 +1,17 @@
-"""What a run leaves in its directory, by the names of the files; the documentation's page is made of this."""
+"""The files in a run directory, by name; the documentation page is generated from this table."""
 
 FILES: dict[str, str] = {
     "config.yaml": "every setting; `train --config` repeats the run",
     "metrics.csv": "one row an iteration; its columns are the [metrics](metrics.md)",
     "provenance.json": "an entry for each start: commit and hash of the diff, versions, machine, command",
     "status.json": "running, finished, interrupted or failed",
-    ".lock": "held by the process that is at the run",
+    ".lock": "locked by the process that is working on the run",
     "checkpoints/barrier_*.ckpt": "the last two barriers, to resume from",
-    "checkpoints/best.pt": "the policy of the best evaluation with its normalizers, for `load` and `evaluate`",
-    "checkpoints/last.pt": "the last policy with its normalizers",
+    "checkpoints/best.pt": "the policy with the best evaluation and its normalizers, for `load` and `evaluate`",
+    "checkpoints/last.pt": "the latest policy and its normalizers",
     "failed_update_*.pt": "the rejected update that stopped the run, for `replay`",
-    "log.txt": "what a run printed that an experiment started",
-    "evaluation.json": "what `evaluate` found",
-    "video_*.mp4": "an episode, of `evaluate --video`",
-    "wandb/*": "W&B's files; `wandb sync` sends an offline run later",
+    "log.txt": "the console output, if an experiment started the run",
+    "evaluation.json": "the returns that `evaluate` measured",
+    "video_*.mp4": "one episode, from `evaluate --video`",
+    "wandb/*": "W&B's files; `wandb sync` uploads an offline run later",
 }

@@ -1,4 +1,4 @@
-"""One process at a time in a run directory."""
+"""A lock that lets only one process at a time work in a run directory."""
 
 import os
 import time
@@ -12,16 +12,16 @@ from trpo_lightning.storage.file_lock import try_lock
 
 ATTEMPTS = 15
 PAUSE = 0.1
-"""Seconds between them: who only asks whether a run is locked holds the lock for a moment, longer on a busy machine."""
+"""Seconds between attempts: even checking a lock holds it for a moment, longer on a busy machine."""
 
 _held: set[IO[str]] = set()
 
 
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """Hold the run directory for this process; the lock goes with the process, however it ends.
+    """Lock the run directory for this process; the lock disappears with the process, however it ends.
 
-    Removes what a killed process did not finish to write. Raises `BusyError` if another process is at the run.
+    Removes files that a killed process left half-written. Raises `BusyError` if another process holds the lock.
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -47,11 +47,11 @@ def _lock(file: IO[str], run_dir: Path) -> None:
             return
         if attempt < ATTEMPTS - 1:
             time.sleep(PAUSE)
-    raise BusyError(f"{run_dir}: another process is at this run")
+    raise BusyError(f"{run_dir}: another process is working on this run")
 
 
 def _let_go() -> None:
-    """A process of an environment that outlives a killed run must not hold its lock."""
+    """Release the lock in a forked child: an environment process that outlives a killed run must not hold it."""
     for file in _held:
         file.close()
     _held.clear()

@@ -1,4 +1,4 @@
-"""`metrics.csv`: one row an iteration, whatever happens to other loggers."""
+"""`metrics.csv`: one row per iteration, whatever happens to other loggers."""
 
 import csv
 import io
@@ -16,11 +16,11 @@ from trpo_lightning.training.metrics import METRICS
 
 
 class MetricsFile(Logger):
-    """Appends a row for each iteration, empty where there is no number.
+    """Appends a row for each iteration; cells without a number are empty.
 
-    Its columns are those of `METRICS`, and further ones as they come: when a new name appears, the whole file is
-    written anew with one column more, atomically. `keep_iterations` cuts an existing file: rows after the barrier a run
-    resumes from are dropped, to be written again.
+    The columns are those of `METRICS`, plus others as they appear: when a new name comes, the whole file is rewritten
+    atomically with one more column. `keep_iterations` truncates an existing file: rows after the barrier from which a
+    run resumes are dropped, because the run writes them again.
     """
 
     accepts_text = True
@@ -33,7 +33,7 @@ class MetricsFile(Logger):
         self._write_anew([*METRICS, *further], rows)
 
     def _write_anew(self, columns: list[str], rows: list[dict[str, str]]) -> None:
-        """Replace the file by these rows with these columns, and be ready to append."""
+        """Replace the file with these rows and columns, and open it for appending."""
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
@@ -46,21 +46,21 @@ class MetricsFile(Logger):
 
     @property
     def name(self) -> str:
-        """Of this logger."""
+        """The logger's name, which Lightning requires."""
         return "metrics_file"
 
     @property
     def version(self) -> int:
-        """Lightning asks for one."""
+        """A constant, because Lightning requires a version."""
         return 0
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Settings are in `config.yaml`."""
+        """Do nothing: the settings are in `config.yaml`."""
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Append a row and hand it to the operating system: a killed process loses nothing. Raises `DiskError`."""
+        """Append a row and flush it to the operating system: a killed process loses nothing. Raises `DiskError`."""
         if not self._is_there():
-            raise DiskError(f"{self.path}: is not the file of this run any more: was its folder removed, or moved?")
+            raise DiskError(f"{self.path}: is no longer this run's file: was its folder removed or moved?")
         new = [name for name in metrics if name not in self._columns]
         if new:
             self.close()
@@ -70,27 +70,28 @@ class MetricsFile(Logger):
             self._file.flush()
 
     def save(self) -> None:
-        """Have the rows on the disk: a barrier must not be there without them. Raises `DiskError`."""
+        """Force the rows to disk: a barrier must not exist without them. Raises `DiskError`."""
         with writing(self.path):
             os.fsync(self._file.fileno())
 
     def _is_there(self) -> bool:
-        """Whether the open file is still the one of its name: rows of a deleted file would be lost in silence."""
+        """Whether the path still leads to the open file: rows written to a deleted file would be lost silently."""
         try:
             return os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno()))
         except OSError:
             return False
 
     def close(self) -> None:
-        """Close the file: whole rows are written already."""
+        """Close the file; complete rows are already written."""
         with suppress(OSError):
             self._file.close()
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The whole rows of a metrics file, as text, with all columns of `METRICS` and its own; without a torn last line.
+    """The complete rows of a metrics file as text, with all columns of `METRICS` and its own, without a torn last line.
 
-    Raises `UserError` if it is something else.
+    Raises:
+        UserError: The file is not a metrics file.
     """
     if not path.exists():
         return []

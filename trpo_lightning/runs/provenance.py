@@ -1,4 +1,4 @@
-"""What made a result: code, versions, machine and command."""
+"""What produced a result: code, versions, machine and command."""
 
 import functools
 import hashlib
@@ -16,9 +16,9 @@ PACKAGES = ("torch", "pytorch-lightning", "gymnasium", "mujoco", "envpool", "wan
 
 @functools.cache
 def git_state() -> dict[str, Any]:
-    """Commit, `git describe` and the hash of uncommitted changes of the checkout this code runs from, if it is one.
+    """Commit, `git describe` and hash of uncommitted changes of the checkout that this code runs from, if there is one.
 
-    As they were when first asked for: what a process has imported does not change.
+    The first answer is kept: the code that a process has imported does not change.
     """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
@@ -40,14 +40,14 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 def started_as(argv: list[str]) -> list[str]:
-    """The command as one types it: `-m` gives Python the absolute path of this machine's copy."""
+    """The command as the user would type it: with `-m`, Python puts this machine's absolute path into `argv`."""
     if Path(argv[0]).parts[-2:] == ("trpo_lightning", "__main__.py"):
         return ["python", "-m", "trpo_lightning", *argv[1:]]
     return argv
 
 
 def provenance(command: list[str] | None = None, **facts: Any) -> dict[str, Any]:
-    """A record of one process: it goes into `provenance.json`, a list with an entry for each start of the run."""
+    """A record of this process, for `provenance.json`, a list with an entry for each start of the run."""
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": command or started_as(sys.argv),
@@ -74,13 +74,13 @@ def _version(package: str) -> str | None:
 
 
 def blas_environment() -> dict[str, str]:
-    """What OpenBLAS and MKL were told about the processor, which changes bits and speed; their threads are settings."""
+    """Variables that tell OpenBLAS and MKL which CPU to assume, which changes bits and speed. Threads are settings."""
     names = [name for name in sorted(os.environ) if name.startswith(("OPENBLAS_", "MKL_")) and "THREADS" not in name]
     return {name: os.environ[name] for name in names}
 
 
 def cpu_name() -> str:
-    """The processor's name as the operating system has it."""
+    """The processor's name, as the operating system reports it."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

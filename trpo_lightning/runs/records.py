@@ -1,4 +1,4 @@
-"""Small files of a run directory: how the run stands, and which processes were at it."""
+"""Small files in a run directory: the run's status, and the processes that worked on it."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def append_provenance(run_dir: Path, module: TRPO, run_id: str | None, state: di
 
 
 def write_status(run_dir: Path, state: str, module: TRPO | None = None, **facts: Any) -> None:
-    """Write `status.json`: the state, this process, and how far `module` is; what else it held stays."""
+    """Write the state, this process and the progress of `module` to `status.json`; its other entries stay."""
     before = read_status(run_dir)
     now = {"iteration": module.iteration, "env_steps": module.env_steps} if module else {}
     record = {**before, "state": state, "pid": os.getpid(), **now, **facts}
@@ -36,17 +36,17 @@ def write_status(run_dir: Path, state: str, module: TRPO | None = None, **facts:
 
 
 def read_status(run_dir: Path) -> dict[str, Any]:
-    """What `status.json` holds; nothing before a run began."""
+    """The contents of `status.json`; empty before the run has begun."""
     return read_json(run_dir / "status.json", missing={})
 
 
 def reached(run_dir: Path, settings: RunSettings) -> bool:
-    """Whether the run has finished with all that `settings` ask for."""
+    """Whether the run has finished the whole budget of `settings`."""
     status = read_status(run_dir)
     done = is_over(settings, status.get("iteration", 0), status.get("env_steps", 0))
     return status.get("state") == "finished" and done
 
 
 def recorded_run_id(run_dir: Path) -> str | None:
-    """The W&B id that the run has, or is to have."""
+    """The run's recorded W&B id, else that of `WANDB_RUN_ID`, if any."""
     return read_status(run_dir).get("wandb_run_id") or os.environ.get("WANDB_RUN_ID")

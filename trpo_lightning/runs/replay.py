@@ -1,4 +1,4 @@
-"""The rejected update that stopped a run, again, and what a researcher wants to know of it."""
+"""Replays the rejected update that stopped a run, and reports what a researcher wants to know about it."""
 
 import dataclasses
 import math
@@ -30,16 +30,23 @@ BEFORE_THE_UPDATE = tuple(
         "max_rejections",
     )
 )
-"""Keys of the rule that counted when the batch was made, or count for the run: a replay cannot change them."""
+"""Keys of the rule that shaped the batch, or apply to the run as a whole: a replay cannot change them."""
 SHOWN = 3
-"""Places of numbers that are not finite, for each array."""
+"""How many positions of non-finite numbers to show for each array."""
 
 
 def replay(failed: FailedUpdate, settings: RunSettings) -> tuple[str, bool]:
-    """A report of several lines, and whether the update was rejected again, for the same reason, with the same numbers.
+    """Compute a rejected update again.
 
-    `settings` are its own with other values of `rule.*` to try; then the numbers of the search are theirs. Raises
-    `UserError` for other keys that differ.
+    Args:
+        failed: The update.
+        settings: Its settings, perhaps with other values for `rule.*`, whose effect the report then shows.
+
+    Returns:
+        A report, and whether the update was rejected for the same reason, with the same numbers.
+
+    Raises:
+        UserError: Another key differs.
     """
     changed = different_keys(settings, failed.settings)
     for key in changed:
@@ -80,7 +87,7 @@ def _outcome(result: Any) -> str:
 
 
 def _arrays(failed: FailedUpdate) -> list[str]:
-    """A line for each array: its shape, its range, and where it is not finite."""
+    """A line for each array: its shape, range, and the positions where it is not finite."""
     lines = [f"{'array':<28} {'shape':<16} {'least':>11} {'mean':>11} {'largest':>11}  not finite"]
     groups = {"batch": failed.batch, "collected": failed.collected, "rule": failed.rule_state}
     for group, value in groups.items():
@@ -90,7 +97,7 @@ def _arrays(failed: FailedUpdate) -> list[str]:
 
 
 def _tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
-    """The tensors with numbers in nested data classes and dicts, by dotted names."""
+    """The numeric tensors in nested data classes and dicts, with dotted names."""
     if dataclasses.is_dataclass(value):
         value = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
     if isinstance(value, dict):
@@ -127,7 +134,7 @@ def _policy(failed: FailedUpdate) -> list[str]:
 
 
 def _search(failed: FailedUpdate, settings: RunSettings) -> list[str]:
-    """Gradient, direction and candidates, as far as the rule has them and they can be computed."""
+    """Gradient, direction and candidates, as far as the rule defines them and they can be computed."""
     batch, policy = failed.batch, failed.policy
     if isinstance(batch, PopulationBatch) or not len(batch):
         return []
@@ -155,7 +162,7 @@ def _search(failed: FailedUpdate, settings: RunSettings) -> list[str]:
 
 
 def _candidates(rule: TrustRegionRule, problem: Any) -> list[str]:
-    """What the line search saw, candidate by candidate."""
+    """What the line search found for each candidate."""
     seen: list[tuple[float, float]] = []
 
     def watched(theta: Tensor) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""One run in one directory: files, W&B, signals, barriers and the way back from them."""
+"""One run in one directory: files, W&B, signals, barriers, and resuming from them."""
 
 import signal
 from collections.abc import Callable
@@ -40,7 +40,7 @@ from trpo_lightning.training.third_party_messages import quiet_lightning
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """How a run ended: `finished` or `interrupted` (by the signal `signal_number`, perhaps because W&B wanted it)."""
+    """How a run ended: `finished`, or `interrupted` by the signal `signal_number`, which W&B may have sent."""
 
     run_dir: Path
     state: str
@@ -59,12 +59,19 @@ def train_run(
     check_settings: Callable[[RunSettings], None] | None = None,
     stop: StopRequest | None = None,
 ) -> RunOutcome:
-    """Train until `total_env_steps` or `total_iterations`, SIGTERM or Ctrl-C, and leave everything in `run_dir`.
+    """Train until `total_env_steps` or `total_iterations`, SIGTERM or Ctrl-C, and write everything to `run_dir`.
 
-    `resume` continues from the newest good barrier, or from the beginning if there is none yet. Raises `UserError` if
-    the directory holds a run already (without `resume`), or if another process is at it; `StuckError` after
-    `rule.max_rejections` rejected updates in a row, with a file of the last one in `run_dir`. `check_settings` may
-    raise on the settings that W&B's config gives back. `stop` is a request that may have come already.
+    Args:
+        settings: The run's settings.
+        run_dir: The run's directory.
+        resume: Whether to continue from the newest good barrier, or from the beginning if there is none yet.
+        quiet: Whether to print nothing for each update.
+        check_settings: May reject, by raising, the settings that W&B's config returns.
+        stop: A request to stop, which may have been made already.
+
+    Raises:
+        UserError: The directory already holds a run (without `resume`), or another process is using it.
+        StuckError: `rule.max_rejections` updates in a row were rejected; the last one is saved in `run_dir`.
     """
     settings = with_variables(settings)
     quiet_lightning()
@@ -72,7 +79,7 @@ def train_run(
     with nullcontext(stop) if stop else StopRequest() as stop, locked(run_dir):
         if not resume and (run_dir / "metrics.csv").exists():
             raise UserError(
-                f"{run_dir} holds a run already: continue it with --resume {run_dir}, or choose another name="
+                f"{run_dir} already holds a run: continue it with --resume {run_dir}, or choose another name="
             )
         if resume and reached(run_dir, settings):
             status = read_status(run_dir)
@@ -102,7 +109,7 @@ def train_run(
                 outcome = replace(outcome, stopped_by_sweep=True)
             return outcome
         except BaseException as error:
-            with suppress(UserError):  # where the disk is full, `error` says so
+            with suppress(UserError):  # if the disk is full, `error` already says so
                 write_status(run_dir, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
             raise
         finally:
@@ -114,7 +121,7 @@ def train_run(
 
 
 def _send_the_rest(settings: RunSettings, run_dir: Path, status: dict[str, Any]) -> None:
-    """Of a finished run, what W&B lacks: the server was away at its end."""
+    """Send W&B what it lacks of a finished run: the server was unreachable when the run ended."""
     run_id = status.get("wandb_run_id")
     if run_id is None or resolve_mode(settings.tracking.wandb) != "online":
         return
@@ -148,7 +155,7 @@ def _fit(
     stop: StopRequest,
 ) -> RunOutcome:
     torch.set_num_threads(settings.threads or default_threads())
-    seed_global_generators(settings.seed, Stream.GLOBAL)  # for callbacks and loggers: environments have theirs
+    seed_global_generators(settings.seed, Stream.GLOBAL)  # for callbacks and loggers: environments have their own
     module = TRPO(settings=settings)
     module.rows_may_wait = True
     if state is not None:
@@ -157,7 +164,7 @@ def _fit(
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise UserError(f"{run_dir}: its barrier does not fit this version: {error!r}") from error
     run_id = tracker.run.id if tracker else None
-    write_status(run_dir, "running", module, wandb_run_id=run_id)  # first: `finished` is not true of a larger budget
+    write_status(run_dir, "running", module, wandb_run_id=run_id)  # first: `finished` is wrong for a larger budget
     write_config(settings, run_dir / "config.yaml")
     append_provenance(run_dir, module, run_id, state)
     checkpoints = run_dir / "checkpoints"
@@ -180,7 +187,7 @@ def _fit(
     if stuck:
         write_status(run_dir, "failed", module, wandb_run_id=run_id)
         raise StuckError(
-            f"{run_dir}: {stuck}, or go on from the last barrier with train --resume {run_dir} rule.max_rejections=N"
+            f"{run_dir}: {stuck}, or continue from the last barrier with train --resume {run_dir} rule.max_rejections=N"
         ) from stuck
     if tracker and not interrupted:
         files = {"best": checkpoints / "best.pt", "last": checkpoints / "last.pt"}
@@ -197,9 +204,9 @@ def _fit(
 
 
 def _trainer(settings: RunSettings, run_dir: Path, loggers: list[Logger], callbacks: list[pl.Callback]) -> pl.Trainer:
-    """A trainer of one process, whatever launched it: tasks of a Slurm job, or of `torchrun`, are a run each.
+    """A single-process trainer, whatever launched it: each task of a Slurm job or of `torchrun` is a run of its own.
 
-    Lightning would take them for the ranks of one distributed run, refuse `--ntasks`, and have only rank 0 log.
+    Lightning would take the tasks for ranks of one distributed run, refuse `--ntasks`, and let only rank 0 log.
     """
     rank_zero_only.rank = 0  # pyright: ignore[reportFunctionMemberAccess]  where Lightning keeps it
     try:
@@ -215,43 +222,43 @@ def _trainer(settings: RunSettings, run_dir: Path, loggers: list[Logger], callba
             plugins=[LightningEnvironment()],
         )
     except MisconfigurationException as error:
-        raise UserError(f"device={settings.device} is not to be had here: {error}") from error
+        raise UserError(f"device={settings.device} is not available: {error}") from error
 
 
 class _StopBetweenIterations(pl.Callback):
-    """Ends the run after the iteration in which it is asked to stop."""
+    """Ends the run after the iteration in which the stop request arrives."""
 
     def __init__(self, stop: StopRequest) -> None:
         self.stop = stop
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the place of Lightning's handlers, which would leave in the middle of an iteration."""
+        """Replace Lightning's signal handlers, which would exit in the middle of an iteration."""
         self.stop.listen_again()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop between two iterations."""
+        """Stop the trainer if a signal has arrived."""
         if self.stop.signal_number:
             trainer.should_stop = True
 
 
 def _iterate(trainer: pl.Trainer, module: TRPO, stop: StopRequest) -> StuckError | None:
-    """Train until the budget is used up or `stop` asks for the end, or until nothing is learned any more: the error."""
+    """Train until the budget is used up or `stop` is requested; returns the error if too many updates were rejected."""
     try:
         trainer.fit(module)
     except StuckError as stuck:
         return stuck
-    except SystemExit as left:  # what Lightning makes of a second Ctrl-C, and of a SIGTERM that finds its own handler
+    except SystemExit as left:  # Lightning's answer to a second Ctrl-C, and to a SIGTERM that its own handler gets
         if isinstance(left.__context__, KeyboardInterrupt):
             raise left.__context__ from None
         if not stop.signal_number:
             raise
-    except EnvironmentFailure:  # a signal to all processes of a job ends those of the environments, too
+    except EnvironmentFailure:  # a signal to all processes of a job also ends the environments' processes
         if not stop.signal_number:
             raise
 
 
 def _newest_checkpoint(run_dir: Path, settings: RunSettings, rows: list[dict[str, str]]) -> dict[str, Any] | None:
-    """The newest barrier that fits; says what is wrong with those that do not. None if there is no file at all."""
+    """The newest usable barrier, with a warning for each unusable one; None if there are no files at all."""
     files, last = checkpoint_files(run_dir / "checkpoints"), None
     for path in files:
         try:
@@ -268,7 +275,7 @@ def _newest_checkpoint(run_dir: Path, settings: RunSettings, rows: list[dict[str
 
 
 def _check_budget(settings: RunSettings, state: dict[str, Any] | None) -> None:
-    """Refuse another budget for what was computed under one that it depends on."""
+    """Refuse to change the budget if the state was computed with settings that depend on it."""
     if state is None or not depends_on_budget(settings):
         return
     for key in BUDGET:
@@ -281,7 +288,7 @@ def _check_budget(settings: RunSettings, state: dict[str, Any] | None) -> None:
 
 
 def _title(settings: RunSettings) -> str:
-    """The run's name in W&B."""
+    """The run's display name in W&B."""
     return variable("NAME") or f"{settings.env.id} {settings.name} seed {settings.seed}"
 
 

@@ -1,4 +1,4 @@
-"""A run directory's trained policy."""
+"""Loads the trained policy of a run directory."""
 
 from pathlib import Path
 
@@ -8,13 +8,16 @@ from trpo_lightning.training.trained_policy import TrainedPolicy, is_of_lightnin
 
 
 def load(run_dir: str | Path, which: str = "last") -> TrainedPolicy:
-    """A trained policy, for acting: no environment is built, and no code runs that only the file names.
+    """Load a trained policy for acting. No environment is built, and no code runs that only the file names.
 
     Args:
         run_dir: A run directory, an exported `.pt` file, a checkpoint that a `Trainer` or its `ModelCheckpoint` wrote,
             or a folder with such checkpoints (in it, or in its `checkpoints`), of which the newest is taken.
-        which: Of a run directory, `last` or `best`. `last` is the policy at the run's end, or at its latest barrier
-            while it goes on. A class from outside is imported where the directory's config.yaml names it.
+        which: For a run directory, `last` or `best`. `last` is the policy at the run's end, or at its latest barrier
+            while it continues. Custom classes are imported only if the directory's config.yaml names them.
+
+    Returns:
+        The policy with its normalizers and settings.
 
     Raises:
         UserError: There is no such policy.

@@ -1,7 +1,7 @@
-"""What is typed is what is taken: YAML, without the surprises of YAML 1.1 in names and numbers.
+"""Values mean what the user typed: YAML without YAML 1.1's surprises in names and numbers.
 
 YAML 1.1 reads `name: 1e3` as 1000.0, `group: no` as false, `seed: 010` as 8 and `12:30` as 750. Here keys whose values
-are texts keep them letter by letter, zero-padded numbers are decimal, and what has a colon in it is no number.
+are strings keep them letter by letter, zero-padded numbers are decimal, and anything with a colon is not a number.
 """
 
 import functools
@@ -17,17 +17,17 @@ from trpo_lightning.settings import all_keys
 STRING, INTEGER = "tag:yaml.org,2002:str", "tag:yaml.org,2002:int"
 NULLS = ("", "~", "null", "Null", "NULL")
 READ_AS_YAML = ("'", '"', "[", "{", "!")
-"""What a text on the command line begins with where YAML reads it: quotes, lists, mappings, tags."""
+"""First characters of command-line strings that are parsed as YAML: quotes, lists, mappings, tags."""
 TEXTS_OF_CLAIMS = ("of", "than", "environment")
 PADDED = re.compile(r"([-+]?)0[0-9_]*[0-9]")
 SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 
 
 def typed_value(key: str, text: str) -> Any:
-    """The value of `key=text` on the command line. Raises what OmegaConf and YAML raise of a text."""
+    """The value of `key=text` on the command line. Errors of OmegaConf and YAML pass through."""
     kind = _text_keys().get(key, "")
     if kind.startswith("str") and not text.lstrip().startswith(READ_AS_YAML):
-        yaml.reader.Reader(text)  # raises where a character could not be written down
+        yaml.reader.Reader(text)  # raises for characters that YAML could not write
         return None if "None" in kind and text.strip() in NULLS else text.strip()
     if text == "None" and _takes_null(key):  # as W&B's agents write Python's null
         return None
@@ -40,7 +40,7 @@ def typed_value(key: str, text: str) -> Any:
 
 
 def load_yaml(file: Path) -> Any:
-    """What OmegaConf makes of a file. Raises what OmegaConf, YAML and the operating system raise."""
+    """Load a file with OmegaConf. Errors of OmegaConf, YAML and the operating system pass through."""
     config = OmegaConf.load(file)
     node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     return OmegaConf.create(_text_of(node)) if _mend(node, ()) else config
@@ -55,9 +55,9 @@ def _text_of(node: yaml.Node) -> str:
 
 
 def _mend(node: yaml.Node | None, path: tuple[str, ...], seen: set[int] | None = None) -> bool:
-    """Write scalars below a node such that YAML means by them what was typed; whether any had to be changed."""
+    """Rewrite the scalars below a node so that YAML reads them as they were typed; returns whether any changed."""
     seen = set() if seen is None else seen
-    if node is None or id(node) in seen:  # an alias is mended where its anchor stands
+    if node is None or id(node) in seen:  # an alias is mended at its anchor
         return False
     seen.add(id(node))
     if isinstance(node, yaml.ScalarNode):
@@ -87,9 +87,9 @@ def _mend_scalar(node: yaml.Node, kind: str) -> bool:
 
 
 def _kind(path: tuple[str, ...]) -> str:
-    """The declared type of the text that stands at a place of a file; empty where it is no text.
+    """The declared type of the setting at a path in a file; empty if it is not a string.
 
-    In an experiment's file settings stand below `overrides`, `axes`, and names of variants, scales and environments.
+    In an experiment's file, settings are below `overrides`, `axes`, and names of variants, scales and environments.
     """
     if path[:1] == ("scales",):
         path = path[2:]
@@ -104,7 +104,7 @@ def _kind(path: tuple[str, ...]) -> str:
 
 @functools.cache
 def _text_keys() -> dict[str, str]:
-    """Keys whose values are texts or lists of them, with their declared type."""
+    """Keys whose values are strings or lists of strings, with their declared types."""
     types = {key: str(getattr(item.type, "__name__", item.type)) for key, item in all_keys().items()}
     return {key: kind for key, kind in types.items() if kind in ("str", "str | None", "list[str]")}
 

@@ -1,4 +1,4 @@
-"""One update as a line for a person."""
+"""One update as a line of readable text."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ HEADER = f"{'iteration':>9}  {'env steps':>10}  {'return':>9}  {'KL':>7}  {'step
 def update_line(row: Mapping[str, Any]) -> str:
     """Iteration, env steps, return (none before the first episode ended), KL, steps/s; evaluation and rejection if any.
 
-    Values are numbers, or their texts from `metrics.csv`.
+    Values are numbers, or strings from `metrics.csv`.
     """
     mean, kl = (_number(row.get(name)) for name in ("episode/return_mean", "trust_region/kl"))
     text = (

@@ -1,8 +1,7 @@
 """Every key of a run: its default, its range, its meaning, and where the default comes from.
 
-Plain dataclasses from the standard library, so that every package can import them and none has to know how a
-configuration is read. `runs/config.py` reads YAML and the command line into them; `check` is the one place that
-judges values.
+These are plain dataclasses, so that every package can import them and none has to know how a configuration is read.
+`runs/config.py` reads YAML and the command line into them; `check` alone judges values.
 """
 
 from trpo_lightning.settings.budget import BUDGET, covers, depends_on_budget, is_over, progress
@@ -79,7 +78,7 @@ from trpo_lightning.settings.sampling import (
 )
 
 SWEEP_CELL = "cell"
-"""A sweep's parameter that names a run as a whole, where the runs are no full product of axes; it is no setting."""
+"""The sweep parameter that names a whole run if the runs are not a full product of axes; it is not a setting."""
 
 __all__ = [
     "BUDGET",

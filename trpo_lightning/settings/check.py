@@ -1,4 +1,4 @@
-"""The one place that judges values, key by key, and gives each group the class of its method."""
+"""The one place that checks values, key by key, and gives each group the class of its method."""
 
 import dataclasses
 import math
@@ -14,10 +14,13 @@ from trpo_lightning.settings.run import RunSettings
 
 
 def check(settings: RunSettings) -> RunSettings:
-    """The settings, if every value has its type and lies in its range, with the defaults of what does not count.
+    """Check that every value has its type and lies in its range.
+
+    Returns:
+        The settings, with defaults for the keys that do not count.
 
     Raises:
-        UserError: a value does not fit; the message names the key.
+        UserError: A value is wrong; the message names the key.
     """
     conform(settings)
     for key, item in keys(settings).items():
@@ -30,7 +33,7 @@ def check(settings: RunSettings) -> RunSettings:
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's scalars and arrays without a dimension as Python's, also inside of lists and mappings."""
+    """Convert NumPy scalars and 0-d arrays to Python numbers, also inside lists and mappings."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -39,7 +42,7 @@ def _plain(value: Any) -> Any:
 
 
 def conform(settings: RunSettings) -> None:
-    """Give each group the dataclass of the method that it names; keys that both have keep their values."""
+    """Give each group the dataclass of the method it names; keys that both dataclasses have keep their values."""
     for key in CHOICES:
         name, group = get(settings, key), getattr(settings, group_of(key))
         if not isinstance(name, str):

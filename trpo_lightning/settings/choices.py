@@ -1,7 +1,7 @@
-"""Methods by name: the built-in ones and `module:Class` of one's own, each with its settings.
+"""Methods by name: built-in ones, and custom ones as `module:Class`, each with its settings.
 
 A name such as `trust_region` stands for a class of this package; nothing else sets built-in methods apart. Their
-settings are named here and not read off the classes, so that the command line answers without torch.
+settings are listed here, not taken from the classes, so that the command line can answer without importing torch.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ from trpo_lightning.user_modules import import_user_module
 
 @dataclass(frozen=True)
 class Method:
-    """One of the classes that a key chooses among, as `module:Class`, and the dataclass of its settings."""
+    """A class that a key can choose, as `module:Class`, and the dataclass of its settings."""
 
     target: str
     settings: type
@@ -48,7 +48,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Choice:
-    """A key that chooses a class: what classes of one's own and their settings must be subclasses of."""
+    """A key that chooses a class, and the bases that custom classes and their settings must derive from."""
 
     base: str
     settings: type
@@ -102,22 +102,22 @@ CHOICES: dict[str, Choice] = {
         },
     ),
 }
-"""Keys that choose a class, each with the built-in ones."""
+"""Keys that choose a class, with the built-in classes of each."""
 
 _OWN: dict[tuple[str, str], Method] = {}
-"""Classes from outside that the user's own configuration has named in this process."""
+"""Custom classes that the user's own configuration has named in this process."""
 
 
 def is_own(name: object) -> bool:
-    """Whether a name is that of a class from outside, `module:Class`."""
+    """Whether a name is that of a custom class, `module:Class`."""
     return isinstance(name, str) and ":" in name
 
 
 def find_method(key: str, name: str) -> Method:
-    """The method that `key=name` chooses; imports a class from outside, so `name` must come from the user.
+    """The method that `key=name` chooses; imports a custom class, so `name` must come from the user.
 
     Raises:
-        UserError: there is no such method, it cannot be imported, or it is not what the key needs.
+        UserError: There is no such method, it cannot be imported, or it is not what the key needs.
     """
     choice = CHOICES[key]
     if name in choice.methods:
@@ -131,10 +131,10 @@ def find_method(key: str, name: str) -> Method:
 
 
 def find_known_method(key: str, name: str) -> Method:
-    """As `find_method`, for a name that a file holds: nothing is imported that the user has not named in this process.
+    """As `find_method`, for a name found in a file: imports only what the user has named in this process.
 
     Raises:
-        UserError: the file names code to run.
+        UserError: The file names code to run.
     """
     if is_own(name) and (key, name) not in _OWN:
         raise UserError(
@@ -145,7 +145,7 @@ def find_known_method(key: str, name: str) -> Method:
 
 
 def load_class(key: str, name: str) -> type:
-    """The class that `key=name` chooses, built-in or from outside. Raises `UserError` as `find_method` does."""
+    """The class that `key=name` chooses, built-in or custom. Raises `UserError` as `find_method` does."""
     choice = CHOICES[key]
     target = choice.methods[name].target if name in choice.methods else name
     found, base = _imported(f"{key}={name}", target), _imported(key, choice.base)
@@ -155,7 +155,7 @@ def load_class(key: str, name: str) -> type:
 
 
 def built_in_classes(key: str) -> list[type]:
-    """The classes that a key chooses among without `module:Class`."""
+    """The built-in classes that a key can choose."""
     return [load_class(key, name) for name in CHOICES[key].methods]
 
 
@@ -172,7 +172,7 @@ def _imported(what: str, target: str) -> type:
 
 
 def _settings_of(key: str, name: str, found: type, base: type) -> type:
-    """The dataclass `Settings` of a class from outside: its own, or inherited from a built-in class."""
+    """The dataclass `Settings` of a custom class: its own, or inherited from a built-in class."""
     settings = getattr(found, "Settings", None)
     if not (isinstance(settings, type) and issubclass(settings, base) and "__dataclass_fields__" in vars(settings)):
         raise UserError(

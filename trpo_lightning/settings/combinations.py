@@ -1,4 +1,4 @@
-"""Values that are good in themselves and do not go together."""
+"""Values that are valid on their own but not together."""
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.settings.rule import TrustRegionSettings
@@ -7,7 +7,7 @@ from trpo_lightning.settings.sampling import PathSettings, VineSettings
 
 
 def check_combination(settings: RunSettings) -> None:
-    """Raise a `UserError` that names the key to change, where settings of several groups contradict each other."""
+    """Raise a `UserError` that names the key to change if settings of several groups contradict each other."""
     rule, rollout = settings.rule, settings.rollout
     if rollout.kind not in rule.schemes:
         needed = " or ".join(rule.schemes)
@@ -42,7 +42,7 @@ def _check_steps(rollout: PathSettings, envs: int) -> None:
 
 
 def _check_exact(settings: RunSettings) -> None:
-    """What does not go with a known model."""
+    """Refuse what does not go with a known model."""
     rule, value, gamma = settings.rule, settings.value, settings.gamma
     table = rule.name == "algorithm_1"
     sizes = getattr(settings.policy, "hidden_sizes", None)
@@ -65,7 +65,7 @@ def _check_exact(settings: RunSettings) -> None:
 
 
 def _check_vine(settings: RunSettings) -> None:
-    """What does not go with branches from states in the middle of episodes."""
+    """Refuse what does not go with branching from states in the middle of episodes."""
     env, rollout, rule, value = settings.env, settings.rollout, settings.rule, settings.value
     assert isinstance(rollout, VineSettings)
     steps, states = rollout.steps_per_iteration, rollout.rollout_set_size

@@ -1,4 +1,4 @@
-"""Settings from and to keywords, dotted values and plain dicts."""
+"""Conversions between settings and keywords, dotted keys, and plain dicts."""
 
 import copy
 from collections.abc import Collection
@@ -14,15 +14,15 @@ OLD_TASKS, TASKS = "trpo_lightning.rollouts.tasks:", "trpo_lightning.environment
 
 
 def updated(settings: RunSettings, values: dict[str, Any], lenient: Collection[str] = ()) -> RunSettings:
-    """A checked copy with other values of dotted keys.
+    """A checked copy of settings with other values.
 
     Args:
-        settings: keeps its values, but for keys that the methods chosen by `values` do not read.
-        values: dotted keys.
-        lenient: keys of `values` that are left out where they do not count.
+        settings: The settings to start from; keys that the methods chosen by `values` do not read lose their values.
+        values: The new values by dotted key.
+        lenient: Keys of `values` to leave out if they do not count.
 
     Raises:
-        UserError: a key is unknown or does not count with the chosen methods, or a value is bad.
+        UserError: A key is unknown or does not count with the chosen methods, or a value is wrong.
     """
     changed = copy.deepcopy(settings)
     for key in CHOICES:
@@ -42,24 +42,27 @@ def updated(settings: RunSettings, values: dict[str, Any], lenient: Collection[s
 
 
 def why_refused(settings: RunSettings, key: str) -> str:
-    """What to say of a key that the chosen methods do not have."""
+    """Why the chosen methods do not take a key, as an error message."""
     reason = does_not_count(settings, key)
     return f"{key} {reason}" if reason else f"unknown key {key}{nearest(key, list(keys(settings)))}"
 
 
 def from_keywords(**keywords: Any) -> RunSettings:
-    """Settings from Python keywords: a leaf's own name where it is unique, a group as a dict, `settings` defaults else.
+    """Settings from Python keywords; anything not given has its default.
 
-    `from_keywords(delta=0.02, policy={"hidden_sizes": [32]})`; the keys are those of the methods that are chosen.
+    For example `from_keywords(delta=0.02, policy={"hidden_sizes": [32]})`. The keys are those of the chosen methods.
+
+    Args:
+        **keywords: Leaf keys by their bare name if that is unique, groups as dicts.
 
     Raises:
-        UserError: a name is unknown, ambiguous or does not count, a type is wrong, or a value is out of range.
+        UserError: A name is unknown, ambiguous or does not count, a type is wrong, or a value is out of range.
     """
     return updated(RunSettings(), _dotted(keywords))
 
 
 def _dotted(keywords: dict[str, Any]) -> dict[str, Any]:
-    """Groups and bare names as dotted keys."""
+    """Turn groups and bare names into dotted keys."""
     groups = {key.partition(".")[0] for key in keys() if "." in key}
     values: dict[str, Any] = {name: value for name, value in keywords.items() if name in CHOICES}
     for name, value in keywords.items():
@@ -89,7 +92,7 @@ def _dotted(keywords: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_dict(settings: RunSettings) -> dict[str, Any]:
-    """What counts, as nested plain dicts, lists and scalars."""
+    """The keys that count, as nested plain dicts, lists and scalars."""
     nested: dict[str, Any] = {}
     for key in counting_keys(settings):
         *groups, leaf = key.split(".")
@@ -101,7 +104,7 @@ def to_dict(settings: RunSettings) -> dict[str, Any]:
 
 
 def flat(values: dict[str, Any]) -> dict[str, Any]:
-    """Dotted keys of nested ones; what lies below a key, as in `env.kwargs`, is its value."""
+    """Nested values by dotted key; a dict below a key, as in `env.kwargs`, is that key's value."""
     groups = {key.partition(".")[0] for key in keys() if "." in key}
     found: dict[str, Any] = {}
     for name, value in values.items():
@@ -113,12 +116,12 @@ def flat(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any]) -> RunSettings:
-    """The inverse of `to_dict`; keys that are missing keep their defaults, unknown ones raise `UserError`."""
+    """The inverse of `to_dict`: missing keys get their defaults, unknown ones raise `UserError`."""
     return updated(RunSettings(), flat(values))
 
 
 def completed(record: dict[str, Any]) -> dict[str, Any]:
-    """A run's record of settings, nested, with keys that are younger than it at what was done before they existed."""
+    """A run's record of settings, nested, with newer keys added at the values that reproduce its behaviour."""
     record = _with_new_names(record)
     rewards = _group(record, "normalize").get("rewards")
     if rewards and _group(record, "rollout").get("scheme") not in ("population", "exact"):  # which scale no rewards
@@ -133,13 +136,13 @@ def _group(record: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _with_missing(record: dict[str, Any], name: str, **values: Any) -> dict[str, Any]:
-    """The record with these keys of a group at these values, where it has the group without them."""
+    """The record with these values in a group, if it has the group and lacks the keys."""
     group = _group(record, name)
     return {**record, name: {**values, **group}} if group else record
 
 
 def _with_new_names(record: dict[str, Any]) -> dict[str, Any]:
-    """Environments of this package by the name that they have now."""
+    """The record with this package's environments under their current names."""
     env = record.get("env")
     if not isinstance(env, dict) or not str(env.get("id")).startswith(OLD_TASKS):
         return record
@@ -147,10 +150,10 @@ def _with_new_names(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def from_record(values: dict[str, Any]) -> RunSettings:
-    """The inverse of `to_dict` for what a run of this or of an older version left.
+    """The inverse of `to_dict` for the record of a run by this version or an older one.
 
-    Keys that do not count are left out: before 0.2 records held those of all methods. A class from outside is not
-    imported on a record's word (`find_known_method`).
+    Keys that do not count are left out: before 0.2, records held those of all methods. A record alone is no reason to
+    import a custom class (`find_known_method`).
     """
     dotted = flat(completed(values))
     for key in CHOICES:

@@ -1,4 +1,4 @@
-"""Keys in words, for people."""
+"""Descriptions of keys for people."""
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.settings.check import conform
@@ -8,13 +8,17 @@ from trpo_lightning.settings.run import RunSettings
 
 
 def described_keys(methods: dict[str, str]) -> list[tuple[str, str, str]]:
-    """Each key that counts with these methods, its default, and what it means, with choices and source.
+    """Describe each key that counts with the given methods.
 
     Args:
-        methods: names by choosing key, such as `{"rule.name": "cem"}`; a rule brings a sampling scheme that it takes.
+        methods: Method names by choosing key, such as `{"rule.name": "cem"}`; a rule implies a sampling scheme that
+            it takes.
+
+    Returns:
+        For each key its name, its default, and its meaning with choices and source.
 
     Raises:
-        UserError: there is no such method.
+        UserError: There is no such method.
     """
     settings = RunSettings()
     for key, name in methods.items():

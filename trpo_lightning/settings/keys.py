@@ -1,4 +1,4 @@
-"""Dotted keys: which there are for the methods that settings choose, which of them count, and their values."""
+"""Dotted keys: which exist for the methods that settings choose, which of them count, and their values."""
 
 import dataclasses
 import functools
@@ -9,11 +9,11 @@ from trpo_lightning.settings.choices import CHOICES
 from trpo_lightning.settings.run import RunSettings
 
 FREE_FORM = ("env.kwargs",)
-"""Keys below which any name is valid."""
+"""Keys that take any name below them."""
 
 
 def is_free_form(key: str) -> bool:
-    """Whether a dotted key names something below one whose names are free: `env.kwargs.gravity`."""
+    """Whether a dotted key lies below one that takes any name, as `env.kwargs.gravity` does."""
     return key.startswith(tuple(f"{free}." for free in FREE_FORM))
 
 
@@ -22,7 +22,7 @@ Fields = dict[str, dataclasses.Field]
 
 @functools.cache
 def _fields(group: type, prefix: str = "") -> Fields:
-    """Dotted keys of a dataclass, in order of declaration."""
+    """The fields of a dataclass by dotted key, in order of declaration."""
     found: Fields = {}
     hints = typing.get_type_hints(group)
     for item in dataclasses.fields(group):
@@ -51,7 +51,7 @@ def _keys(classes: tuple[tuple[str, type], ...]) -> Fields:
 
 
 def keys(settings: RunSettings | None = None) -> Fields:
-    """All keys for the methods that `settings` (by default: the defaults) choose: `{"env.id": Field, ...}`."""
+    """All keys of the methods that `settings` (by default the default ones) choose: `{"env.id": Field, ...}`."""
     settings = settings or RunSettings()
     return _keys(tuple((group_of(key), type(getattr(settings, group_of(key)))) for key in CHOICES))
 
@@ -67,7 +67,7 @@ def all_keys() -> Fields:
 
 
 def get(settings: RunSettings, key: str) -> Any:
-    """The value of a dotted key; None for an argument in `env.kwargs` that is not given."""
+    """The value of a dotted key; None for an argument that `env.kwargs` lacks."""
     value: Any = settings
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else getattr(value, part)
@@ -75,7 +75,7 @@ def get(settings: RunSettings, key: str) -> Any:
 
 
 def assign(settings: RunSettings, key: str, value: Any) -> None:
-    """Set the value of a dotted key, unchecked."""
+    """Set the value of a dotted key, without checking it."""
     *groups, leaf = key.split(".")
     owner = get(settings, ".".join(groups)) if groups else settings
     if isinstance(owner, dict):
@@ -104,9 +104,9 @@ def counting_keys(settings: RunSettings) -> Fields:
 
 
 def unmet_condition(settings: RunSettings, key: str) -> tuple[str, tuple[Any, ...]] | None:
-    """The first condition of a key that does not hold: another key, and the values under which this one counts."""
+    """The first condition of a key that does not hold: another key, and the values with which this one counts."""
     for other, values in keys(settings)[key].metadata.get("when", {}).items():
-        # a scheme of one's own counts as the built-in one that it is like
+        # a custom scheme counts as the built-in one that its `kind` names
         value = settings.rollout.kind if other == "rollout.scheme" else get(settings, other)
         if value not in values:
             return other, values
@@ -114,7 +114,7 @@ def unmet_condition(settings: RunSettings, key: str) -> tuple[str, tuple[Any, ..
 
 
 def does_not_count(settings: RunSettings, key: str) -> str | None:
-    """Why a key has no effect here, as the end of a sentence that begins with it; None if it has one, or is unknown."""
+    """Why a key has no effect, as the rest of a sentence that begins with it; None if it has one, or is unknown."""
     if key in keys(settings):
         unmet = unmet_condition(settings, key)
         if unmet is None:
@@ -134,5 +134,5 @@ def does_not_count(settings: RunSettings, key: str) -> str | None:
 
 
 def text_of(value: Any) -> str:
-    """A value as one types it."""
+    """A value as one would type it."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -9,7 +9,7 @@ from trpo_lightning.settings.option import SAMPLED_PATH, option
 
 @dataclass
 class PolicySettings:
-    """Keys of every policy; one of one's own adds its keys in a subclass, `MyPolicy.Settings`."""
+    """Keys of every policy; a custom policy adds its own in a subclass, `MyPolicy.Settings`."""
 
     name: str = option(
         "mlp",
@@ -41,7 +41,7 @@ class MLPPolicySettings(PolicySettings):
 
 @dataclass
 class ValueSettings:
-    """Keys of every value function; one of one's own adds its keys in a subclass, `MyValueFunction.Settings`."""
+    """Keys of every value function; a custom one adds its own in a subclass, `MyValueFunction.Settings`."""
 
     name: str = option(
         "adam",

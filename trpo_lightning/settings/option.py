@@ -1,13 +1,13 @@
-"""How a key is declared."""
+"""The declaration of keys."""
 
 from dataclasses import field
 from typing import Any
 
 SAMPLED_PATH = {"rollout.scheme": ("single_path",)}
-"""Where advantages of single transitions are estimated, with a value function."""
+"""A condition for `when`: advantages of single transitions are estimated, with a value function."""
 REWARDS_SCALED = {"rollout.scheme": ("single_path", "vine")}
 SAMPLED = {"rollout.scheme": ("single_path", "vine", "population")}
-"""Conditions of keys, as `when` takes them."""
+"""A condition for `when`: data is sampled, rather than computed from a known model."""
 
 
 def option(
@@ -25,15 +25,15 @@ def option(
     """Declare one key.
 
     Args:
-        default: its value where nobody gives another.
-        meaning: for people, one sentence without a full stop.
-        source: where the default comes from.
-        minimum: the least number, also of a list's items.
-        above: what a number must be greater than.
-        maximum: the largest number.
-        choices: the words that the key takes.
-        extensible: whether it takes a class of one's own, `module:Class`, besides its choices.
-        when: the key counts only where these dotted keys have one of these values; elsewhere, setting it is an error.
+        default: The value if none is given.
+        meaning: One sentence for people, without a full stop.
+        source: Where the default comes from.
+        minimum: The smallest value allowed, also for the items of a list.
+        above: A number that the value must exceed.
+        maximum: The largest value allowed.
+        choices: The values allowed.
+        extensible: Whether the key also takes a custom class, as `module:Class`.
+        when: The key counts only if these dotted keys have one of these values; otherwise, setting it is an error.
     """
     limits = {"minimum": minimum, "above": above, "maximum": maximum, "choices": choices, "extensible": extensible}
     limits["when"] = when or {}

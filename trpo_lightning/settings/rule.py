@@ -10,7 +10,7 @@ from trpo_lightning.settings.option import SAMPLED_PATH, option
 
 @dataclass
 class RuleSettings:
-    """Keys of every update rule; a rule of one's own adds its keys in a subclass, `MyRule.Settings`.
+    """Keys of every update rule; a custom rule adds its own in a subclass, `MyRule.Settings`.
 
     `schemes` names the sampling schemes whose batches the rule takes.
     """
@@ -53,7 +53,7 @@ class AdvantageRuleSettings(RuleSettings):
 
 @dataclass
 class TrustRegionSettings(AdvantageRuleSettings):
-    """TRPO, and with other parts the natural gradient, the empirical Fisher matrix and max KL."""
+    """TRPO and, with other parts, the natural gradient, the empirical Fisher matrix and max KL."""
 
     schemes: ClassVar[tuple[str, ...]] = ("single_path", "vine", "exact")
 
@@ -191,7 +191,7 @@ class RewardWeightedRegressionSettings(AdvantageRuleSettings):
 
 @dataclass
 class PopulationRuleSettings(RuleSettings):
-    """Keys of methods that search with whole episodes of candidates."""
+    """Keys of methods that search over candidates, evaluated in whole episodes."""
 
     schemes: ClassVar[tuple[str, ...]] = ("population",)
 
@@ -228,7 +228,7 @@ class CrossEntropySettings(PopulationRuleSettings):
 
 @dataclass
 class CMAESSettings(PopulationRuleSettings):
-    """Evolution strategy with covariance matrix adaptation."""
+    """The evolution strategy with covariance matrix adaptation."""
 
     covariance: str = option(
         "auto",

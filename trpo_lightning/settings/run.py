@@ -1,4 +1,4 @@
-"""All keys of a run, by groups."""
+"""All keys of a run, by group."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from trpo_lightning.settings.sampling import EnvSettings, NormalizeSettings, Rol
 
 @dataclass
 class EvaluationSettings:
-    """Episodes of the current policy in environments of their own."""
+    """Episodes of the current policy in separate environments."""
 
-    every: int = option(25, "evaluate after every so many iterations; 0 is never", minimum=0)
-    episodes: int = option(10, "episodes, each for the deterministic and the stochastic policy", minimum=1)
+    every: int = option(25, "iterations between evaluations; 0 is never", minimum=0)
+    episodes: int = option(10, "episodes for the deterministic policy, and as many for the stochastic one", minimum=1)
     final_episodes: int | None = option(
         None,
-        "evaluate over so many episodes after the last iteration, whatever evaluation.every says; null: the end is "
+        "evaluate over this many episodes after the last iteration, whatever evaluation.every says; null: the end is "
         "nothing special",
         minimum=1,
     )
@@ -30,7 +30,7 @@ class CheckpointSettings:
 
     every: int | None = option(
         None,
-        "iterations between barriers; null: as many as hold 5 full episodes of each environment; 0 is never",
+        "iterations between barriers; null: enough for 5 full episodes in each environment; 0 is never",
         minimum=0,
     )
 
@@ -41,7 +41,7 @@ class TrackingSettings:
 
     wandb: str = option(
         "auto",
-        "auto is online where an API key is configured, else offline",
+        "auto is online if an API key is configured, otherwise offline",
         choices=("auto", "online", "offline", "disabled"),
     )
     project: str = option("trpo_lightning", "W&B project")
@@ -80,12 +80,12 @@ class RunSettings:
         when=SAMPLED_PATH,
     )
     total_env_steps: int = option(
-        1_000_000, "the run ends with the first iteration that reaches so many env steps", minimum=1
+        1_000_000, "the run ends with the first iteration that reaches this many env steps", minimum=1
     )
     total_iterations: int | None = option(
-        None, "the run ends after so many iterations, if it has not before; null: only env steps count", minimum=1
+        None, "the run ends after this many iterations, unless it ends before; null: only env steps count", minimum=1
     )
-    seed: int = option(0, "the one source of randomness", minimum=0, maximum=2**63 - 1)
-    name: str = option("default", "variant: names the run directory")
-    threads: int | None = option(None, "cores that this run may use; null is all of the machine", minimum=1)
-    device: str = option("cpu", "where policy and value function live", choices=("cpu", "gpu"))
+    seed: int = option(0, "seed of all random numbers", minimum=0, maximum=2**63 - 1)
+    name: str = option("default", "name of the variant, part of the run directory's path")
+    threads: int | None = option(None, "cores that this run may use; null: all cores", minimum=1)
+    device: str = option("cpu", "device of the policy and the value function", choices=("cpu", "gpu"))

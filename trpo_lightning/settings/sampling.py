@@ -1,4 +1,4 @@
-"""Keys of environments, of how data is collected, and of what the policy sees of it."""
+"""Keys of environments, of data collection, and of normalization."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trpo_lightning.settings.option import REWARDS_SCALED, SAMPLED, option
 
 @dataclass
 class EnvSettings:
-    """Environments that the policy is trained on."""
+    """The environments that the policy is trained in."""
 
     id: str = option("Hopper-v5", "a registered gymnasium or EnvPool id, or `module:function` that returns an Env")
     num_envs: int = option(
@@ -53,8 +53,8 @@ class EnvSettings:
 class RolloutSettings:
     """How the data of one update is collected: the keys of every scheme.
 
-    A scheme of one's own adds its keys in `MyScheme.Settings`, derived from the settings of the scheme that it is like:
-    what `kind` says is what rules and other keys take it for.
+    A custom scheme adds its own in `MyScheme.Settings`, derived from the settings of the scheme it resembles: rules and
+    other keys treat it as the scheme that `kind` names.
     """
 
     kind: ClassVar[str] = "single_path"
@@ -137,7 +137,7 @@ class VineSettings(PathSettings):
 
 @dataclass
 class PopulationSettings(RolloutSettings):
-    """Whole episodes of candidates: nothing to set, their number is the rule's."""
+    """Whole episodes of candidates: nothing to set; the rule decides how many."""
 
     kind: ClassVar[str] = "population"
 
@@ -151,7 +151,7 @@ class ExactSettings(RolloutSettings):
 
 @dataclass
 class NormalizeSettings:
-    """Running statistics, frozen while an iteration collects and updates; the first one sees observations raw."""
+    """Running statistics, frozen while an iteration collects and updates; the first iteration sees raw observations."""
 
     observations: bool = option(
         True, "standardize observations with running mean and variance", source="Henderson 2018", when=SAMPLED

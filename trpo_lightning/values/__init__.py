@@ -1,4 +1,4 @@
-"""Value functions: predict expected returns, and fit them to a batch."""
+"""Value functions: they predict expected returns and are fitted to batches."""
 
 import torch
 
@@ -11,7 +11,7 @@ __all__ = ["ValueFunction", "build_value_function"]
 def build_value_function(
     observation_shape: tuple[int, ...], settings: ValueSettings, generator: torch.Generator
 ) -> ValueFunction:
-    """The value function that `value.name` names; `generator` makes its initial parameters."""
+    """The value function named by `value.name`; `generator` draws its initial parameters."""
     cls = load_class("value.name", settings.name)
     assert issubclass(cls, ValueFunction)
     return cls(observation_shape, settings, generator)

@@ -1,4 +1,4 @@
-"""Neural value functions fitted to the whole batch at once, by a trust region or by L-BFGS."""
+"""Neural value functions fitted to the whole batch at once, in a trust region or by L-BFGS."""
 
 import math
 
@@ -18,10 +18,10 @@ from trpo_lightning.values.value_function import NeuralValueFunction
 
 
 class FullBatchValueFunction(NeuralValueFunction):
-    """V_phi(s), a network whose fit is a pure function of (phi, batch): deterministic, and nothing to remember."""
+    """V_phi(s), a network whose fit is a pure function of (phi, batch): deterministic, with no optimizer state."""
 
     def fit(self, observations: Tensor, targets: Tensor, generator: torch.Generator) -> float:
-        """Regress V on targets `[B]`. Returns the mean squared error after the fit; NaN as `ValueFunction.fit` says."""
+        """As `ValueFunction.fit`; the mean squared error returned is that after the fit."""
         del generator
         if not (len(targets) and all(torch.isfinite(x).all() for x in (targets, observations))):
             return float("nan")
@@ -40,7 +40,11 @@ class FullBatchValueFunction(NeuralValueFunction):
         return error
 
     def solve(self, model: Model, theta: Tensor, targets: Tensor) -> Tensor:
-        """New parameters `[P]` from those at the start; non-finite ones are a failure."""
+        """Fit the model to targets `[B]`, starting at `theta` `[P]`.
+
+        Returns:
+            The new parameters `[P]`; if a number is not finite, the fit has failed.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no solve")
 
 
@@ -51,7 +55,7 @@ class TrustRegionValueFunction(FullBatchValueFunction):
     settings: TrustRegionValueSettings
 
     def solve(self, model: Model, theta: Tensor, targets: Tensor) -> Tensor:
-        """One `trust_region_least_squares`."""
+        """Take one step of `trust_region_least_squares`."""
         s = self.settings
         return trust_region_least_squares(
             model,
@@ -65,11 +69,11 @@ class TrustRegionValueFunction(FullBatchValueFunction):
 
 
 class LBFGSValueFunction(FullBatchValueFunction):
-    """L-BFGS for each batch, from the last batch's parameters, as in the TRPO authors' modular_rl."""
+    """L-BFGS on each batch, started at the parameters from the last one, as in the TRPO authors' modular_rl."""
 
     Settings = LBFGSValueSettings
     settings: LBFGSValueSettings
 
     def solve(self, model: Model, theta: Tensor, targets: Tensor) -> Tensor:
-        """One `lbfgs_least_squares`."""
+        """Run `lbfgs_least_squares`."""
         return lbfgs_least_squares(model, theta, targets, iterations=self.settings.iterations, l2=self.settings.l2)

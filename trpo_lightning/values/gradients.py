@@ -1,4 +1,4 @@
-"""Gradients of minibatch losses of a network with one output, written into a flat vector."""
+"""Gradients of minibatch losses for a network with one output, written into a flat vector."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -10,25 +10,25 @@ from trpo_lightning.policies.networks import named_views
 from trpo_lightning.policies.perceptron import ArrayLike, Perceptron
 
 OutputGradient = Callable[[ArrayLike], ArrayLike]
-"""From values `[B, 1]` to the loss's derivative in them `[B, 1]`, which it may not keep."""
+"""From values `[B, 1]` to the loss's derivative in them, `[B, 1]`; it must not keep the values."""
 
 
 class LossGradient(Protocol):
-    """Writes dloss/dtheta into a vector `[P]`, at theta `[P]` as it is at each call."""
+    """Writes dloss/dtheta `[P]` into a vector; theta `[P]` is read anew at each call."""
 
     def native(self, tensor: Tensor) -> ArrayLike:
-        """A tensor's numbers as `write` takes them, and as it hands them to `output_gradient`."""
+        """A tensor in the form that `write` takes and passes to `output_gradient`."""
         ...
 
     def write(self, x: ArrayLike, output_gradient: OutputGradient) -> None:
-        """For the rows `x` `[B, *O]`."""
+        """Write the gradient for the rows `x` `[B, *O]`."""
         ...
 
 
 def loss_gradient(network: nn.Module, theta: Tensor, gradient: Tensor) -> LossGradient:
-    """For `network` at `theta` `[P]`, into `gradient` `[P]`.
+    """The `LossGradient` of `network` at `theta` `[P]`, which writes into `gradient` `[P]`.
 
-    For a multi-layer perceptron the chain rule is written out: without autograd's graph a minibatch of 256 takes half
+    For a multi-layer perceptron the chain rule is written out: without autograd's graph, a minibatch of 256 takes half
     the time.
     """
     perceptron = Perceptron.of(network, theta)

@@ -11,15 +11,16 @@ from trpo_lightning.settings import LinearValueSettings, ValueSettings
 from trpo_lightning.values.value_function import ValueFunction
 
 CHUNK = 8192
-"""Rows whose float64 features are held at once."""
+"""Number of rows whose float64 features are in memory at once."""
 
 
 class LinearValueFunction(ValueFunction):
     """V(s) = w'x(s), x = (observation, its square, 1), after the linear baseline of Duan et al. 2016.
 
-    Their features of time are left out: V is a function of the observation here. Ridge regression in closed form, in
-    float64, forgets earlier batches: `value.l2` weighs the squares of w, the constant's left out. V = 0 before the
-    first fit. Where observations are normalized, the second iteration's are scaled anew and V is off until its fit.
+    Unlike theirs, V depends on the observation alone, not on time. The fit is ridge regression in closed form, in
+    float64, and forgets earlier batches; `value.l2` weighs the squares of w, except the constant's. V = 0 before the
+    first fit. If observations are normalized, their scale changes after the first iteration, and V is off until the
+    next fit.
     """
 
     Settings = LinearValueSettings
@@ -31,11 +32,11 @@ class LinearValueFunction(ValueFunction):
         self.weights = nn.Parameter(torch.zeros(size, dtype=torch.float64), requires_grad=False)
 
     def predict(self, observations: Tensor, chunk: int = CHUNK) -> Tensor:
-        """V of observations `[B, *O]`, `[B]`."""
+        """V `[B]` for observations `[B, *O]`."""
         return _predict(self.weights, observations, min(chunk, CHUNK))
 
     def fit(self, observations: Tensor, targets: Tensor, generator: torch.Generator) -> float:
-        """Regress V on targets `[B]`. Returns the mean squared error after the fit; NaN as `ValueFunction.fit` says."""
+        """As `ValueFunction.fit`; the mean squared error returned is that after the fit."""
         del generator
         if not (len(targets) and torch.isfinite(targets).all()):
             return float("nan")
@@ -63,6 +64,6 @@ def _predict(weights: Tensor, observations: Tensor, chunk: int) -> Tensor:
 
 
 def features(observations: Tensor) -> Tensor:
-    """(observation, its square, 1) of observations `[B, *O]`: float64 `[B, 2 |O| + 1]`."""
+    """(observation, its square, 1) for observations `[B, *O]`: float64 `[B, 2 |O| + 1]`."""
     flat = observations.flatten(1).double()
     return torch.cat([flat, flat.square(), flat.new_ones(len(flat), 1)], dim=1)

@@ -1,4 +1,4 @@
-"""A neural value function fitted by Adam on minibatches of squared error."""
+"""A neural value function fitted by Adam to the squared error on minibatches."""
 
 import copy
 from collections.abc import Callable
@@ -20,11 +20,11 @@ from trpo_lightning.values.value_function import NeuralValueFunction
 
 
 class NetworkValueFunction(NeuralValueFunction):
-    """V_phi(s): a network with one output, with its optimizer.
+    """V_phi(s): a network with one output, and its optimizer.
 
-    Minibatch regression with Adam, as in most implementations; the GAE paper fits by a trust region instead (GAE 2016,
-    section 5). With `value.clip` c the loss of a transition is max((V - y)^2, (V_old + clip(V - V_old, -c, c) - y)^2),
-    V_old from before the fit (Engstrom 2020, code-level optimizations).
+    Minibatch regression with Adam, as in most implementations; the GAE paper fits in a trust region instead (GAE 2016,
+    section 5). With `value.clip` c, a transition's loss is max((V - y)^2, (V_old + clip(V - V_old, -c, c) - y)^2),
+    where V_old is V before the fit (Engstrom 2020, code-level optimizations).
     """
 
     Settings = AdamValueSettings
@@ -39,7 +39,7 @@ class NetworkValueFunction(NeuralValueFunction):
 
     @property
     def optimizer(self) -> torch.optim.Adam:
-        """Adam on one flat vector `[P]`, made on first use: by then the parameters are on their device."""
+        """Adam on one flat vector `[P]`, created on first use, when the parameters are on their device."""
         if self._optimizer is None:
             theta = parameter_vector(self.network)
             theta.grad = torch.zeros_like(theta)
@@ -50,19 +50,15 @@ class NetworkValueFunction(NeuralValueFunction):
 
     @property
     def fits_on_one_thread(self) -> bool:
-        """Small minibatches are."""
+        """Whether minibatches are too small to gain from a second thread."""
         size = sum(parameter.numel() for parameter in self.network.parameters())
         return threads_for(self.settings.minibatch_size, size) == 1
 
     def fit(self, observations: Tensor, targets: Tensor, generator: torch.Generator) -> float:
-        """Regress V on targets `[B]`; `generator` shuffles. Returns the mean squared error during the last epoch.
-
-        A number that is not finite, in the data or in the outcome, leaves network and optimizer as they were and
-        returns NaN.
-        """
+        """As `ValueFunction.fit`; the mean squared error returned is that during the last epoch."""
         if not (len(targets) and self.settings.epochs and torch.isfinite(targets).all()):
             return float("nan")
-        # without a clip V_old does not count, and an observation that is not finite ends in parameters that are not
+        # without clipping V_old is not used; a non-finite observation then shows up in the parameters
         values = targets if self.settings.clip is None else self.predict(observations)
         theta, before = self.optimizer.param_groups[0]["params"][0], copy.deepcopy(self.optimizer_state())
         theta.copy_(parameter_vector(self.network))
@@ -78,7 +74,7 @@ class NetworkValueFunction(NeuralValueFunction):
     def _descend(
         self, theta: Tensor, observations: Tensor, targets: Tensor, values: Tensor, generator: torch.Generator
     ) -> float:
-        """All Adam steps on `theta` `[P]`."""
+        """Take all Adam steps on `theta` `[P]`."""
         gradient = loss_gradient(self.network, theta, theta.grad)  # pyright: ignore[reportArgumentType]
         step, size, squares = self._adam_step(theta), self.settings.minibatch_size, []
         for _ in range(self.settings.epochs):
@@ -93,7 +89,7 @@ class NetworkValueFunction(NeuralValueFunction):
         return sum(map(float, squares)) / len(targets)
 
     def _adam_step(self, theta: Tensor) -> Callable[[], None]:
-        """The optimizer's step on `theta` `[P]` and its gradient, without its bookkeeping: half the time."""
+        """The optimizer's step on `theta` `[P]`, without its bookkeeping, which takes half the time."""
         group, state = self.optimizer.param_groups[0], self.optimizer.state[theta]
         if not state:
             state["step"] = torch.zeros((), device=theta.device)
@@ -105,7 +101,7 @@ class NetworkValueFunction(NeuralValueFunction):
 
     @np.errstate(all="ignore")
     def _output_gradient(self, v: ArrayLike, y: ArrayLike, old: ArrayLike, squares: list[ArrayLike]) -> ArrayLike:
-        """Derivative of the mean loss in the values `[B, 1]`; adds the sum of squared errors to `squares`."""
+        """Derivative of the mean loss in the values, `[B, 1]`; appends the sum of squared errors to `squares`."""
         error = v - y
         squares.append((error * error).sum())
         gradient = error * (2.0 / len(v))
@@ -114,14 +110,14 @@ class NetworkValueFunction(NeuralValueFunction):
             return gradient
         moved = v - old
         clipped = old + moved.clip(-clip, clip) - y
-        constant = (abs(moved) > clip) & (abs(clipped) > abs(error))  # inside, they differ by rounding
+        constant = (abs(moved) > clip) & (abs(clipped) > abs(error))  # within the clip they differ only by rounding
         gradient[constant] = 0.0
         return gradient
 
     def optimizer_state(self) -> dict[str, Any]:
-        """State of the optimizer, for a checkpoint."""
+        """The optimizer's state, for a checkpoint."""
         return self.optimizer.state_dict()
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
-        """Continue from a state of `optimizer_state`: taken over on first use, with the parameters on their device."""
+        """Continue from an `optimizer_state`; it is loaded on first use, when the parameters are on their device."""
         self._optimizer, self._loaded = None, state

@@ -1,4 +1,4 @@
-"""What every value function can do."""
+"""The interface of value functions, and the trivial one."""
 
 from typing import Any, ClassVar
 
@@ -10,10 +10,11 @@ from trpo_lightning.settings import FittedValueSettings, NetworkValueSettings, V
 
 
 class ValueFunction(nn.Module):
-    """V(s): an estimate of the discounted return from s on, fitted anew to each batch.
+    """V(s): an estimate of the discounted return from s on, fitted to each batch.
 
-    Made from (observation shape, settings, a generator for its initial parameters). Parameters and buffers are in the
-    module's state, what else a fit remembers is in `optimizer_state`. `Settings` is the dataclass of its keys.
+    The constructor takes (observation shape, settings, a generator for the initial parameters). Parameters and buffers
+    are part of the module's state; anything else that fits remember belongs in `optimizer_state`. `Settings` is the
+    dataclass of its keys.
     """
 
     Settings: ClassVar[type[ValueSettings]] = FittedValueSettings
@@ -21,10 +22,10 @@ class ValueFunction(nn.Module):
         "value/loss": "mean squared error of the value fit: during adam's last epoch, after the fit for other kinds",
         "value/explained_variance": "1 - Var(target - V) / Var(target), with V from before the fit",
     }
-    """Names and meanings of what a fit gives; of a subclass, `ValueFunction.metrics` and those of its `measure`."""
+    """Names and meanings of a fit's metrics; a subclass adds those of its `measure` to `ValueFunction.metrics`."""
 
     def measure(self) -> dict[str, float]:
-        """Further metrics of the function as it is after a fit."""
+        """Further metrics after a fit, by name; none by default."""
         return {}
 
     def __init__(self, observation_shape: tuple[int, ...], settings: ValueSettings, generator: torch.Generator) -> None:
@@ -34,32 +35,38 @@ class ValueFunction(nn.Module):
 
     @property
     def fits_on_one_thread(self) -> bool:
-        """Whether a fit is too small for a second core, and long enough to be beside something else."""
+        """Whether a fit cannot use a second core, but is long enough to be worth running in the background."""
         return False
 
     def predict(self, observations: Tensor, chunk: int = 65536) -> Tensor:
-        """V of observations `[B, *O]`, `[B]`, at most `chunk` rows at once; without a gradient."""
+        """V `[B]` for observations `[B, *O]`, evaluating at most `chunk` rows at once; without a gradient."""
         raise NotImplementedError(f"{type(self).__name__} has no predict")
 
     def fit(self, observations: Tensor, targets: Tensor, generator: torch.Generator) -> float:
-        """Regress V on targets `[B]`; all random numbers come from `generator`. Returns the mean squared error.
+        """Regress V on the targets.
 
-        An empty batch, or a number that is not finite in the data or the outcome, leaves everything as it was and
-        returns NaN.
+        Args:
+            observations: `[B, *O]`.
+            targets: `[B]`.
+            generator: Source of all random numbers of the fit.
+
+        Returns:
+            The mean squared error. NaN if the batch is empty, or if a number in the data or the outcome is not finite;
+            the value function and its optimizer are then left as they were.
         """
         raise NotImplementedError(f"{type(self).__name__} has no fit")
 
     def optimizer_state(self) -> dict[str, Any]:
-        """State of the optimizer between fits, for a checkpoint: empty for one that starts afresh at each."""
+        """The optimizer's state, for a checkpoint; empty for fits that start afresh."""
         return {}
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
-        """Continue from a state of `optimizer_state`."""
+        """Continue from an `optimizer_state`."""
         del state
 
 
 class NeuralValueFunction(ValueFunction):
-    """V_phi(s): a network with one output; its fit is a subclass's."""
+    """V_phi(s): a network with one output; subclasses define how it is fitted."""
 
     Settings = NetworkValueSettings
 
@@ -78,12 +85,12 @@ class NeuralValueFunction(ValueFunction):
 
     @torch.no_grad()
     def predict(self, observations: Tensor, chunk: int = 65536) -> Tensor:
-        """V of observations `[B, *O]`, `[B]`."""
+        """V `[B]` for observations `[B, *O]`."""
         return torch.cat([self.network(part).squeeze(-1) for part in observations.split(chunk)])
 
 
 class NoValueFunction(ValueFunction):
-    """V = 0 everywhere and no fit: Monte-Carlo estimates without a baseline (TRPO 2015, section 5.1)."""
+    """V = 0 everywhere, never fitted: Monte-Carlo estimates without a baseline (TRPO 2015, section 5.1)."""
 
     Settings = ValueSettings
 

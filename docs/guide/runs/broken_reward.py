@@ -11,7 +11,7 @@ class BrokenReward(gym.Wrapper):
         self.left = steps
 
     def step(self, action):
-        """As the environment's own, with a reward that breaks."""
+        """Take a step; after `steps` of them, the reward is NaN."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         self.left -= 1
         return observation, reward if self.left >= 0 else float("nan"), terminated, truncated, info

@@ -1,1 +1,1 @@
-"""What keeps a run alive, or ends it in one line, when an environment raises, hangs, dies or returns nonsense."""
+"""Keeps a run alive, or ends it with one line, when an environment raises, hangs, dies or returns nonsense."""

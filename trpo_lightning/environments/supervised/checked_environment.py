@@ -1,4 +1,4 @@
-"""What an environment does wrong, told in one line that names it."""
+"""Faults of environments, each reported in one line that names the environment."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,12 +13,12 @@ from trpo_lightning.environments.vector_environment import EnvironmentFailure, o
 
 
 class CheckedEnvironment(gym.Wrapper):
-    """One environment, the `index`-th of its kind, whose every fault is an `EnvironmentFailure`.
+    """One environment, the `index`-th of several, whose every fault becomes an `EnvironmentFailure`.
 
-    Faults are exceptions of reset and step, results that are no tuples of gymnasium's lengths, rewards and ends that
-    are no numbers, and observations whose shape or kind of number is not that of the observation space (or that have no
-    encoding, such as a Discrete one out of range). Boxes' bounds do not count, nor does finiteness: updates are
-    rejected for what is not finite. `info` is dropped.
+    Faults are exceptions in reset and step, results that are not tuples of the length gymnasium asks for, rewards and
+    ends that are not numbers, and observations whose shape or kind of number does not fit the observation space (or
+    that cannot be encoded, such as a Discrete value out of range). Bounds of a Box are not checked, nor are numbers
+    required to be finite: updates reject those that are not. `info` is dropped.
     """
 
     def __init__(self, env: gym.Env, env_id: str, index: int) -> None:
@@ -31,12 +31,12 @@ class CheckedEnvironment(gym.Wrapper):
         """Step at which the first episode after a seed is cut."""
 
     def where(self) -> str:
-        """The environment and the step that it is in."""
+        """The environment and the step it is in."""
         step = f"step {self.steps}" if self.steps else "the reset"
         return f"env.id={self.env_id}: environment {self.index} (seed {self.seed}) in {step} of episode {self.episode}"
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode; the last seed given is the one that messages name, and episodes are counted from it."""
+        """Begin an episode. Messages name the last seed given, and count episodes from it."""
         self.episode, self.steps = (self.episode + 1 if seed is None else 1), 0
         self.seed = self.seed if seed is None else seed
         self.busy = True
@@ -53,7 +53,7 @@ class CheckedEnvironment(gym.Wrapper):
         return outcome[0], {}
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
-        """One step."""
+        """Take one step."""
         self.steps += 1
         self.busy = True
         try:
@@ -74,7 +74,7 @@ class CheckedEnvironment(gym.Wrapper):
         return observation, reward, terminated, truncated, {}
 
     def close(self) -> None:
-        """Close it; nothing depends on how that goes."""
+        """Close the environment; a failure is only a warning."""
         try:
             super().close()
         except (Exception, SystemExit) as error:
@@ -95,25 +95,25 @@ class CheckedEnvironment(gym.Wrapper):
 
 
 def _seed_spaces(env: gym.Env, seed: int) -> None:
-    """Seed the spaces of an environment and of what it wraps: some environments sample from them."""
+    """Seed the spaces of an environment and of what it wraps, because some environments sample from them."""
     layers = [env]
     while isinstance(layers[-1], gym.Wrapper):
         layers.append(layers[-1].env)
     for layer in layers:
         for space in (layer.observation_space, layer.action_space):
-            with suppress(Exception):  # a space of one's own need not have a seed
+            with suppress(Exception):  # a custom space need not have a seed
                 space.seed(seed)
 
 
 def locate(environments: Sequence[gym.Env], env_id: str) -> str:
-    """Where the one is that is busy, if any is."""
+    """Where the environment is that is busy, if any is."""
     return next(
         (env.where() for env in environments if isinstance(env, CheckedEnvironment) and env.busy), f"env.id={env_id}"
     )
 
 
 def space_mismatch(space: spaces.Space, observation: Any) -> str:
-    """How an observation's structure, shape or kind of number differs from what `space` declares; empty if it fits."""
+    """How an observation's structure, shape or kind of number differs from its space; empty if it fits."""
     if isinstance(space, spaces.Dict):
         if not isinstance(observation, dict) or observation.keys() != space.spaces.keys():
             return f"is {_kind(observation)}, not a dict of {', '.join(space.spaces)}"
@@ -144,7 +144,7 @@ def _in_range(space: spaces.Discrete | spaces.MultiDiscrete, array: np.ndarray) 
 
 
 def _number(value: Any, name: str) -> float:
-    """A number, also from an array of one."""
+    """The number, which may also come as an array of one."""
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in "biuf":
         raise EnvironmentFailure(f"its {name} is {_kind(value)}, not a number")

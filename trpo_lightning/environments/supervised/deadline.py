@@ -1,4 +1,4 @@
-"""A time limit on what environments do, also where they hang in C code."""
+"""A time limit for calls of environments, even if they hang in C code."""
 
 import faulthandler
 import os
@@ -14,9 +14,9 @@ from trpo_lightning.environments.vector_environment import EnvironmentFailure
 from trpo_lightning.errors import UserError
 
 ALARM: int | None = getattr(signal, "SIGALRM", None) if hasattr(signal, "pthread_kill") else None
-"""What raises in the middle of a call; None on Windows, where a call that takes too long ends the process."""
+"""The signal that interrupts a call; None on Windows, where a call that takes too long ends the process."""
 GRACE = 2.0
-"""Seconds that a call has to end in an exception after its deadline, before the process ends itself."""
+"""Seconds after its deadline in which a call may still end in an exception, before the process ends itself."""
 
 
 class Overdue(Exception):
@@ -24,14 +24,14 @@ class Overdue(Exception):
 
 
 class Deadline:
-    """`with deadline:` around calls of environments; each may take `seconds` (None: for ever).
+    """Use `with deadline:` around calls of environments; each block may take `seconds`, or forever if that is None.
 
-    What takes longer ends by the first of these that works: at the deadline a signal raises `Overdue` in the call (in
-    the main thread, not on Windows), which leaves as an `EnvironmentFailure` that tells `where()`; after `GRACE`
-    seconds a thread writes that line and ends the process with exit code 2 (a call in C that lets other threads run);
-    later still faulthandler prints where each thread is and ends it with exit code 1 (a call in C that keeps the
-    interpreter's lock). Entering and leaving set two attributes; a thread looks at them now and then, and sleeps when
-    nothing is entered. Deadlines do not nest.
+    A call that takes longer is ended by the first of these that works: at the deadline, a signal raises `Overdue` in
+    the call (in the main thread, not on Windows), which becomes an `EnvironmentFailure` that names `where()`; after
+    `GRACE` seconds, a thread writes that line and ends the process with exit code 2 (if a call in C lets other threads
+    run); later still, faulthandler prints where each thread is and ends the process with exit code 1 (if a call in C
+    keeps the interpreter's lock). Entering and leaving only set two attributes; a thread checks them now and then, and
+    sleeps when no block is entered. Deadlines do not nest.
     """
 
     def __init__(self, seconds: float | None, where: Callable[[], str]) -> None:
@@ -52,18 +52,18 @@ class Deadline:
             raise EnvironmentFailure(self.message()) from error
 
     def late(self) -> float:
-        """Seconds since the deadline of the call that is going on; negative before it and where none is."""
+        """Seconds since the deadline of the current call; negative before it, or if there is no call."""
         if not self.inside or self.seconds is None:
             return -1.0
         return time.monotonic() - self.began - self.seconds
 
     def message(self) -> str:
-        """The one line of a call that took too long."""
+        """The error message for a call that took too long."""
         return f"{self.where()}: no answer within env.timeout={self.seconds:g} seconds"
 
 
 class _Watcher:
-    """One thread of the process, for the deadline that was entered last."""
+    """The process's one watching thread, for the deadline that was entered last."""
 
     def __init__(self) -> None:
         self.deadline: Deadline | None = None
@@ -73,7 +73,7 @@ class _Watcher:
         self._watched_thread, self._previous = 0, signal.SIG_DFL
 
     def watch(self, deadline: Deadline) -> None:
-        """Turn to a deadline that the calling thread has just entered."""
+        """Watch a deadline that the calling thread has just entered."""
         with self._lock:
             self.deadline, self._watched_thread = deadline, threading.get_ident()
             if ALARM is not None and threading.current_thread() is threading.main_thread():
@@ -113,7 +113,7 @@ class _Watcher:
                     self._postpone(deadline)
                     continue
                 self.asleep = True
-                if deadline.inside:  # entered just now, when this was not asleep yet
+                if deadline.inside:  # entered just now, before this thread was asleep
                     self.asleep = False
                     continue
                 self._awake.clear()
@@ -121,7 +121,7 @@ class _Watcher:
 
     @staticmethod
     def _postpone(deadline: Deadline) -> None:
-        """Have faulthandler end the process unless this thread gets to run again in time."""
+        """Have faulthandler end the process unless this thread runs again in time."""
         assert deadline.seconds is not None
         seconds = deadline.seconds + min(1.0, deadline.seconds / 10) + GRACE + 1.0
         faulthandler.dump_traceback_later(seconds, exit=True, file=2)
@@ -137,10 +137,10 @@ def _leave(deadline: Deadline) -> None:
 
 @contextmanager
 def before_hard_exit(action: Callable[[], object]) -> Iterator[None]:
-    """Have `action` done, in another thread, should a hanging call end the process inside the block.
+    """Run `action` in another thread if a hanging call ends the process inside the block.
 
-    The main thread is inside the environment then, and holds no lock and no half-written file of ours. An action that
-    hangs itself is ended by faulthandler.
+    At that time the main thread is inside the environment and holds no lock or half-written file of ours. If the action
+    hangs as well, faulthandler ends it.
     """
     _LAST_ACTIONS.append(action)
     try:

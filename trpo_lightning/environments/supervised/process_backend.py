@@ -1,4 +1,4 @@
-"""gymnasium's environments in processes of their own, which may fail, hang or die."""
+"""gymnasium's environments in separate processes, which may fail, hang or die."""
 
 import multiprocessing
 import os
@@ -22,14 +22,11 @@ from trpo_lightning.randomness import Stream, seed_global_generators
 from trpo_lightning.settings import EnvSettings
 
 FAILURE = "trpo_lightning_failure"
-"""Key of `info` under which a process tells its environment's fault."""
+"""Key of `info` under which a process reports its environment's fault."""
 
 
 class ProcessEnvironments:
-    """`AsyncVectorEnv`: a process for each environment.
-
-    A failure kills all of the processes, with whatever they are doing.
-    """
+    """`AsyncVectorEnv`: one process per environment. A failure kills all processes, whatever they are doing."""
 
     def __init__(
         self,
@@ -46,15 +43,13 @@ class ProcessEnvironments:
         # the second line of defence: the wait itself has the time limit
         slow = None if settings.timeout is None else settings.timeout + GRACE
         self._deadline = Deadline(slow, lambda: f"env.id={settings.id}: one of {len(seeds)} processes")
-        self._envs = AsyncVectorEnv.__new__(
-            AsyncVectorEnv
-        )  # at hand, with its processes, also where these cannot begin
+        self._envs = AsyncVectorEnv.__new__(AsyncVectorEnv)  # kept, with its processes, even if these cannot start
         self._build()
         self._space = self._envs.single_observation_space
         self._to_env_action = to_env_action(self._envs.single_action_space, scaled=settings.scale_actions)
 
     def _build(self) -> None:
-        """Start the processes. Raises `UserError` with the reason that the first of those without environment gives."""
+        """Start the processes. Raises `UserError` with the reason of the first that cannot build its environment."""
         with TemporaryDirectory() as folder:
             reasons = [Path(folder, str(index)) for index in range(self.num_envs)]
             common = (self._settings, self._spaces, OBJECTS.get(self._settings.id), os.getpid())
@@ -92,7 +87,7 @@ class ProcessEnvironments:
         return flatten_batch(self._space, observations), rewards, terminated, truncated
 
     def _count(self) -> None:
-        """Note where the coming call takes each environment: a process that dies can no longer tell."""
+        """Count the coming call for each environment, because a process that dies can no longer tell where it was."""
         self._steps = np.where(self._resetting, 0, self._steps + 1)
         self._episodes += self._resetting
 
@@ -127,24 +122,24 @@ class ProcessEnvironments:
         return f"env.id={self._settings.id}: {place}"
 
     def _describe_dead_process(self) -> str:
-        """Which process is dead, and of what."""
+        """Which process died, and how."""
         index, how = self._first_dead()
         if index is None:
             return f"env.id={self._settings.id}: a process of its environments {how}"
         return f"{self._where([index])}: its process {how}"
 
     def _first_dead(self) -> tuple[int | None, str]:
-        """The index of the first process that is dead, if one is, and how it died."""
+        """The index of the first dead process, if any, and how it died."""
         for process in self._envs.processes:
             process.join(0.2)
         for index, process in enumerate(self._envs.processes):
             if process.exitcode is not None:
                 code = process.exitcode
                 return index, f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        return None, "does not answer any more"
+        return None, "no longer answers"
 
     def _kill(self) -> None:
-        """End all processes at once; none of them is asked."""
+        """End all processes at once, without asking them."""
         processes = getattr(self._envs, "processes", [])  # none if not even the example could be built
         for process in processes:
             process.kill()
@@ -169,7 +164,7 @@ class ProcessEnvironments:
 
 
 class _Telling(gym.Wrapper):
-    """Tells faults in `info`: an exception would reach the other process with its traceback, or not at all."""
+    """Reports faults in `info`: an exception would reach the parent with its traceback, or not at all."""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         try:
@@ -194,11 +189,11 @@ def _in_process(
     first_limit: int | None,
     reason: Path,
 ) -> gym.Env:
-    """The environment of a process, which leaves signals to its parent; in the parent, the example it asks for.
+    """Make the environment of a process, which leaves signals to its parent; or, in the parent, gymnasium's example.
 
-    `own` is the object that `env.id` stands for, if it does: a process that is no fork does not know it. The process
-    has global generators of its own: a forked one would share its siblings' numbers. What cannot be built leaves its
-    reason in a file.
+    `own` is the object that `env.id` stands for, if any, because a process that is not a fork does not know it. The
+    process seeds its own global generators: forks would otherwise share theirs. If the environment cannot be built, the
+    reason is left in a file.
     """
     if own is not None:
         OBJECTS[settings.id] = own

@@ -1,8 +1,8 @@
-"""Tasks of the papers that gymnasium does not have.
+"""Tasks from the papers that gymnasium lacks.
 
-Registered with gymnasium, so that `env.id: CartPole1983-v0` and `env.id: Walker2015-v0` find them; as functions,
+They are registered with gymnasium as `CartPole1983-v0` and `Walker2015-v0`; as a function,
 `trpo_lightning.environments.tasks:cart_pole_1983` is the same task without a time limit. The 2015 paper's swimmer and
-hopper are gymnasium's with other `env.kwargs`, see `experiments/trpo2015_*.yaml`.
+hopper are gymnasium's with other `env.kwargs`: see `experiments/trpo2015_*.yaml`.
 """
 
 import gymnasium as gym
@@ -11,11 +11,11 @@ from trpo_lightning.environments.tasks.cart_pole import CartPole
 from trpo_lightning.environments.tasks.walker import ImpactPenalty, walker_2015
 
 HORIZON = 1000
-"""Steps of an episode at most: GAE 2016 prints it for cart-pole, TRPO 2015 for the walker (not for cart-pole)."""
+"""Maximum steps of an episode: given in GAE 2016 for cart-pole, and in TRPO 2015 for the walker (not cart-pole)."""
 
 
 def cart_pole_1983() -> gym.Env:
-    """Cart-pole of Barto, Sutton & Anderson 1983 with a continuous force."""
+    """The cart-pole of Barto, Sutton & Anderson 1983 with a continuous force."""
     return CartPole()
 
 

@@ -1,4 +1,4 @@
-"""Cart-pole of Barto, Sutton & Anderson 1983 (IEEE SMC-13, appendix), pushed by a continuous force."""
+"""The cart-pole of Barto, Sutton & Anderson 1983 (IEEE SMC-13, appendix), pushed by a continuous force."""
 
 import math
 from typing import Any
@@ -15,7 +15,7 @@ POLE_MASS = 0.1
 HALF_LENGTH = 0.5
 """m, from the pivot to the pole's centre of mass"""
 CART_FRICTION = 0.0005
-"""mu_c, N: on the track, as a constant force against the motion"""
+"""mu_c, N: a constant force on the track against the motion"""
 POLE_FRICTION = 0.000002
 """mu_p, N m s: at the pivot"""
 STEP = 0.02
@@ -26,7 +26,7 @@ POSITION_LIMIT = 2.4
 """m"""
 ANGLE_LIMIT = math.radians(12)
 RESET_RANGE = 0.05
-"""Every component of the first state is uniform in +- this (m, m/s, rad, rad/s): no paper prints it; gymnasium's."""
+"""Each component of the first state is uniform in +- this (m, m/s, rad, rad/s), as in gymnasium; no paper says."""
 
 State = tuple[float, float, float, float]
 """x, x_dot, theta, theta_dot; theta is 0 upright and grows in the direction of x."""
@@ -38,7 +38,7 @@ def accelerations(
     cart_friction: float = CART_FRICTION,
     pole_friction: float = POLE_FRICTION,
 ) -> tuple[float, float]:
-    """Of the cart, m/s^2, and of the pole, rad/s^2.
+    """Accelerations of the cart, in m/s^2, and of the pole, in rad/s^2.
 
     theta'' = (g sin(theta) + cos(theta) u - mu_p theta' / (m l)) / (l (4/3 - m cos(theta)^2 / M)) with
     u = (-F - m l theta'^2 sin(theta) + mu_c sgn(x')) / M, M = m_c + m, and
@@ -56,7 +56,7 @@ def accelerations(
 
 
 class CartPole(gym.Env):
-    """State [4] as observation, force [1] in newtons as action, reward 1 for each step, the failing one included.
+    """Observes the state [4], takes a force [1] in newtons, and pays reward 1 for each step, even the failing one.
 
     Explicit Euler steps of 0.02 s, as in the paper. An episode terminates beyond 2.4 m or 12 degrees.
     """
@@ -68,7 +68,7 @@ class CartPole(gym.Env):
         self.state: State = (0.0, 0.0, 0.0, 0.0)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        """Start near the upright rest."""
+        """Start nearly upright and at rest."""
         super().reset(seed=seed)
         x, x_dot, theta, theta_dot = self.np_random.uniform(-RESET_RANGE, RESET_RANGE, 4).tolist()
         self.state = (x, x_dot, theta, theta_dot)
@@ -84,11 +84,11 @@ class CartPole(gym.Env):
         return self._observation(), 1.0, failed, False, {}
 
     def snapshot(self) -> State:
-        """The state, without the generator of later episodes' beginnings."""
+        """The state, without the random generator for later resets."""
         return self.state
 
     def restore(self, snapshot: State) -> None:
-        """Go back to a snapshot: the same forces then have bit-identical consequences."""
+        """Return to a snapshot: the same forces then have bit-identical consequences."""
         self.state = snapshot
 
     def _observation(self) -> np.ndarray:

@@ -7,18 +7,20 @@ import numpy as np
 
 CONTROL_COST = 1e-5
 IMPACT_COST = 1e-5
-"""Per N^2: GAE 2016's weight of the impact forces of its biped; TRPO 2015 prints none."""
+"""Per N^2: the weight of impact forces for the biped in GAE 2016; TRPO 2015 does not give one."""
 LARGEST_COST = 1.0
-"""Per step: an impact costs at most what staying alive is worth."""
+"""Per step: an impact costs no more than staying alive is worth."""
 FEET = ("foot", "foot_left")
 
 
 class ImpactPenalty(gym.Wrapper):
-    """Subtract a cost of strong foot impacts, min(1, 1e-5 sum over feet of max(0, |f| - W)^2), from each reward.
+    """Subtract a cost for strong foot impacts, min(1, 1e-5 sum over feet of max(0, |f| - W)^2), from each reward.
 
     |f| is the norm of the external force on a foot at the end of the step, W the walker's weight, both in newtons, so
-    that standing costs nothing. The paper prints neither form nor size. Raises `ValueError` for a model without the
-    walker's feet.
+    standing costs nothing. The paper gives neither form nor size.
+
+    Raises:
+        ValueError: The model does not have the walker's feet.
     """
 
     def __init__(self, env: gym.Env) -> None:
@@ -31,13 +33,13 @@ class ImpactPenalty(gym.Wrapper):
         self.weight = float(model.body_mass.sum() * np.linalg.norm(model.opt.gravity))
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict]:
-        """The environment's step, the cost in `info["reward_impact"]`."""
+        """Take a step; the cost is also in `info["reward_impact"]`."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         cost = self.cost()
         return observation, float(reward) - cost, terminated, truncated, {**info, "reward_impact": -cost}
 
     def cost(self) -> float:
-        """Of the forces of the last step."""
+        """The cost of the impacts in the last step."""
         forces = self.env.unwrapped.data.cfrc_ext[self.feet, 3:]  # type: ignore[attr-defined]  # [2, 3], after torques
         excess = np.maximum(0.0, np.linalg.norm(forces, axis=1) - self.weight)
         return float(min(LARGEST_COST, IMPACT_COST * np.sum(excess**2)))

@@ -1,1 +1,1 @@
-"""Figures for paper, drawn by matplotlib: PNG and PDF."""
+"""Figures for print, drawn with matplotlib as PNG and PDF."""

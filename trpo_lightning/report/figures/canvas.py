@@ -1,4 +1,4 @@
-"""A page of panels for paper: fonts, sizes, title, legend and caption, saved as PNG and PDF."""
+"""A page of panels for print: fonts, sizes, title, legend and caption, saved as PNG and PDF."""
 
 import io
 import textwrap
@@ -9,9 +9,9 @@ from trpo_lightning.report.style import Style
 from trpo_lightning.storage.files import write_atomically
 
 COLUMNS, PANEL = 3, (4.3, 3.1)
-"""Panels in a row, and inches of one."""
+"""Panels in a row, and the size of one in inches."""
 SMALL_COLUMNS, SMALL_PANEL = 5, (2.6, 1.9)
-"""The same of small multiples."""
+"""The same for small multiples."""
 DPI = 160
 DASH = {"solid": "-", "dash": (0, (5, 2)), "dot": (0, (1, 1.4)), "dashdot": (0, (5, 2, 1, 2)), "longdash": (0, (10, 3))}
 SETTINGS: dict[Any, Any] = {
@@ -24,14 +24,14 @@ SETTINGS: dict[Any, Any] = {
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "legend.fontsize": 8,
-    "pdf.fonttype": 42,  # text stays text
+    "pdf.fonttype": 42,  # keep text as text
 }
 
 
 class Page:
     """A figure of panels with a title above, one legend and a caption below; saved at the end.
 
-    `size` are the inches of a panel, by default as fits their kind.
+    `size` is that of a panel in inches; the default depends on the kind of panels.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Page:
         return self
 
     def label(self, x: str, y: str) -> None:
-        """Name the axes, on the outer panels."""
+        """Label the axes of the outer panels."""
         for index, axis in enumerate(self.axes):
             if index + self.columns >= self.panels:
                 axis.set_xlabel(x)
@@ -78,7 +78,7 @@ class Page:
                 axis.set_ylabel(y)
 
     def legend(self, handles: list[Any]) -> None:
-        """Show these below the panels."""
+        """Show a legend with these entries below the panels."""
         self.handles = handles
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
@@ -88,7 +88,7 @@ class Page:
             if kind is None:
                 self._finish()
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                metadata = {".png": {}, ".pdf": {"CreationDate": None}}  # the same curves are the same bytes
+                metadata = {".png": {}, ".pdf": {"CreationDate": None}}  # so that the same curves give the same bytes
                 for suffix, facts in metadata.items():
                     file = io.BytesIO()
                     self.figure.savefig(file, format=suffix[1:], dpi=DPI, metadata=facts)
@@ -98,7 +98,7 @@ class Page:
             self._style.__exit__(kind, error, trace)
 
     def _finish(self) -> None:
-        """Make room below the panels for legend and caption."""
+        """Make room for legend and caption below the panels."""
         columns = max(1, min(len(self.handles), int(self.width * 13 / max(map(_length, self.handles), default=1))))
         legend = -(-len(self.handles) // columns) * 0.17 + (0.12 if self.handles else 0)
         text = 0.125 * (self.caption.count("\n") + 1) + 0.08
@@ -114,7 +114,7 @@ class Page:
 
 
 def handle(style: Style, label: str) -> Any:
-    """The entry of a style in the legend."""
+    """The legend entry of a style."""
     from matplotlib.lines import Line2D
 
     return Line2D([], [], color=style.color, ls=DASH[style.dash], lw=style.width, label=label)

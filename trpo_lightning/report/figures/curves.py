@@ -1,4 +1,4 @@
-"""Learning curves for paper."""
+"""Learning curves for print."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -25,16 +25,16 @@ from trpo_lightning.report.style import (
 from trpo_lightning.report.summary import Curve
 
 BEHIND = "#bdbdbd"
-"""Of the other variants' middles in a small multiple."""
+"""Colour of the other variants' middles in a small multiple."""
 
 
 @dataclass(frozen=True)
 class _Panel:
-    """Curves in colour, and those that stand behind in grey for comparison."""
+    """Curves in colour, and the grey ones behind them for comparison."""
 
     title: str
     group: str
-    """Panels of a group share their y axis: a letter of paper compares them."""
+    """Panels of a group share their y axis, so that they can be compared in print."""
     curves: list[Curve]
     behind: list[Curve] = field(default_factory=list)
 
@@ -42,7 +42,7 @@ class _Panel:
 def draw_curves(
     experiment: Experiment, drawn: list[Curve], styles: dict[str, Style], references: list[Reference], path: Path
 ) -> bool:
-    """One figure of all panels, small multiples where a panel would hold too many variants.
+    """Draw all panels in one figure, as small multiples if a panel would hold too many variants.
 
     Returns whether there was anything to draw; if not, nothing is written.
     """
@@ -75,7 +75,7 @@ def draw_curves(
 
 
 def _multiples(groups: dict[str, list[Curve]], styles: dict[str, Style]) -> list[_Panel]:
-    """A panel for each curve, the others of its group behind it."""
+    """A panel for each curve, with the others of its group behind it."""
     several = len(groups) > 1
     return [
         _Panel(
@@ -104,7 +104,7 @@ def _draw_panel(axis: Any, panel: _Panel, styles: dict[str, Style]) -> None:
 
 
 def _share_y(axes: list[Any], panels: list[_Panel]) -> None:
-    """Give small multiples of a group the same limits."""
+    """Give the small multiples of a group the same limits."""
     for group in {panel.group for panel in panels}:
         same = [axis for axis, panel in zip(axes, panels, strict=True) if panel.group == group]
         low, high = zip(*(axis.get_ylim() for axis in same), strict=True)
@@ -131,7 +131,7 @@ def _published(references: list[Reference], panel: _Panel) -> list[Reference]:
 
 
 def _draw_references(axis: Any, references: list[Reference]) -> None:
-    """Dashed lines, with a diamond where the published budget ends."""
+    """Draw dashed lines, with a diamond where the published budget ends."""
     limits = axis.get_xlim()
     for reference in references:
         axis.axhline(reference.score, color="#777777", lw=0.9, ls=(0, (6, 3)), zorder=1)
@@ -141,7 +141,7 @@ def _draw_references(axis: Any, references: list[Reference]) -> None:
 
 
 def _draw_letters(axis: Any, references: list[Reference], marks: dict[str, str]) -> None:
-    """The letter of each dashed line at its right end, moved apart from the others'."""
+    """Draw the letter of each dashed line at its right end, moved apart from the others."""
     if not references:
         return
     low, high = axis.get_ylim()
@@ -161,7 +161,7 @@ def _draw_letters(axis: Any, references: list[Reference], marks: dict[str, str])
 
 
 def _apart(values: np.ndarray, gap: float) -> np.ndarray:
-    """The values, moved apart until neighbours are `gap` from each other, in the same order."""
+    """The values in the same order, moved apart until neighbours are at least `gap` from each other."""
     order = np.argsort(values, kind="stable")
     places = values[order].astype(np.float64)
     for _ in range(200):

@@ -1,4 +1,4 @@
-"""Scores over the levels of two numeric axes, for paper."""
+"""Scores over the levels of two numeric axes, for print."""
 
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ from trpo_lightning.report.heat_map import HeatMap, heat_map_caption
 from trpo_lightning.report.tables import number
 
 BRIGHT = 0.55
-"""From this share of the colour scale on, viridis is bright enough for black text."""
+"""Share of the colour scale from which viridis is bright enough for black text."""
 
 
 def draw_heat_map(experiment: Experiment, maps: list[HeatMap], path: Path) -> bool:
-    """One panel for each environment, as PNG and PDF; whether there was anything to draw."""
+    """Draw a panel for each environment, as PNG and PDF; return whether there was anything to draw."""
     if not maps:
         return False
     with Page(experiment.title, [heat_map_caption(experiment)], len(maps), path) as page:

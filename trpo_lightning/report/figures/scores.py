@@ -1,4 +1,4 @@
-"""Scores for paper: against the levels of an axis, and all variants sorted by score."""
+"""Scores for print: against the levels of an axis, and all variants sorted by score."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -23,11 +23,11 @@ from trpo_lightning.report.style import (
 from trpo_lightning.report.summary import ALL, Summary
 
 ROW = 0.2
-"""Inches of a variant's row among sorted scores."""
+"""Height in inches of a variant's row among sorted scores."""
 
 
 def draw_intervals(experiment: Experiment, summaries: list[Summary], styles: dict[str, Style], path: Path) -> bool:
-    """Every variant's score with its interval and its runs, best first; drawn where curves need small multiples."""
+    """Draw every variant's score with interval and runs, best first, if curves need small multiples."""
     env_ids = list(dict.fromkeys(s.env_id for s in summaries if s.env_id != ALL))
     groups = {e: [s for s in summaries if s.env_id == e and len(s.scores)] for e in env_ids}
     most = max(map(len, groups.values()), default=0)
@@ -59,9 +59,9 @@ def _draw_intervals(axis: Any, rising: list[Summary], styles: dict[str, Style]) 
 
 
 def draw_sensitivity(experiment: Experiment, groups: list[Sensitivity], path: Path) -> bool:
-    """Scores against the level of the only numeric axis; whether it was drawn.
+    """Draw scores against the levels of the only numeric axis; return whether there was anything to draw.
 
-    One panel for each environment, or for each line where one would hold too many.
+    There is one panel for each environment, or for each line if one panel would hold too many.
     """
     key = numeric_axis(experiment)
     if key is None or not groups:
@@ -108,9 +108,9 @@ def _draw_sensitivity(axis: Any, group: Sensitivity) -> None:
 
 
 def _set_levels(axis: Any, scale: str, levels: Sequence[float]) -> None:
-    """The axis of the levels, with a tick at each if they are few."""
+    """Set up the axis of the levels, with a tick at each if they are few."""
     if scale == "even":
-        known = [2 * levels[0] - levels[1], *levels, 2 * levels[-1] - levels[-2]]  # one more on each side, as a margin
+        known = [2 * levels[0] - levels[1], *levels, 2 * levels[-1] - levels[-2]]  # one more on each side as a margin
         places = np.arange(float(len(known)))
         axis.set_xscale(
             "function", functions=(partial(np.interp, xp=known, fp=places), partial(np.interp, xp=places, fp=known))

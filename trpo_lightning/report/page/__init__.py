@@ -1,1 +1,1 @@
-"""`report.html`: one page that opens from disk, loads nothing, and draws its figures from the data inside it."""
+"""`report.html`: one page that opens from disk, loads nothing else, and draws figures from the data inside it."""

@@ -1,4 +1,4 @@
-"""Puts `report.html` together: data, scripts, styles, controls, figures and text."""
+"""Assembles `report.html`: data, scripts, styles, controls, figures and text."""
 
 import functools
 import json
@@ -18,17 +18,17 @@ from trpo_lightning.report.style import INTERVALS_CAPTION, curves_caption
 from trpo_lightning.storage.files import write_atomically
 
 SCRIPTS = ("statistics", "plots", "curves", "scores", "diagnosis", "own_panels", "main")
-"""In the order in which they stand in the page, as one module."""
+"""Our scripts in the order in which they form one module in the page."""
 SMOOTHING = (5, 11, 25, 51)
-"""Iterations of the means that a reader may ask for."""
+"""Iterations that a reader can choose to average over."""
 
 
 def write_page(data: Report, stills: dict[str, Path], path: Path) -> None:
     """Write `report.html`; the same runs give the same bytes.
 
     Args:
-        data: What the page says.
-        stills: PNG files by the figure's name, shown until the interactive ones are drawn, and where they cannot be.
+        data: The page's contents.
+        stills: PNG files by figure name, shown until the interactive figures are drawn, or if they cannot be.
         path: The file to write.
     """
     parts = [
@@ -56,13 +56,13 @@ def write_page(data: Report, stills: dict[str, Path], path: Path) -> None:
 def _head(data: Report) -> str:
     meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     scheme = '<meta name="color-scheme" content="light dark">'
-    icon = '<link rel="icon" href="data:,">'  # or a browser asks for one
+    icon = '<link rel="icon" href="data:,">'  # otherwise browsers request one
     title = f"<title>{escape(data.experiment.title)}</title>"
     return f"<head>{meta}{scheme}{icon}{title}<style>{_asset('report.css')}</style></head>"
 
 
 def _scripts(data: Report) -> str:
-    """Plotly and the data, compressed, and our own scripts, legible."""
+    """Plotly and the data, compressed, and our own scripts, readable."""
     text = json.dumps(payload(data), separators=(",", ":"), allow_nan=False)
     own = "\n".join(_asset(f"{name}.js") for name in SCRIPTS)
     return f'{_plotly()}\n{packed("data", text)}\n<script type="module">\n{own}</script>'
@@ -89,7 +89,7 @@ def _curves(data: Report, stills: dict[str, Path]) -> str:
 
 
 def _controls(data: Report, names: list[str]) -> str:
-    """What is drawn, for keyboards too; hidden until a script runs that listens to it."""
+    """Controls of what is drawn, also by keyboard; hidden until the script that handles them runs."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(name.rpartition("/")[0] or "run", []).append(name)

@@ -1,4 +1,4 @@
-"""What the page's figures are drawn from: rows of all runs once, and what was computed from them."""
+"""The data behind the page's figures: the rows of all runs, and what was computed from them."""
 
 import json
 from dataclasses import asdict
@@ -24,12 +24,12 @@ from trpo_lightning.report.summary import ALL, POINTS, RESAMPLES_OF_CURVES
 from trpo_lightning.training.metrics import METRICS
 
 MOST_ROWS = 30_000
-"""Of all runs together in a page; where there are more, successive rows are drawn as one (see `thinned`)."""
+"""Most rows of all runs together in a page; beyond that, successive rows are drawn as one (see `thinned`)."""
 X_AXES = {"env_steps": "env steps", "iteration": "iterations", "seconds": "seconds"}
 
 
 def payload(data: Report) -> dict[str, Any]:
-    """Everything the page draws, as JSON takes it."""
+    """Everything the page draws, ready for JSON."""
     experiment, panel = data.experiment, panel_of(data.experiment, data.records)
     every = rows_in_one(data.records)
     labels = {style.label: style for style in data.styles.values()}
@@ -62,22 +62,22 @@ def payload(data: Report) -> dict[str, Any]:
 
 
 def metric_names(records: list[Record]) -> list[str]:
-    """Metrics with a number in any run: known ones in the order of `METRICS`, then others as they came."""
+    """Metrics with a number in any run: known ones in the order of `METRICS`, then others in order of appearance."""
     found = {name for record in records for name, values in record.columns.items() if np.isfinite(values).any()}
     others = [name for record in records for name in record.columns if name in found and name not in METRICS]
     return [name for name in METRICS if name in found] + list(dict.fromkeys(others))
 
 
 def rows_in_one(records: list[Record]) -> int:
-    """How many successive rows of a run the page shows as one: 1 up to `MOST_ROWS`."""
+    """How many successive rows of a run the page shows as one; 1 if there are at most `MOST_ROWS`."""
     rows = sum(len(record.columns.get("env_steps", ())) for record in records)
     return max(1, -(-rows // MOST_ROWS))
 
 
 def thinned(values: np.ndarray, every: int) -> np.ndarray:
-    """The last number of each block of so many rows, counted from the end, so that the last row stays.
+    """The last number of each block of `every` rows, counted from the end, so that the last row stays.
 
-    No mean, which would be a smoothing that nobody asked for; NaN where a block has no number.
+    A mean would be smoothing that nobody asked for. NaN where a block has no number.
     """
     if every == 1 or not len(values):
         return values
@@ -185,7 +185,7 @@ def _numbers(values: np.ndarray) -> list[float | int | None]:
 
 
 def _number(value: float) -> float | int | None:
-    """With as many digits as anyone can see, whole numbers in full; None where there is none."""
+    """A number with as many digits as anyone can see, integers in full; None if it is not finite."""
     if value != value or value in (float("inf"), float("-inf")):
         return None
     return int(value) if value == int(value) and abs(value) < 2**53 else float(f"{value:.5g}")

@@ -1,4 +1,4 @@
-"""The parts of the page that are text and tables."""
+"""The parts of the page that consist of text and tables."""
 
 from html import escape
 
@@ -23,7 +23,7 @@ from trpo_lightning.report.tables import (
 from trpo_lightning.report.verdicts import FAILS, HOLDS, explanation_of_verdicts
 
 NUMERIC = (2, 3, 4, 5, 6, 7, 8)
-"""Columns of the scores that are numbers."""
+"""Numeric columns of the table of scores."""
 KEPT = (
     "the last evaluation over the best one of the same run (best over last where the best is not above 0, so that less "
     "is always worse). 1: as good as ever; the best is a maximum over noisy evaluations, so a healthy run is a bit "
@@ -32,7 +32,7 @@ KEPT = (
 
 
 def header(data: Report) -> str:
-    """Title, hypothesis, and what a reader must know before believing the rest."""
+    """Title, hypothesis, and the warnings a reader needs before believing the rest."""
     experiment = data.experiment
     finished = sum(record.finished for record in data.records)
     state = f"{finished} of {len(data.records)} runs finished"
@@ -73,7 +73,7 @@ def claims(data: Report) -> str:
 
 
 def diagnosis(found: list[Diagnosis]) -> str:
-    """What happened inside the updates, in numbers."""
+    """Numbers about what happened inside the updates."""
     headings = ("environment", "variant", "updates", "rejected", "reasons", "backtracks", "KL / delta", "KL > delta")
     headings = (*headings, "CG residual", "explained variance")
     rows, before = [], None
@@ -115,7 +115,7 @@ def published_scores(data: Report) -> str:
 
 
 def runs(records: list[Record]) -> str:
-    """Every run, whatever became of it."""
+    """Every run, however it ended."""
     names = "environment variant seed state score evaluation best final/best worst_stretch env_steps steps/s time notes"
     headings = [name.replace("_", " ") for name in names.split()]
     rows, before = [], None
