@@ -28,7 +28,10 @@ LIKE_SB3: dict[str, Any] = {
     **QUIET,
     "checkpoint.every": None,
     "env.num_envs": 8,
+    "env.scale_actions": False,
     "rollout.steps_per_iteration": 2048,
+    "policy.initial_log_std": 0.0,
+    "rule.max_step_size": None,
     "rule.cg_iterations": 10,
     "rule.fisher_fraction": 1.0,
     "rule.delta": 0.01,
@@ -49,6 +52,7 @@ LIKE_SB3: dict[str, Any] = {
 LIKE_TIANSHOU: dict[str, Any] = {
     **LIKE_SB3,
     "env.num_envs": 16,
+    "env.scale_actions": True,
     "rollout.steps_per_iteration": 1024,
     "rule.kl_over_dimensions": "sum",
     "rule.kl_direction": "old_new",
