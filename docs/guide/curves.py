@@ -15,11 +15,14 @@ from pathlib import Path
 RUNS_DIR = Path(__file__).parent / "runs"
 HOPPER = "env.id=Hopper-v5 total_env_steps=200_000"
 PENDULUM = "env.id=broken_reward:make env.num_envs=4 rollout.steps_per_iteration=800 total_env_steps=40_000"
+PENDULUM_SOLVED = "env.id=InvertedPendulum-v5 total_env_steps=600_000 seed=1"
 RUNS = {
     "healthy": HOPPER,
     "huge_steps": f"{HOPPER} rule.delta=1 rule.kl_slack=null rule.improvement_ratio=null",
     "no_value_fit": f"{HOPPER} value.epochs=0",
     "unsolved": f"{HOPPER} rule.damping=0 rule.fisher_fraction=0.005",
+    "kept": PENDULUM_SOLVED,
+    "lost": f"{PENDULUM_SOLVED} rule.max_step_size=null",
     "broken_reward": f"{PENDULUM} env.kwargs.steps=2000 checkpoint.every=0",
 }
 """Settings of each run; `broken_reward:make` is a file beside the records."""
@@ -27,6 +30,7 @@ ALL = "threads=1 evaluation.every=0 tracking.wandb=disabled"
 COLUMNS = {
     "env_steps": "env steps",
     "episode/return_mean": "return",
+    "advantages/std": "std of advantages",
     "trust_region/kl": "KL",
     "trust_region/kl_quadratic": "KL, quadratic model",
     "trust_region/surrogate_improvement": "surrogate rise",
@@ -61,7 +65,7 @@ def figure(
     """One panel for each metric over env steps, with a line for each run, as SVG for a page.
 
     Args:
-        names: Names from `RUNS`; the healthy run has its own colour.
+        names: Names from `RUNS`; healthy runs have a colour of their own.
         metrics: Names from `COLUMNS`; `a|b` draws b dashed in a's panel.
         log: Those of `metrics` with a logarithmic axis.
         marks: By metric, a value that gets a dotted line.
@@ -80,7 +84,7 @@ def _panel(
     axes = drawing.subplots()
     solid, _, dashed = metric.partition("|")
     for name, run in runs.items():
-        color = HEALTHY if name == "healthy" else SICK
+        color = HEALTHY if name in ("healthy", "kept") else SICK
         steps = [value / 1000 for value in run["env_steps"]]
         axes.plot(steps, run[solid], color=color, linewidth=1.4, label=name.replace("_", " "))
         if dashed:
