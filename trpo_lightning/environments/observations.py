@@ -98,4 +98,6 @@ def _unfit(space: spaces.Space, observations: Any) -> ValueError:
         what = f"{type(observations).__name__} of shape {list(np.shape(observations))}"
     except ValueError:
         what = f"{type(observations).__name__} of unequal parts"
+    if isinstance(observations, tuple) and len(observations) == 2 and isinstance(observations[1], dict):
+        what += " (it looks like what `reset` returns: give the first of the two, the observation)"
     return ValueError(f"observations must be one of {space} or a batch of them, not {what}")
