@@ -80,7 +80,7 @@ def test_what_is_no_observation_is_refused_with_the_space(space, observation):
 
 def test_what_reset_returns_is_told_to_be_more_than_the_observation():
     for space in (spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (2,)), OBSERVATION_SPACES["tuple"]):
-        with pytest.raises(ValueError, match="give the first of the two, the observation"):
+        with pytest.raises(ValueError, match="what `reset` returns: give its first part"):
             as_batch(space, (space.sample(), {}))
 
 

@@ -21,11 +21,17 @@ def as_batch(space: spaces.Space, observations: Any) -> tuple[np.ndarray, bool]:
     """
     try:
         return _parsed(space, observations)
-    except ValueError:
+    except ValueError as error:
         flat = _flattened(space, observations)
+        if flat is None and _is_pair_of_reset(observations):
+            raise ValueError(f"{error}; this looks like what `reset` returns: give its first part") from error
         if flat is None:
             raise
         return flat
+
+
+def _is_pair_of_reset(observations: Any) -> bool:
+    return isinstance(observations, tuple) and len(observations) == 2 and isinstance(observations[1], dict)
 
 
 def _parsed(space: spaces.Space, observations: Any) -> tuple[np.ndarray, bool]:
@@ -98,6 +104,4 @@ def _unfit(space: spaces.Space, observations: Any) -> ValueError:
         what = f"{type(observations).__name__} of shape {list(np.shape(observations))}"
     except ValueError:
         what = f"{type(observations).__name__} of unequal parts"
-    if isinstance(observations, tuple) and len(observations) == 2 and isinstance(observations[1], dict):
-        what += " (it looks like what `reset` returns: give the first of the two, the observation)"
     return ValueError(f"observations must be one of {space} or a batch of them, not {what}")
