@@ -33,6 +33,7 @@ CHANGES = {
     "env.num_envs": ({}, 8),
     "env.backend": ({}, "envpool"),
     "env.max_episode_steps": ({}, 8),
+    "env.wrappers": ({"env.backend": "gymnasium"}, ["gymnasium.wrappers:TimeAwareObservation"]),
     "env.scale_actions": ({"env.id": "InvertedPendulum-v5"}, False),
     "env.kwargs": ({}, {"ctrl_cost_weight": 0.5}),
     "rollout.steps_per_iteration": ({}, 64),

@@ -11,7 +11,7 @@ from urllib.request import getproxies
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.settings import RunSettings
-from trpo_lightning.tracking.wandb_variables import disabled, note_other_folder
+from trpo_lightning.tracking.wandb_variables import disabled, link_records, records_folder
 
 CONNECT_TIMEOUT = 5
 INIT_TIMEOUT = 20
@@ -55,10 +55,10 @@ def open_run(mode: str, settings: RunSettings, run_dir: Path, **arguments: Any) 
     import wandb
 
     reason = ""
-    note_other_folder(run_dir)
     try:
         client = _client()
-        arguments |= {"group": settings.tracking.group, "dir": str(run_dir), "settings": _run_settings()}
+        folder = str(records_folder(run_dir))
+        arguments |= {"group": settings.tracking.group, "dir": folder, "settings": _run_settings()}
         if client.sweep_id:  # a sweep sets these itself
             arguments.pop("id", None)
         else:
@@ -66,11 +66,14 @@ def open_run(mode: str, settings: RunSettings, run_dir: Path, **arguments: Any) 
         if mode == "online":
             try:
                 check_server()
-                return wandb.init(mode="online", **arguments)
+                run = wandb.init(mode="online", **arguments)
+                link_records(Path(run.dir).parent, run_dir)
+                return run
             except Exception as error:
                 reason = first_line(error)
                 wandb.teardown()
         run = wandb.init(mode="offline", **arguments)
+        link_records(Path(run.dir).parent, run_dir)
     except Exception as error:
         print(f"warning: no W&B records of this run ({first_line(error)}); {run_dir} has its own")
         return None
