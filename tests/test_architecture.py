@@ -22,6 +22,9 @@ OWNERS = {
     "matplotlib": ["report", "benchmark"],
     "plotly": ["report"],
     "wandb": ["tracking", "runs/evaluate.py", "experiment", "report"],
+    "tensorboard": ["tracking", "report"],
+    "mlflow": ["tracking"],
+    "trackio": ["tracking"],
 }
 MOST_FILES = 14
 """Of one folder, `__init__.py` not counted: more is no room but a store."""
@@ -102,7 +105,7 @@ def test_a_heavy_library_is_imported_by_its_owner_only(library):
         assert any(path.startswith(owner) for owner in OWNERS[library]), f"{path} imports {library}"
 
 
-@pytest.mark.parametrize("library", ["wandb", "envpool"])
+@pytest.mark.parametrize("library", ["wandb", "envpool", "tensorboard", "mlflow", "trackio"])
 def test_optional_and_slow_libraries_are_imported_late(library):
     for file in files():
         assert (library, True) not in imports(file), file

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from trpo_lightning import commands
 from trpo_lightning.errors import UserError
+from trpo_lightning.settings.run import LOGGERS
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -96,6 +97,13 @@ def _add_report(parsers: _Parsers) -> None:
         default=[],
         metavar="MODULE:FUNCTION",
         help="a custom panel: a function from the runs' records to a trpo_lightning.report.panels.Panel",
+    )
+    parser.add_argument(
+        "--from",
+        dest="tracker",
+        choices=LOGGERS,
+        metavar="TRACKER",
+        help=f"read the runs from a tracker instead of their directories: {', '.join(LOGGERS)}",
     )
     parser.set_defaults(function=commands.report)
 

@@ -97,7 +97,7 @@ def report(options: argparse.Namespace) -> int:
 
     experiment = load_experiment(options.name, options.scale)
     results = results_so_far(experiment.cells(options.overrides), options.root)
-    write_report(experiment, results, options.root, options.external, options.panels)
+    write_report(experiment, results, options.root, options.external, options.panels, options.tracker)
     return 0
 
 
