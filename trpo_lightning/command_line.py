@@ -21,6 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_sweep,
         _add_sweep_run,
         _add_evaluate,
+        _add_export,
         _add_replay,
         _add_benchmark,
         _add_list,
@@ -129,6 +130,20 @@ def _add_evaluate(parsers: _Parsers) -> None:
     parser.add_argument("--policy", choices=("last", "best"), default="last", help="which export; default: last")
     parser.add_argument("--video", action="store_true", help="write an mp4 of one episode, and log it to W&B")
     parser.set_defaults(function=commands.evaluate)
+
+
+def _add_export(parsers: _Parsers) -> None:
+    parser = parsers.add_parser(
+        "export",
+        help="write a trained policy as a folder for a model hub",
+        description="Weights, normalizer, config, ONNX, and a card with scores and learning curve.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    parser.add_argument("--to", dest="folder", type=Path, metavar="DIR", required=True, help="a new folder")
+    parser.add_argument("--policy", choices=("last", "best"), default="last", help="which one; default: last")
+    parser.add_argument("--push", metavar="REPO", help="also upload it, to USER/NAME on the Hugging Face hub")
+    parser.set_defaults(function=commands.export)
 
 
 def _add_replay(parsers: _Parsers) -> None:

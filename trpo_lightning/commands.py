@@ -148,6 +148,19 @@ def evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def export(options: argparse.Namespace) -> int:
+    """Write a trained policy as a folder that travels."""
+    from trpo_lightning.threads import available_cores, thread_environment
+
+    os.environ.update(thread_environment(available_cores()))
+    _import_torch()
+    from trpo_lightning.export.folder import export_policy
+
+    for name, meaning in export_policy(options.run_dir, options.folder, options.policy, options.push).items():
+        print(f"{options.folder / name}: {meaning}")
+    return 0
+
+
 def replay(options: argparse.Namespace) -> int:
     """Repeat the rejected update that stopped a run."""
     from trpo_lightning.threads import available_cores, thread_environment
