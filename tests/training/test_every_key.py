@@ -118,6 +118,8 @@ ELSEWHERE = {
     "evaluation.every": "test_barriers: rows of evaluation, no effect on the run",
     "evaluation.episodes": "test_evaluation_episodes_are_as_many_as_asked",
     "evaluation.final_episodes": "test_the_last_iteration_may_be_evaluated_over_more_episodes",
+    "tracking.loggers": "tracking/test_loggers, test_background_logger",
+    "tracking.mlflow": "report/test_tracked: where runs are looked for",
     "tracking.wandb": "test_wandb",
     "tracking.project": "test_wandb",
     "tracking.entity": "test_wandb",

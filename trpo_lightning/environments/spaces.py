@@ -46,13 +46,18 @@ def to_env_action(space: spaces.Space, *, scaled: bool) -> Callable[[np.ndarray]
 
 def _stretched(space: spaces.Box) -> Callable[[np.ndarray], np.ndarray]:
     """The linear map of [-1, 1] onto each bounded dimension's range; others, and ranges of exactly [-1, 1], stay."""
-    low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
-    bounded = np.isfinite(low) & np.isfinite(high)
-    low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
-    half, middle = high / 2 - low / 2, high / 2 + low / 2
+    middle, half, _, _ = affine_door(space, scaled=True)
     if (half == 1.0).all() and (middle == 0.0).all():
         return lambda a: a
     return lambda a: middle + half * a
+
+
+def affine_door(space: spaces.Box, *, scaled: bool) -> tuple[np.ndarray, ...]:
+    """What `to_env_action` does, as float64 vectors `[A]`: `clip(middle + half * action, low, high)`."""
+    low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
+    bounded = np.isfinite(low) & np.isfinite(high) & scaled
+    lower, upper = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
+    return upper / 2 + lower / 2, upper / 2 - lower / 2, low, high
 
 
 def one_action(space: spaces.Space, stored: np.ndarray, *, scaled: bool) -> Any:

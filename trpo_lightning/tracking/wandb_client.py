@@ -37,6 +37,11 @@ def resolve_mode(mode: str) -> str:
     return "online" if _has_key() else "offline"
 
 
+def mode_of(settings: RunSettings) -> str:
+    """W&B's mode for a run: `disabled` where it is not among `tracking.loggers`, and what `resolve_mode` says."""
+    return resolve_mode(settings.tracking.wandb) if "wandb" in settings.tracking.loggers else "disabled"
+
+
 def _has_key() -> bool:
     """Whether W&B finds an API key without asking for one."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
