@@ -27,6 +27,20 @@ class Casual(gym.Env):
         return np.random.uniform(-1, 1, 2).astype(np.float32), reward, self.t >= 5, False, {}
 
 
+class Forgetful(gym.Env):
+    """Draws from `np_random`, and does not call gymnasium's reset, which would seed it."""
+
+    observation_space, action_space = spaces.Box(0, 1, (2,), np.float64), spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        return self.np_random.random(2), {}
+
+    def step(self, action):
+        self.t += 1
+        return self.np_random.random(2), self.np_random.random(), self.t >= 5, False, {}
+
+
 class SpaceSampler(gym.Env):
     """Samples from its spaces, which it never seeds."""
 

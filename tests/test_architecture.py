@@ -8,20 +8,26 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "trpo_lightning"
 ORDER = [
     *("numerics", "policies", "values", "environments", "rollouts", "rules"),
-    *("training", "tracking", "runs", "experiment", "report", "benchmark"),
+    *("training", "tracking", "runs", "experiment", "report", "export", "benchmark"),
 ]
 SHARED = {"errors", "output", "settings", "storage", "randomness", "stopping", "threads", "user_modules"}
 """What everything may import."""
 FACADES = {"experiment/__init__.py"}
 """Public entry points that stand above all rooms, as the command line does."""
 OWNERS = {
-    "gymnasium": ["environments", "rollouts/memory.py", "rollouts/video.py"],
+    "gymnasium": ["environments", "rollouts/memory.py", "rollouts/video.py", "export/onnx_policy.py"],
     "envpool": ["environments", "benchmark/peer_scripts"],
     "pytorch_lightning": ["training", "runs", "tracking"],
     "omegaconf": ["runs/config.py", "runs/typed_text.py", "experiment"],
     "matplotlib": ["report", "benchmark"],
     "plotly": ["report"],
     "wandb": ["tracking", "runs/evaluate.py", "experiment", "report"],
+    "tensorboard": ["tracking", "report"],
+    "mlflow": ["tracking"],
+    "trackio": ["tracking"],
+    "safetensors": ["storage/portable.py"],
+    "onnx": ["export"],
+    "huggingface_hub": ["export"],
 }
 MOST_FILES = 14
 """Of one folder, `__init__.py` not counted: more is no room but a store."""
@@ -102,7 +108,7 @@ def test_a_heavy_library_is_imported_by_its_owner_only(library):
         assert any(path.startswith(owner) for owner in OWNERS[library]), f"{path} imports {library}"
 
 
-@pytest.mark.parametrize("library", ["wandb", "envpool"])
+@pytest.mark.parametrize("library", ["wandb", "envpool", "tensorboard", "mlflow", "trackio", "safetensors", "onnx"])
 def test_optional_and_slow_libraries_are_imported_late(library):
     for file in files():
         assert (library, True) not in imports(file), file

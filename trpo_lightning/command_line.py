@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from trpo_lightning import commands
 from trpo_lightning.errors import UserError
+from trpo_lightning.settings.run import LOGGERS
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -20,6 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_sweep,
         _add_sweep_run,
         _add_evaluate,
+        _add_export,
         _add_replay,
         _add_benchmark,
         _add_list,
@@ -97,6 +99,13 @@ def _add_report(parsers: _Parsers) -> None:
         metavar="MODULE:FUNCTION",
         help="a custom panel: a function from the runs' records to a trpo_lightning.report.panels.Panel",
     )
+    parser.add_argument(
+        "--from",
+        dest="tracker",
+        choices=LOGGERS,
+        metavar="TRACKER",
+        help=f"read the runs from a tracker instead of their directories: {', '.join(LOGGERS)}",
+    )
     parser.set_defaults(function=commands.report)
 
 
@@ -121,6 +130,20 @@ def _add_evaluate(parsers: _Parsers) -> None:
     parser.add_argument("--policy", choices=("last", "best"), default="last", help="which export; default: last")
     parser.add_argument("--video", action="store_true", help="write an mp4 of one episode, and log it to W&B")
     parser.set_defaults(function=commands.evaluate)
+
+
+def _add_export(parsers: _Parsers) -> None:
+    parser = parsers.add_parser(
+        "export",
+        help="write a trained policy as a folder for a model hub",
+        description="Weights, normalizer, config, ONNX, and a card with scores and learning curve.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    parser.add_argument("--to", dest="folder", type=Path, metavar="DIR", required=True, help="a new folder")
+    parser.add_argument("--policy", choices=("last", "best"), default="last", help="which one; default: last")
+    parser.add_argument("--push", metavar="REPO", help="also upload it, to USER/NAME on the Hugging Face hub")
+    parser.set_defaults(function=commands.export)
 
 
 def _add_replay(parsers: _Parsers) -> None:

@@ -97,7 +97,7 @@ def report(options: argparse.Namespace) -> int:
 
     experiment = load_experiment(options.name, options.scale)
     results = results_so_far(experiment.cells(options.overrides), options.root)
-    write_report(experiment, results, options.root, options.external, options.panels)
+    write_report(experiment, results, options.root, options.external, options.panels, options.tracker)
     return 0
 
 
@@ -145,6 +145,19 @@ def evaluate(options: argparse.Namespace) -> int:
     from trpo_lightning.runs.evaluate import evaluate_run
 
     evaluate_run(options.run_dir, options.policy, options.episodes, options.seed, options.video)
+    return 0
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write a trained policy as a folder that travels."""
+    from trpo_lightning.threads import available_cores, thread_environment
+
+    os.environ.update(thread_environment(available_cores()))
+    _import_torch()
+    from trpo_lightning.export.folder import export_policy
+
+    for name, meaning in export_policy(options.run_dir, options.folder, options.policy, options.push).items():
+        print(f"{options.folder / name}: {meaning}")
     return 0
 
 

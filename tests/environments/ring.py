@@ -1,19 +1,24 @@
-"""Every environment that can be built here: trained, evaluated, saved, loaded, acted with, killed and resumed.
+"""Every environment that can be built here: trained, evaluated, saved, loaded, acted with, and resumed from a barrier.
 
-`python tests/environments/ring.py [MODULE ...] [--only PATTERN] [--write]` goes through gymnasium's registry and what
-the modules register, one process, seconds each, and prints a table; `--write` puts it into `docs/environments.md`.
+`python tests/environments/ring.py [MODULE ...] [--only PATTERN] [--keep FILE] [--write]` goes through what gymnasium,
+the packages of `PACKAGES` and `ring_tasks.py` offer, one process, seconds to minutes each, says which packages are not
+installed, and prints a table; `--write` puts it into `docs/environments.md`.
 """
 
 import argparse
 import contextlib
+import functools
 import importlib
 import importlib.metadata
+import importlib.util
 import io
+import json
 import re
 import sys
 import tempfile
 import warnings
 from collections import Counter
+from dataclasses import astuple, dataclass
 from datetime import date
 from pathlib import Path
 
@@ -25,17 +30,49 @@ from trpo_lightning.runs.config import load_settings
 from trpo_lightning.runs.evaluate import evaluate_run
 from trpo_lightning.runs.run import train_run
 
-DOCS = Path(__file__).parents[2] / "docs" / "environments.md"
+FOLDER = Path(__file__).parent
+DOCS = FOLDER.parents[1] / "docs" / "environments.md"
 BEGIN, END = "<!-- ring: begin -->", "<!-- ring: end -->"
-SMALL = """env.num_envs=2 rollout.steps_per_iteration=64 policy.hidden_sizes=[8] value.hidden_sizes=[8] value.epochs=1
+SMALL = """env.num_envs=2 rollout.steps_per_iteration=250 policy.hidden_sizes=[8] value.hidden_sizes=[8] value.epochs=1
     checkpoint.every=2 evaluation.every=4 evaluation.episodes=2 tracking.wandb=disabled threads=1
-    env.max_episode_steps=60 env.timeout=60""".split()
-"""64 steps an iteration, 8 iterations: 512 steps, a barrier and an evaluation on the way."""
+    env.max_episode_steps=60 env.timeout=600""".split()
+"""250 steps an iteration, 8 iterations: 2,000 steps, barriers and evaluations on the way."""
+PACKAGES = {
+    "gymnasium_robotics": ("gymnasium-robotics", 6),
+    "minigrid": ("minigrid", 1),
+    "shimmy": ("shimmy[dm-control]", 4),
+    "metaworld": ("metaworld", 1),
+    "highway_env": ("highway-env", 3),
+    "pybullet_envs_gymnasium": ("pybullet-envs-gymnasium", 1),
+    "panda_gym": ("panda-gym", 6),
+    "PyFlyt.gym_envs": ("pyflyt", 1),
+}
+"""Modules that register environments: how they are installed, and one of how many is tried, where many are alike."""
+NEEDED = {"Box2D": "gymnasium[box2d]", "jax": "gymnasium[jax]", "pettingzoo": "pettingzoo", "supersuit": "supersuit"}
+"""Other packages that something here needs."""
+WRAPPERS = {
+    "minigrid": ["minigrid.wrappers:FlatObsWrapper"],
+    "minigrid images": ["minigrid.wrappers:ImgObsWrapper", "gymnasium.wrappers:FlattenObservation"],
+    "CarRacing-v3": ["gymnasium.wrappers:GrayscaleObservation", "gymnasium.wrappers:FlattenObservation"],
+}
+"""As people use them."""
 
 
-def tried(env_id: str, more: list[str], folder: Path) -> str:
+@dataclass(frozen=True)
+class Case:
+    """An environment, what it comes from, and further settings."""
+
+    env_id: str
+    source: str
+    more: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return " ".join([self.env_id, *self.more])
+
+
+def tried(case: Case, folder: Path) -> str:
     """`works`, or the one line that refuses it; any other exception is a failure of ours."""
-    arguments = [f"env.id={env_id}", *SMALL, *more]
+    arguments = [f"env.id={case.env_id}", *SMALL, *case.more]
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             train_run(load_settings([*arguments, "total_iterations=4"]), folder, quiet=True)
@@ -56,66 +93,126 @@ def tried(env_id: str, more: list[str], folder: Path) -> str:
     return "works"
 
 
-def candidates(modules: list[str]) -> list[tuple[str, str, list[str]]]:
-    """Ids with what they come from and overrides: the newest version of each, one of many alike."""
-    found: dict[str, tuple[str, str, list[str]]] = {}
+def registered(modules: list[str]) -> list[Case]:
+    """The newest version of each id that gymnasium and the modules register."""
+    modules_of = {module.partition(".")[0]: module for module in modules}
+    found: dict[str, Case] = {}
     for spec in gym.registry.values():
-        module = getattr(spec.entry_point, "__module__", None) or str(spec.entry_point).partition(":")[0]
-        source = module.partition(".")[0]
-        if source == "trpo_lightning" or source not in ("gymnasium", *modules):
+        entry = spec.entry_point or spec.vector_entry_point
+        entry = getattr(entry, "func", entry)  # of a partial
+        source = (getattr(entry, "__module__", None) or str(entry)).partition(":")[0].partition(".")[0]
+        if source != "gymnasium" and source not in modules_of:
             continue
-        prefix = "" if source == "gymnasium" else f"{source}:"
-        found[f"{source}/{spec.namespace}/{spec.name}"] = (prefix + spec.id, source, [])
+        prefix = "" if source == "gymnasium" else f"{modules_of[source]}:"
+        found[f"{source}/{spec.namespace}/{spec.name}"] = Case(prefix + spec.id, source)
     return list(found.values())
 
 
-def table(rows: list[tuple[str, str, str]], modules: list[str]) -> str:
-    names = ["gymnasium", "envpool", "mujoco", "numpy", "torch", *modules]
+def with_settings(cases: list[Case], everything: bool) -> list[Case]:
+    """One of many alike, with the arguments and wrappers without which nobody uses them."""
+    seen, chosen = Counter(), []
+    for case in cases:
+        module = case.env_id.partition(":")[0]
+        step = 1 if everything or module not in PACKAGES else PACKAGES[module][1]
+        number, seen[case.source] = seen[case.source], seen[case.source] + 1
+        if number % step:
+            continue
+        chosen.append(case)
+        if case.env_id in WRAPPERS:
+            chosen.append(_wrapped(case, case.env_id))
+        if case.source == "minigrid":
+            chosen[-1] = _wrapped(case, "minigrid")
+            chosen += [] if number % 20 else [case, _wrapped(case, "minigrid images")]
+        if case.env_id.endswith("Meta-World/MT1"):
+            names = sorted(importlib.import_module("metaworld").ALL_V3_ENVIRONMENTS)
+            more = [Case(case.env_id, case.source, (f"env.kwargs.env_name={name}",)) for name in names]
+            chosen += more if everything else more[::10]
+    return chosen
+
+
+def _wrapped(case: Case, name: str) -> Case:
+    return Case(case.env_id, case.source, (*case.more, f"env.wrappers=[{','.join(WRAPPERS[name])}]"))
+
+
+def of_users() -> list[Case]:
+    """What `ring_tasks.py` has: environments as people write and wrap them."""
+    sys.path[:0] = [str(FOLDER), str(FOLDER.parents[1] / "examples")]
+    tasks = importlib.import_module("ring_tasks")
+    return [Case(f"ring_tasks:{name}", "users' own") for name in tasks.TASKS] + [
+        Case(f"ring_tasks:{name}", package)
+        for name, package in tasks.OF_PACKAGES.items()
+        if importlib.util.find_spec(package) is not None
+    ]
+
+
+@functools.cache
+def missing() -> dict[str, str]:
+    """Packages that are not here, with how they are installed."""
+    wanted = {**{module: how for module, (how, _) in PACKAGES.items()}, **NEEDED}
+    return {name: how for name, how in wanted.items() if importlib.util.find_spec(name.partition(".")[0]) is None}
+
+
+def table(rows: list[tuple[Case, str]]) -> str:
+    names = ["gymnasium", "envpool", "mujoco", "numpy", "torch", "dm_control", "pybullet", "box2d", *NEEDED]
     versions = []
-    for name in names:
+    for name in dict.fromkeys([*names, *(how.partition("[")[0] for how, _ in PACKAGES.values())]):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions.append(f"{name.replace('_', '-')} {importlib.metadata.version(name)}")
-    counts = Counter((source, outcome.partition(":")[0]) for _, source, outcome in rows)
-    lines = [f"Tried on {date.today().isoformat()} with {', '.join(versions)}, {len(rows)} environments.", ""]
+            versions.append(f"{name} {importlib.metadata.version(name)}")
+    counts = Counter((case.source, outcome.partition(":")[0]) for case, outcome in rows)
+    lines = [f"Tried on {date.today().isoformat()} with {', '.join(versions)}: {len(rows)} environments.", ""]
+    if missing():
+        lines += [f"Not installed, and so not tried: {', '.join(f'`{how}`' for how in missing().values())}.", ""]
     lines += ["| from | outcome | environments |", "|---|---|---:|"]
     lines += [f"| {source} | {outcome} | {count} |" for (source, outcome), count in sorted(counts.items())]
-    kinds: dict[str, list[str]] = {}
-    for env_id, _, outcome in rows:
+    kinds: dict[str, list[Case]] = {}
+    for case, outcome in rows:
         if outcome != "works":
-            kinds.setdefault(re.sub(r"env\.id=\S+?:? ", "", outcome.replace(env_id, "ID")), []).append(env_id)
+            said = re.sub(r"env\.id=\S+?:? ", "", outcome.replace(case.env_id, "ID"))
+            kinds.setdefault(said, []).append(case)
     lines += ["", "| what is said | of |", "|---|---|"]
-    for said, ids in kinds.items():
-        some = ", ".join(f"`{env_id}`" for env_id in ids[:3]) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
+    for said, cases in kinds.items():
+        some = ", ".join(f"`{case}`" for case in cases[:3]) + (f" and {len(cases) - 3} more" if len(cases) > 3 else "")
         lines.append(f"| {said.replace('|', '/')} | {some} |")
     return "\n".join(lines)
 
 
+def kept(file: Path | None) -> dict[Case, str]:
+    """Outcomes that an earlier call has written down."""
+    if file is None or not file.exists():
+        return {}
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return {Case(env_id, source, tuple(more)): outcome for env_id, source, more, outcome in lines}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("modules", nargs="*", metavar="MODULE", help="that register environments, such as minigrid")
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help="that register environments (default: all known)")
     parser.add_argument("--only", default="", metavar="PATTERN", help="ids that match a regular expression")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="one of N ids that a module registers")
+    parser.add_argument("--all", action="store_true", help="also where many are alike")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="of outcomes; what it has is not tried again")
     parser.add_argument("--write", action="store_true", help=f"write the table into {DOCS.name}")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    for module in options.modules:
+    modules = options.modules or [module for module in PACKAGES if module not in missing()]
+    for module in modules:
         importlib.import_module(module)
-    rows, seen = [], Counter()
-    for env_id, source, more in candidates(options.modules):
-        seen[source] += 1
-        skipped = source != "gymnasium" and seen[source] % options.every
-        if skipped or not re.search(options.only, env_id):
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            outcome = tried(env_id, more, Path(folder) / "run")
-        rows.append((env_id, source, outcome))
-        print(f"{env_id:<50} {outcome}", flush=True)
-    text = table(rows, options.modules)
+    cases = [*of_users(), *with_settings(registered(modules), options.all)]
+    rows, before = [], kept(options.keep)
+    for case in (case for case in cases if re.search(options.only, str(case))):
+        if (outcome := before.get(case)) is None:
+            with tempfile.TemporaryDirectory() as folder:
+                outcome = tried(case, Path(folder) / "run")
+            if options.keep:
+                with options.keep.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps([*astuple(case), outcome]) + "\n")
+        rows.append((case, outcome))
+        print(f"{case!s:<60} {outcome}", flush=True)
+    text = table(rows)
     print(text)
     if options.write:
         before, _, rest = DOCS.read_text(encoding="utf-8").partition(BEGIN)
         DOCS.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
-    sys.exit(any(outcome.startswith("FAILED") for _, _, outcome in rows))
+    sys.exit(any(outcome.startswith("FAILED") for _, outcome in rows))
 
 
 if __name__ == "__main__":

@@ -32,18 +32,45 @@ def test_running_statistics_of_gymnasiums_wrappers_are_refused_with_the_setting_
         TRPO(lambda: wrapper(one_step()), **SMALL)
 
 
-def test_running_statistics_of_someone_elses_are_said():
-    class RunningMeanStd:
-        mean, var, count = 0.0, 1.0, 1e-4
+class RunningMeanStd:
+    mean, var, count = 0.0, 1.0, 1e-4
 
-    class Scaled(gym.Wrapper):
-        def __init__(self, env):
-            super().__init__(env)
-            self.rms = RunningMeanStd()
 
-    module = TRPO(lambda: Scaled(one_step()), **SMALL)
-    (line,) = cautions(module.settings, module.spec)
-    assert "Scaled keeps running statistics" in line
+class RunningStat:
+    """Of Schulman's code, and of many that began with it."""
+
+    def __init__(self):
+        self._n, self._mean, self._squares = 0, np.zeros(2), np.zeros(2)
+
+    n = property(lambda self: self._n)
+    mean = property(lambda self: self._mean)
+    std = property(lambda self: np.sqrt(self._squares / max(self._n - 1, 1)))
+
+
+class ZFilter:
+    def __init__(self):
+        self.rs = RunningStat()
+
+
+class Moody:
+    """Cannot be asked."""
+
+    @property
+    def mean(self):
+        raise ValueError("not yet")
+
+
+class Holding(gym.Wrapper):
+    def __init__(self, env, held):
+        super().__init__(env)
+        self.held = held
+
+
+@pytest.mark.parametrize(("held", "said"), [(RunningMeanStd(), 1), (ZFilter(), 1), (Moody(), 0), (np.zeros(3), 0)])
+def test_running_statistics_of_someone_elses_are_said(held, said):
+    module = TRPO(lambda: Holding(one_step(), held), **SMALL)
+    lines = cautions(module.settings, module.spec)
+    assert len(lines) == said and all("Holding keeps running statistics" in line for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,12 @@ def test_what_is_no_observation_is_refused_with_the_space(space, observation):
         as_batch(space, observation)
 
 
+def test_what_reset_returns_is_told_to_be_more_than_the_observation():
+    for space in (spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (2,)), OBSERVATION_SPACES["tuple"]):
+        with pytest.raises(ValueError, match="what `reset` returns: give its first part"):
+            as_batch(space, (space.sample(), {}))
+
+
 @pytest.mark.parametrize("name", ACTION_SPACES)
 def test_actions_are_in_their_space_alone_and_in_batches(name):
     space = ACTION_SPACES[name]

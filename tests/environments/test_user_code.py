@@ -152,7 +152,7 @@ def test_an_environment_of_the_old_gym_and_a_vector_of_them_say_what_to_do(monke
         describe_environment(EnvSettings(id=f"{__name__}:old"))
     vectors = type("DummyVecEnv", (), {"num_envs": 4})
     monkeypatch.setattr(sys.modules[__name__], "vectors", vectors, raising=False)
-    with pytest.raises(UserError, match=r"return one environment, env\.num_envs of them"):
+    with pytest.raises(UserError, match=r"one environment, env\.num_envs of them"):
         describe_environment(EnvSettings(id=f"{__name__}:vectors"))
 
 

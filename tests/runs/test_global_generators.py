@@ -28,7 +28,7 @@ def state() -> tuple:
     return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
 
 
-@pytest.mark.parametrize("env_id", ["casual_environments:Casual", "casual_environments:SpaceSampler"])
+@pytest.mark.parametrize("env_id", [f"casual_environments:{name}" for name in ("Casual", "SpaceSampler", "Forgetful")])
 def test_the_same_seed_gives_the_same_run_whatever_was_drawn_before(tmp_path, env_id):
     for run in "ab":
         train(tmp_path / run, *CASUAL, f"env.id={env_id}", "seed=3")

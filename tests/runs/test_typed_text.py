@@ -47,6 +47,13 @@ def test_tags_on_the_command_line_are_texts():
     ]
 
 
+def test_a_list_of_texts_needs_no_brackets():
+    assert load_settings(["tracking.tags=1.10, 010,no"]).tracking.tags == ["1.10", "010", "no"]
+    assert load_settings(["tracking.loggers=mlflow"]).tracking.loggers == ["mlflow"]
+    with pytest.raises(UserError, match=r"tracking\.tags\[1\] is empty"):
+        load_settings(["tracking.tags=a,,b"])
+
+
 @pytest.mark.parametrize(("text", "name"), [("'x y'", "x y"), ('"a\\tb"', "a\tb"), ("'1'", "1"), (" x ", "x")])
 def test_quotes_are_those_of_yaml(text, name):
     assert load_settings([f"name={text}"]).name == name

@@ -2,15 +2,17 @@
 
 import json
 import os
+import shutil
 
 import pytest
+from wandb_records import offline_history
 
 from trpo_lightning.experiment.declaration import load_experiment
 from trpo_lightning.runs.config import load_settings, recorded_settings
 from trpo_lightning.runs.run import train_run
 from trpo_lightning.settings import from_keywords
 from trpo_lightning.tracking.wandb_client import resolve_mode
-from trpo_lightning.tracking.wandb_variables import recorded_variables, with_variables
+from trpo_lightning.tracking.wandb_variables import recorded_variables, records_folder, with_variables
 
 SMALL = """env.id=CartPole-v1 env.backend=gymnasium env.num_envs=2 rollout.steps_per_iteration=32 total_iterations=1
     policy.hidden_sizes=[4] value.name=none evaluation.every=0 threads=1""".split()
@@ -80,10 +82,42 @@ def test_disabled_is_disabled_where_the_setting_is_auto(monkeypatch, text, mode)
     assert resolve_mode("auto") == mode and resolve_mode("online") == "online"
 
 
-def test_another_folder_for_records_is_said_not_to_be_used(monkeypatch, tmp_path, capsys):
+def test_records_are_where_the_variable_says_and_resuming_finds_them(monkeypatch, tmp_path):
     wandb = pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "elsewhere"))
-    train_run(load_settings([*SMALL, "tracking.wandb=offline"]), tmp_path / "run", quiet=True)
+    elsewhere, run_dir = tmp_path / "node" / "scratch", tmp_path / "run"
+    monkeypatch.setenv("WANDB_DIR", str(elsewhere))
+    small = [*SMALL, "tracking.wandb=offline", "checkpoint.every=1"]
+    train_run(load_settings([*small, "total_iterations=1"]), run_dir, quiet=True)
+    monkeypatch.delenv("WANDB_DIR")  # another machine, another job script
+    train_run(load_settings([*small, "total_iterations=2"]), run_dir, resume=True, quiet=True)
+    monkeypatch.setenv("WANDB_DIR", str(elsewhere))
+    train_run(load_settings([*small, "total_iterations=3"]), run_dir, resume=True, quiet=True)
     wandb.teardown()
-    assert "WANDB_DIR is not used" in capsys.readouterr().out
-    assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
+    records = sorted((run_dir / "wandb").glob("offline-run-*"))
+    assert [folder.resolve().parent for folder in records] == [
+        elsewhere / "wandb",
+        run_dir / "wandb",
+        elsewhere / "wandb",
+    ]
+    assert [row["iteration"] for row in offline_history(run_dir)] == [1, 2, 3]  # what `wandb sync` sends
+
+
+def test_records_that_are_gone_are_sent_again(monkeypatch, tmp_path):
+    wandb = pytest.importorskip("wandb")
+    elsewhere, run_dir = tmp_path / "scratch", tmp_path / "run"
+    monkeypatch.setenv("WANDB_DIR", str(elsewhere))
+    small = [*SMALL, "tracking.wandb=offline", "checkpoint.every=1"]
+    train_run(load_settings([*small, "total_iterations=1"]), run_dir, quiet=True)
+    wandb.teardown()
+    shutil.rmtree(elsewhere)
+    train_run(load_settings([*small, "total_iterations=2"]), run_dir, resume=True, quiet=True)
+    wandb.teardown()
+    assert [row["iteration"] for row in offline_history(run_dir)] == [1, 2]
+
+
+def test_a_folder_for_records_that_cannot_be_used_is_said(monkeypatch, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "run").mkdir()
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "file" / "below"))
+    assert records_folder(tmp_path / "run") == tmp_path / "run"
+    assert "is not used" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 import copy
 import csv
 import importlib.util
+import pickle
 from contextlib import nullcontext
 from datetime import timedelta
 
@@ -112,6 +113,18 @@ def test_a_module_acts_and_saves_itself(tmp_path):
     module.save(tmp_path / "policy.pt", note="mine")
     observations = np.random.default_rng(0).normal(size=(20, 4))
     assert np.array_equal(load(tmp_path / "policy.pt").act(observations), module.act(observations))
+
+
+def test_a_module_goes_to_another_process_and_is_copied_before_and_after_it_trained():
+    module, observation = module_of(), np.zeros(4, dtype=np.float32)
+    for trained in (False, True):
+        if trained:
+            trainer_of(2).fit(module)
+        for other in (pickle.loads(pickle.dumps(module)), copy.deepcopy(module)):
+            assert torch.equal(parameter_vector(other.policy), parameter_vector(module.policy))
+            assert other.act(observation, deterministic=True) == module.act(observation, deterministic=True)
+            trainer_of(1).fit(other)
+            assert other.iteration == module.iteration + 1
 
 
 @pytest.mark.parametrize("bar", [TQDMProgressBar, RichProgressBar])

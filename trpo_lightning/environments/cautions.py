@@ -16,6 +16,8 @@ OURS = {
     gym.wrappers.NormalizeReward: "normalize.rewards=true",
 }
 """Wrappers that keep running statistics, and the settings by which this package does the same."""
+MOMENTS = (("mean",), ("var", "std"), ("count", "n"))
+"""Attributes of running statistics: of OpenAI's `RunningMeanStd` and its heirs, and of `RunningStat` in a `ZFilter`."""
 LEAST_REACH = 0.25
 """Share of an action's range that three std of the first policy must reach (HalfCheetah: 1; a force of +-10: 0.3)."""
 
@@ -52,11 +54,21 @@ def _layers(env: Any) -> list[Any]:
 
 
 def _keeps_moments(layer: Any) -> bool:
-    """Whether an attribute of a layer looks like a running mean and variance."""
-    return any(
-        all(hasattr(value, name) and not callable(getattr(value, name)) for name in ("mean", "var", "count"))
-        for value in vars(layer).values()
-    )
+    """Whether an attribute, or one of its own, is a running mean and variance, as they are written everywhere."""
+    held = [value for value in vars(layer).values() if not isinstance(value, gym.Env | gym.Space)]
+    within = [inner for value in held if hasattr(value, "__dict__") for inner in vars(value).values()]
+    return any(_is_moments(value) for value in [*held, *within])
+
+
+def _is_moments(value: Any) -> bool:
+    return all(any(_is_number_or_array(value, name) for name in names) for names in MOMENTS)
+
+
+def _is_number_or_array(value: Any, name: str) -> bool:
+    try:
+        return not callable(getattr(value, name))
+    except Exception:  # not there, or a property that cannot tell yet
+        return False
 
 
 def cautions(settings: RunSettings, spec: EnvironmentSpec) -> list[str]:

@@ -30,7 +30,7 @@ def describe_suitable(settings: EnvSettings) -> EnvironmentSpec | None:
     Spaces are gymnasium's, where it has the id: types and bounds of EnvPool's differ in ways that mean nothing to
     training, and whoever acts later does so in gymnasium.
     """
-    if not installed() or settings.asynchronous or ":" in settings.id:
+    if not installed() or settings.asynchronous or settings.wrappers or ":" in settings.id:
         return None
     import envpool
 
@@ -71,6 +71,8 @@ def _same_arguments(settings: EnvSettings) -> bool:
 def _make(settings: EnvSettings, seeds: list[int], threads: int) -> Any:
     if not installed():
         raise UserError("env.backend=envpool needs the extra: pip install 'trpo_lightning[envpool]'")
+    if settings.wrappers:
+        raise UserError(f"env.wrappers={settings.wrappers} need env.backend=gymnasium: EnvPool takes no wrappers")
     import envpool
 
     if settings.id not in envpool.list_all_envs():

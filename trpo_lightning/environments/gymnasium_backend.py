@@ -3,7 +3,7 @@
 import difflib
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,26 +14,34 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from trpo_lightning.environments import tasks  # noqa: F401  registers them
 from trpo_lightning.environments.cautions import statistics_cautions
-from trpo_lightning.environments.packages import package_hint
+from trpo_lightning.environments.packages import package_hint, wrapper_of_package
 from trpo_lightning.environments.spaces import action_spec, check_observations, flatten_batch, to_env_action
 from trpo_lightning.environments.supervised.checked_environment import CheckedEnvironment, locate
 from trpo_lightning.environments.supervised.deadline import Deadline
-from trpo_lightning.environments.user_code import signature_of, user_function
+from trpo_lightning.environments.user_code import port_hint, signature_of, user_function
 from trpo_lightning.environments.vector_environment import EnvironmentSpec, Spaces, could_not_be_built
+from trpo_lightning.environments.wrappers import wrapped
 from trpo_lightning.errors import UserError
 from trpo_lightning.settings import EnvSettings
 
 
 def make_one(settings: EnvSettings, **kwargs: Any) -> gym.Env:
-    """Make one environment, with its time limit. Raises `UserError`, which names the id, if it cannot be built."""
-    function = user_function(settings)
-    kwargs = {**settings.kwargs, **kwargs}
+    """One environment, with its time limit and wrappers. Raises `UserError` naming the id where it cannot be built."""
+    env = _made(settings, user_function(settings), {**settings.kwargs, **kwargs})
+    if not isinstance(env, gym.Env):
+        raise UserError(f"env.id={settings.id} returned a {_full_name(type(env))}, not a gymnasium.Env{port_hint(env)}")
+    return wrapped(env, settings)
+
+
+def _made(settings: EnvSettings, function: Callable[..., Any] | None, kwargs: dict[str, Any]) -> Any:
+    limit = settings.max_episode_steps
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(out of date|precision lowered).*")
         try:
             if function is None:
                 name = settings.id.partition(":")[2] or settings.id
-                return gym.make(name, max_episode_steps=settings.max_episode_steps, disable_env_checker=True, **kwargs)
+                _refuse_vectors(name)
+                return gym.make(name, max_episode_steps=limit, disable_env_checker=True, **kwargs)
             env = function(**kwargs)
         except gym.error.UnregisteredEnv as error:
             raise UserError(f"env.id={settings.id} is not registered{_hint(settings.id)}") from error
@@ -43,11 +51,17 @@ def make_one(settings: EnvSettings, **kwargs: Any) -> gym.Env:
             raise
         except Exception as error:
             could_not_be_built(settings, error)
-    if not isinstance(env, gym.Env):
-        raise UserError(f"env.id={settings.id} returned a {_full_name(type(env))}, not a gymnasium.Env{_port(env)}")
-    if settings.max_episode_steps is not None:
-        env = gym.wrappers.TimeLimit(env, settings.max_episode_steps)
-    return env
+    return gym.wrappers.TimeLimit(env, limit) if limit is not None and isinstance(env, gym.Env) else env
+
+
+def _refuse_vectors(name: str) -> None:
+    """Raise a `UserError` for an id that stands for a vector environment and nothing else."""
+    spec = gym.registry.get(name)
+    if spec is not None and spec.entry_point is None and spec.vector_entry_point is not None:
+        raise UserError(
+            f"env.id={name} is registered as a vector environment only: name an id, or module:function, that makes one "
+            "environment; env.num_envs of them are stepped together"
+        )
 
 
 def registered_ids() -> list[str]:
@@ -70,16 +84,6 @@ def arguments(env_id: str) -> dict[str, Any]:
 
 def _full_name(kind: type) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _port(env: Any) -> str:
-    """How to adapt an environment with another interface, as the end of an error message."""
-    if isinstance(env, gym.vector.VectorEnv) or hasattr(env, "num_envs"):
-        return ": return one environment, env.num_envs of them are stepped together"
-    origin = type(env).__mro__[-2].__module__.partition(".")[0] if len(type(env).__mro__) > 1 else ""
-    if origin == "gym":
-        return ": derive it from gymnasium.Env, or wrap it (GymV21Environment or GymV26Environment of shimmy)"
-    return ": derive it from gymnasium.Env" if hasattr(env, "step") else ""
 
 
 def _hint(env_id: str) -> str:
@@ -108,7 +112,7 @@ def describe(settings: EnvSettings) -> EnvironmentSpec:
         for name in ("observation_space", "action_space"):
             if not isinstance(getattr(env, name, None), gym.Space):
                 raise UserError(f"env.id={settings.id}: its {name} is not a gymnasium space: set it in the constructor")
-        check_observations(env.observation_space, settings.id)
+        check_observations(env.observation_space, settings.id, wrapper_of_package(env))
         return EnvironmentSpec(
             (gym.spaces.flatdim(env.observation_space),),
             action_spec(env.action_space, settings.id),

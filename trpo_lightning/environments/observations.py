@@ -24,11 +24,17 @@ def as_batch(space: spaces.Space, observations: Any) -> tuple[np.ndarray, bool]:
     """
     try:
         return _parsed(space, observations)
-    except ValueError:
+    except ValueError as error:
         flat = _flattened(space, observations)
+        if flat is None and _is_pair_of_reset(observations):
+            raise ValueError(f"{error}; this looks like what `reset` returns: give its first part") from error
         if flat is None:
             raise
         return flat
+
+
+def _is_pair_of_reset(observations: Any) -> bool:
+    return isinstance(observations, tuple) and len(observations) == 2 and isinstance(observations[1], dict)
 
 
 def _parsed(space: spaces.Space, observations: Any) -> tuple[np.ndarray, bool]:

@@ -1,7 +1,9 @@
-"""Which package registers an id that gymnasium does not know."""
+"""Which package registers an id that gymnasium does not know, and what its environments need."""
 
 import importlib.util
 import re
+
+import gymnasium as gym
 
 PACKAGES = {
     r"ALE/|.*(NoFrameskip|Deterministic)-v\d": ("ale_py", "ale-py"),
@@ -29,6 +31,17 @@ PACKAGES = {
     r"procgen": ("procgen", "procgen"),
 }
 """Patterns of ids, each with the module that registers them and the package to install."""
+
+WRAPPERS = {
+    "minigrid": "env.wrappers=[minigrid.wrappers:FlatObsWrapper]",
+    "PyFlyt": "PyFlyt.gym_envs.FlattenWaypointEnv(env, context_length=2) in a function that env.id=module:name names",
+}
+"""Packages whose observations are no vectors, each with the wrapper of its own that makes them so."""
+
+
+def wrapper_of_package(env: gym.Env) -> str:
+    """What makes vectors of an environment's observations, where its package has that; empty for others."""
+    return WRAPPERS.get(type(env.unwrapped).__module__.partition(".")[0], "")
 
 
 def package_hint(env_id: str) -> str:

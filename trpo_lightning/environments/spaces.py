@@ -23,7 +23,8 @@ def action_spec(space: spaces.Space, env_id: str) -> ActionSpec:
         case spaces.MultiBinary():
             return BinaryActions(int(np.prod(space.shape)))
     raise UserError(
-        f"env.id={env_id}: action space {space} is not one of Box of floats, Discrete, MultiDiscrete, MultiBinary"
+        f"env.id={env_id}: action space {space} is not one of Box of floats, Discrete, MultiDiscrete, MultiBinary: "
+        "wrap it in a gymnasium.ActionWrapper that has one of these and whose `action` makes the environment's of it"
     )
 
 
@@ -45,13 +46,18 @@ def to_env_action(space: spaces.Space, *, scaled: bool) -> Callable[[np.ndarray]
 
 def _stretched(space: spaces.Box) -> Callable[[np.ndarray], np.ndarray]:
     """The linear map of [-1, 1] onto each bounded dimension's range; others, and ranges of exactly [-1, 1], stay."""
-    low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
-    bounded = np.isfinite(low) & np.isfinite(high)
-    low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
-    half, middle = high / 2 - low / 2, high / 2 + low / 2
+    middle, half, _, _ = affine_door(space, scaled=True)
     if (half == 1.0).all() and (middle == 0.0).all():
         return lambda a: a
     return lambda a: middle + half * a
+
+
+def affine_door(space: spaces.Box, *, scaled: bool) -> tuple[np.ndarray, ...]:
+    """What `to_env_action` does, as float64 vectors `[A]`: `clip(middle + half * action, low, high)`."""
+    low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
+    bounded = np.isfinite(low) & np.isfinite(high) & scaled
+    lower, upper = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
+    return upper / 2 + lower / 2, upper / 2 - lower / 2, low, high
 
 
 def one_action(space: spaces.Space, stored: np.ndarray, *, scaled: bool) -> Any:
@@ -60,16 +66,21 @@ def one_action(space: spaces.Space, stored: np.ndarray, *, scaled: bool) -> Any:
     return int(action) if isinstance(space, spaces.Discrete) else np.asarray(action)
 
 
-def check_observations(space: spaces.Space, env_id: str) -> None:
-    """Raise `UserError` if an observation space does not flatten to vectors of fixed length."""
-    parts = _leaves(space)
-    bad = next((part for part in parts if not _flattens(part)), None)
-    image = next((p for p in parts if isinstance(p, spaces.Box) and p.dtype == np.uint8 and len(p.shape) == 3), None)
-    if bad is not None or image is not None:
-        raise UserError(
-            f"env.id={env_id}: observation space {bad or image} is not supported: wrap the environment so that it "
-            "returns vectors, or a Dict or Tuple of them"
-        )
+def check_observations(space: spaces.Space, env_id: str, wrapper: str = "") -> None:
+    """Raise `UserError` for an observation space that does not flatten to a vector of fixed length.
+
+    `wrapper` tells what the environment's own package makes vectors of such observations with.
+    """
+    for name, part in _leaves(space):
+        if isinstance(part, spaces.Box) and part.dtype == np.uint8 and len(part.shape) == 3:
+            what, general = f"an image (uint8 {part.shape})", "env.wrappers=[gymnasium.wrappers:FlattenObservation]"
+        elif not _flattens(part):
+            what, general = f"a {type(part).__name__}", "so that it returns vectors, or a Dict or Tuple of them"
+        else:
+            continue
+        where = f"the part {name} of its observation" if name else "its observation"
+        advice = wrapper if wrapper and name else general  # a lone part is what a wrapper has left
+        raise UserError(f"env.id={env_id}: {where} is {what}, and policies see vectors: wrap it, {advice}")
 
 
 def _flattens(space: spaces.Space) -> bool:
@@ -79,12 +90,12 @@ def _flattens(space: spaces.Space) -> bool:
         return False
 
 
-def _leaves(space: spaces.Space) -> list[spaces.Space]:
-    if isinstance(space, spaces.Dict):
-        return [leaf for part in space.spaces.values() for leaf in _leaves(part)]
-    if isinstance(space, spaces.Tuple):
-        return [leaf for part in space.spaces for leaf in _leaves(part)]
-    return [space]
+def _leaves(space: spaces.Space, name: str = "") -> list[tuple[str, spaces.Space]]:
+    """The parts of a space that are no Dict or Tuple, with where they are; a space alone has no name."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        parts = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+        return [leaf for key, part in parts for leaf in _leaves(part, f"{name}.{key}" if name else str(key))]
+    return [(name, space)]
 
 
 def flatten_batch(space: spaces.Space, observations: Any) -> np.ndarray:

@@ -17,6 +17,7 @@ from trpo_lightning.user_modules import import_user_module
 
 OBJECTS: dict[str, Any] = {}
 """Functions, classes, specs and instances that have no importable name, by their `env.id` in this process."""
+SEVERAL_AGENTS = "make one environment of all of them, as Joint in examples/several_agents.py does"
 
 
 def adopt(environment: Any, settings: EnvSettings) -> None:
@@ -44,10 +45,28 @@ def adopt(environment: Any, settings: EnvSettings) -> None:
         settings.id = _name(environment) or _object_id(environment, getattr(environment, "__name__", "function"))
     else:
         what = repr(environment) if environment is None or environment == "" else f"a {type(environment).__name__}"
+        if hint := port_hint(environment):
+            raise UserError(f"{what} is no environment of gymnasium's{hint}")
         raise UserError(
             f"{what} is not an environment: give the id of a registered one, module:function, a gymnasium.Env class or "
             "instance, a function that returns one, or a gymnasium.spec (env.num_envs of them are made)"
         )
+
+
+def port_hint(env: Any) -> str:
+    """How an environment of another interface becomes one of gymnasium's; empty for what is no environment."""
+    if hasattr(env, "possible_agents"):  # PettingZoo's
+        return f": it has several agents, {SEVERAL_AGENTS}"
+    if isinstance(env, gym.vector.VectorEnv) or hasattr(env, "num_envs"):
+        return (
+            ": give what makes one environment, env.num_envs of them are stepped together; where its members are "
+            f"agents in one world, {SEVERAL_AGENTS}"
+        )
+    if hasattr(env, "observation_spec"):  # dm_env's
+        return ": wrap it, shimmy.DmControlCompatibilityV0(env)"
+    if any(base.__module__.partition(".")[0] == "gym" for base in type(env).__mro__):
+        return ": derive it from gymnasium.Env, or wrap it (GymV21Environment or GymV26Environment of shimmy)"
+    return ": derive it from gymnasium.Env" if hasattr(env, "step") else ""
 
 
 def _adopt_spec(spec: EnvSpec, settings: EnvSettings) -> None:

@@ -4,6 +4,7 @@ After an episode's last transition, the next `step` ignores that environment's a
 with reward 0: a fake transition, which sampling schemes leave out.
 """
 
+import re
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
@@ -79,4 +80,7 @@ def one_line(error: BaseException) -> str:
 def could_not_be_built(settings: EnvSettings, error: Exception) -> NoReturn:
     """Raise a one-line error for an environment that could not be built."""
     kwargs = f" with env.kwargs={settings.kwargs}" if settings.kwargs else ""
-    raise UserError(f"env.id={settings.id}{kwargs} could not be built: {one_line(error)}") from error
+    lacking = re.search(r"missing \d+ required .*?arguments?: ((?:'\w+'|,| |and)+)", str(error))
+    hint = "".join(f" env.kwargs.{name}=..." for name in re.findall(r"'(\w+)'", lacking[1])) if lacking else ""
+    hint = f" (give{hint})" if hint else ""
+    raise UserError(f"env.id={settings.id}{kwargs} could not be built: {one_line(error)}{hint}") from error

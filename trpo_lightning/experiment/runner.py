@@ -23,6 +23,7 @@ from trpo_lightning.settings import RESUMABLE, changed_keys, covers, different_k
 from trpo_lightning.stopping import BREAK, handle_signals
 from trpo_lightning.storage.file_lock import try_lock
 from trpo_lightning.threads import available_cores, thread_environment
+from trpo_lightning.tracking.packages import check_loggers
 
 INTERRUPTED = (130, 143)
 """Exit codes of a run stopped by Ctrl-C or SIGTERM."""
@@ -77,6 +78,8 @@ def run_cells(
         UserError: A run directory holds other settings; nothing has been started.
     """
     print_what_there_is_no_letter_for()
+    for loggers in {tuple(cell.settings.tracking.loggers): cell.settings for cell in cells}.values():
+        check_loggers(loggers)
     for cell in cells:
         _check(cell, root / cell.directory, force)
     if force:

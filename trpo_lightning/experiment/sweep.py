@@ -84,6 +84,7 @@ def register(experiment: Experiment, arguments: list[str], root: Path, project: 
     from trpo_lightning.tracking.wandb_client import check_server
 
     config = sweep_config(experiment, arguments, root)
+    _check_loggers(experiment.cells(arguments)[0].settings)
     file = root / experiment.directory / "sweep.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, yaml.safe_dump(config, sort_keys=False).encode())
@@ -98,6 +99,12 @@ def register(experiment: Experiment, arguments: list[str], root: Path, project: 
             f"make experiment NAME={experiment.name}{'' if experiment.scale == FULL else f' SCALE={experiment.scale}'}"
         ) from error
     return f"wandb agent --forward-signals {path}"
+
+
+def _check_loggers(settings: RunSettings) -> None:
+    """A sweep is W&B's: it learns nothing of runs that do not report to it."""
+    if "wandb" not in settings.tracking.loggers:
+        raise UserError(f"tracking.loggers={settings.tracking.loggers} lacks wandb, which a sweep needs")
 
 
 def cell_of(experiment: Experiment, arguments: list[str]) -> Cell:
@@ -134,6 +141,7 @@ def _level(levels: list[Any], text: str, value: Any) -> Any:
 def run_of_sweep(experiment: Experiment, arguments: list[str], root: Path, stop: StopRequest | None = None) -> int:
     """Start or continue one run under a W&B agent; returns the exit code."""
     cell = cell_of(experiment, arguments)
+    _check_loggers(cell.settings)
     run_dir = root / cell.directory
     if is_finished(cell, run_dir):
         print(f"{run_dir} finished before; `wandb sync {run_dir / 'wandb'}` sends what W&B lacks of it")

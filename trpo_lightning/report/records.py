@@ -94,7 +94,7 @@ class Record:
 
     def curve(self, metric: str, x: str = "env_steps") -> tuple[np.ndarray, np.ndarray]:
         """The values of `x` (env_steps or iteration) and of the metric, at the iterations that have both."""
-        return _pairs(self.columns, metric, x)
+        return pairs(self.columns, metric, x)
 
 
 def kept(final: float, best: float) -> float:
@@ -166,7 +166,7 @@ def score_of(columns: Columns, score: str, metric: str = "episode/return_mean") 
     if score == "last_iteration":
         return float(values[-1]) if len(values := _finite(columns, metric)) else float("nan")
     if score == "lifetime":
-        steps, values = _pairs(columns, metric)
+        steps, values = pairs(columns, metric)
         if len(steps) < 2 or steps[-1] == steps[0]:
             return float(values.mean()) if len(values) else float("nan")
         area = np.sum(np.diff(steps) * (values[1:] + values[:-1]) / 2)
@@ -269,7 +269,8 @@ def _finite(columns: Columns, name: str) -> np.ndarray:
     return values[np.isfinite(values)]
 
 
-def _pairs(columns: Columns, metric: str, x: str = "env_steps") -> tuple[np.ndarray, np.ndarray]:
+def pairs(columns: Columns, metric: str, x: str = "env_steps") -> tuple[np.ndarray, np.ndarray]:
+    """`x` and the metric, where both are known."""
     places = columns.get(x, np.empty(0))
     values = columns.get(metric, np.full(len(places), np.nan))
     if len(places) != len(values):  # a curve from elsewhere without iteration numbers

@@ -20,6 +20,7 @@ from trpo_lightning.report.references import chosen_references
 from trpo_lightning.report.style import panel_of, references_caption, sensitivities, styles
 from trpo_lightning.report.summary import curves, summarize
 from trpo_lightning.report.tables import print_table, write_markdown, write_runs, write_scores
+from trpo_lightning.report.tracked import tracked_records
 from trpo_lightning.report.verdicts import judge
 
 FIGURES = ("learning_curves", "score_intervals", "sensitivity", "heat_map")
@@ -32,6 +33,7 @@ def write_report(
     root: Path,
     external: Sequence[str] = (),
     panels: Sequence[str] = (),
+    tracker: str | None = None,
 ) -> None:
     """Write figures, tables and `report.html` to `report/` in the experiment's directory, and print a table.
 
@@ -43,11 +45,12 @@ def write_report(
         root: Folder of all runs.
         external: Specifications of curves from elsewhere (see `external_records`).
         panels: Names of the user's functions for custom panels (see `own_panels`).
+        tracker: Where to read the runs from instead of their directories (see `tracked_records`).
 
     Raises:
-        UserError: A file cannot be read, or a user's function fails.
+        UserError: A file cannot be read, a user's function fails, or the tracker has none of the runs.
     """
-    data = _gather(experiment, results, external, panels)
+    data = _gather(experiment, results, external, panels, tracker)
     folder = root / experiment.directory / "report"
     folder.mkdir(parents=True, exist_ok=True)
     figures = [folder / f"{name}.png" for name in FIGURES]
@@ -73,11 +76,19 @@ def write_report(
 
 
 def _gather(
-    experiment: Experiment, results: list[CellResult], external: Sequence[str], panels: Sequence[str]
+    experiment: Experiment,
+    results: list[CellResult],
+    external: Sequence[str],
+    panels: Sequence[str],
+    tracker: str | None,
 ) -> Report:
     """Collect everything that the outputs show."""
     references = chosen_references(experiment)
-    records = sorted((read_record(result, experiment) for result in results), key=_order(results))
+    if tracker:
+        records = tracked_records(tracker, experiment, results)
+    else:
+        records = [read_record(result, experiment) for result in results]
+    records.sort(key=_order(results))
     wanted = {result.cell.directory for result in results}
     joined = [record for text in external for record in external_records(text, experiment, wanted)]
     records += joined

@@ -71,7 +71,7 @@ class Normalizer(nn.Module):
         self.settings = settings
         self.observations = RunningMoments(observation_shape)
         self.returns = RunningMoments(())
-        self.register_load_state_dict_post_hook(lambda module, _: module.freeze())
+        self.register_load_state_dict_post_hook(_freeze)
         self.freeze()
 
     def freeze(self) -> None:
@@ -122,3 +122,7 @@ class Normalizer(nn.Module):
         if self.settings.rewards:
             self.returns.merge(returns)
         self.freeze()
+
+
+def _freeze(normalizer: Normalizer, _: object) -> None:  # no lambda: modules are pickled
+    normalizer.freeze()

@@ -15,7 +15,7 @@ from trpo_lightning.runs.trained import load
 from trpo_lightning.settings import RunSettings, to_dict
 from trpo_lightning.storage.files import write_atomically
 from trpo_lightning.threads import available_cores
-from trpo_lightning.tracking.wandb_client import first_line, open_run, resolve_mode
+from trpo_lightning.tracking.wandb_client import first_line, mode_of, open_run
 from trpo_lightning.training.trained_policy import TrainedPolicy
 
 
@@ -89,7 +89,7 @@ def _print(trained: TrainedPolicy, which: str, results: dict[str, np.ndarray]) -
 
 def log_evaluation(run_dir: Path, settings: RunSettings, summary: dict[str, Any], video: Path | None) -> None:
     """Log the returns, the video and, online, the policy's lineage to a separate W&B run (job type `evaluation`)."""
-    mode = resolve_mode(settings.tracking.wandb)
+    mode = mode_of(settings)
     if mode == "disabled":
         return
     status = run_dir / "status.json"

@@ -13,5 +13,7 @@ FILES: dict[str, str] = {
     "log.txt": "the console output, if an experiment started the run",
     "evaluation.json": "the returns that `evaluate` measured",
     "video_*.mp4": "one episode, from `evaluate --video`",
+    "trackers.json": "the run's ids in other trackers, and which rows they have",
+    "tensorboard/*": "TensorBoard's event files, with `tracking.loggers=tensorboard`",
     "wandb/*": "W&B's files; `wandb sync` uploads an offline run later",
 }

@@ -25,14 +25,16 @@ from trpo_lightning.runs.config import write_config
 from trpo_lightning.runs.console import ConsoleCallback
 from trpo_lightning.runs.lock import locked
 from trpo_lightning.runs.metrics_file import MetricsFile, read_rows
+from trpo_lightning.runs.provenance import git_state
 from trpo_lightning.runs.records import append_provenance, reached, read_status, recorded_run_id, write_status
 from trpo_lightning.settings import BUDGET, RunSettings, depends_on_budget, get, is_over
 from trpo_lightning.stopping import StopRequest
 from trpo_lightning.storage.files import writing
 from trpo_lightning.threads import default_threads
-from trpo_lightning.tracking.wandb_client import check_server, first_line, resolve_mode
-from trpo_lightning.tracking.wandb_logger import RunTracker, start_tracking
-from trpo_lightning.tracking.wandb_variables import variable, with_variables
+from trpo_lightning.tracking.background_logger import RunFacts
+from trpo_lightning.tracking.packages import check_loggers
+from trpo_lightning.tracking.trackers import Trackers, send_the_rest, start_trackers, title_of
+from trpo_lightning.tracking.wandb_variables import with_variables
 from trpo_lightning.training.evaluation import EvaluationCallback
 from trpo_lightning.training.module import TRPO
 from trpo_lightning.training.third_party_messages import quiet_lightning
@@ -74,6 +76,7 @@ def train_run(
         StuckError: `rule.max_rejections` updates in a row were rejected; the last one is saved in `run_dir`.
     """
     settings = with_variables(settings)
+    check_loggers(settings)
     quiet_lightning()
     print_what_there_is_no_letter_for()
     with nullcontext(stop) if stop else StopRequest() as stop, locked(run_dir):
@@ -88,14 +91,11 @@ def train_run(
         rows = read_rows(run_dir / "metrics.csv")
         state = _newest_checkpoint(run_dir, settings, rows) if resume else None
         _check_budget(settings, state)
-        tracker, settings = start_tracking(
+        trackers, settings = start_trackers(
             settings,
-            run_dir,
+            _facts(settings, run_dir),
+            partial(read_rows, run_dir / "metrics.csv"),
             run_id=state["wandb_run_id"] if state else recorded_run_id(run_dir),
-            name=_title(settings),
-            job_type="train",
-            tags=[_git_tag()],
-            rows=rows,
             keep_iterations=state["iteration"] if state else 0,
             resume=resume,
         )
@@ -104,8 +104,8 @@ def train_run(
             if check_settings is not None:
                 check_settings(settings)
             with before_hard_exit(partial(write_status, run_dir, "failed")):
-                outcome = _fit(settings, run_dir, state, tracker, quiet, stop)
-            if outcome.state == "interrupted" and tracker is not None and tracker.is_stopped():
+                outcome = _fit(settings, run_dir, state, trackers, quiet, stop)
+            if outcome.state == "interrupted" and trackers.is_stopped():
                 outcome = replace(outcome, stopped_by_sweep=True)
             return outcome
         except BaseException as error:
@@ -113,44 +113,35 @@ def train_run(
                 write_status(run_dir, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
             raise
         finally:
-            if tracker is not None:
-                interrupted = outcome is not None and outcome.state == "interrupted"
-                code = 128 + outcome.signal_number if interrupted and outcome else (0 if outcome else 1)
-                unwanted = outcome is not None and outcome.stopped_by_sweep
-                tracker.finish(code, preempting=code == 128 + signal.SIGTERM and not unwanted)
+            interrupted = outcome is not None and outcome.state == "interrupted"
+            code = 128 + outcome.signal_number if interrupted and outcome else (0 if outcome else 1)
+            unwanted = outcome is not None and outcome.stopped_by_sweep
+            ended = outcome.state if outcome else "failed"
+            trackers.finish(ended, code, preempting=code == 128 + signal.SIGTERM and not unwanted)
 
 
 def _send_the_rest(settings: RunSettings, run_dir: Path, status: dict[str, Any]) -> None:
-    """Send W&B what it lacks of a finished run: the server was unreachable when the run ended."""
-    run_id = status.get("wandb_run_id")
-    if run_id is None or resolve_mode(settings.tracking.wandb) != "online":
-        return
-    try:
-        check_server()
-    except Exception as error:
-        print(f"warning: W&B is out of reach ({first_line(error)}): what it lacks of {run_dir} waits")
-        return
-    tracker, _ = start_tracking(
+    """Of a finished run, what trackers lack."""
+    send_the_rest(
         settings,
-        run_dir,
-        run_id=run_id,
-        name=_title(settings),
-        job_type="train",
-        tags=[_git_tag()],
-        rows=read_rows(run_dir / "metrics.csv"),
-        keep_iterations=status["iteration"],
-        resume=True,
+        _facts(settings, run_dir),
+        partial(read_rows, run_dir / "metrics.csv"),
+        {which: run_dir / "checkpoints" / f"{which}.pt" for which in ("best", "last")},
+        run_id=status.get("wandb_run_id"),
+        done=status["iteration"],
     )
-    if tracker is not None:
-        tracker.log_policies({which: run_dir / "checkpoints" / f"{which}.pt" for which in ("best", "last")}, {})
-        tracker.finish(0)
+
+
+def _facts(settings: RunSettings, run_dir: Path) -> RunFacts:
+    """What trackers are told of a run."""
+    return RunFacts(run_dir, title_of(settings), git_state().get("describe") or "")
 
 
 def _fit(
     settings: RunSettings,
     run_dir: Path,
     state: dict[str, Any] | None,
-    tracker: RunTracker | None,
+    trackers: Trackers,
     quiet: bool,
     stop: StopRequest,
 ) -> RunOutcome:
@@ -163,7 +154,7 @@ def _fit(
             restore(module, state)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise UserError(f"{run_dir}: its barrier does not fit this version: {error!r}") from error
-    run_id = tracker.run.id if tracker else None
+    run_id = trackers.run_id
     write_status(run_dir, "running", module, wandb_run_id=run_id)  # first: `finished` is wrong for a larger budget
     write_config(settings, run_dir / "config.yaml")
     append_provenance(run_dir, module, run_id, state)
@@ -178,7 +169,7 @@ def _fit(
     if not quiet:
         callbacks.append(ConsoleCallback(f"{settings.env.id} {settings.name} seed {settings.seed}"))
     with closing(MetricsFile(run_dir / "metrics.csv", keep_iterations=module.iteration)) as metrics:
-        trainer = _trainer(settings, run_dir, [metrics, *([tracker] if tracker else [])], callbacks)
+        trainer = _trainer(settings, run_dir, [metrics, *trackers.loggers], callbacks)
         stuck = StuckError(module.leave_failed_update(run_dir)) if module.stuck else None
         if not (stop.signal_number or stuck or is_over(settings, module.iteration, module.env_steps)):
             stuck = _iterate(trainer, module, stop)
@@ -189,9 +180,9 @@ def _fit(
         raise StuckError(
             f"{run_dir}: {stuck}, or continue from the last barrier with train --resume {run_dir} rule.max_rejections=N"
         ) from stuck
-    if tracker and not interrupted:
+    if not interrupted:
         files = {"best": checkpoints / "best.pt", "last": checkpoints / "last.pt"}
-        tracker.log_policies(files, {"env_steps": module.env_steps, "evaluation/return_mean": module.best_evaluation})
+        trackers.log_policies(files, {"env_steps": module.env_steps, "evaluation/return_mean": module.best_evaluation})
     outcome = RunOutcome(
         run_dir,
         "interrupted" if interrupted else "finished",
@@ -285,14 +276,3 @@ def _check_budget(settings: RunSettings, state: dict[str, Any] | None) -> None:
                 f"{key}={after}: rule.final_delta is approached over the {before} that the run began with: "
                 "start a new one with another name="
             )
-
-
-def _title(settings: RunSettings) -> str:
-    """The run's display name in W&B."""
-    return variable("NAME") or f"{settings.env.id} {settings.name} seed {settings.seed}"
-
-
-def _git_tag() -> str:
-    from trpo_lightning.runs.provenance import git_state
-
-    return git_state().get("describe") or ""

@@ -4,15 +4,17 @@ from pathlib import Path
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.runs.config import find_named_methods
-from trpo_lightning.training.trained_policy import TrainedPolicy, is_of_lightning, load_file
+from trpo_lightning.storage.portable import is_portable, read_portable
+from trpo_lightning.training.trained_policy import TrainedPolicy, is_of_lightning, load_file, policy_of_state
 
 
 def load(run_dir: str | Path, which: str = "last") -> TrainedPolicy:
     """Load a trained policy for acting. No environment is built, and no code runs that only the file names.
 
     Args:
-        run_dir: A run directory, an exported `.pt` file, a checkpoint that a `Trainer` or its `ModelCheckpoint` wrote,
-            or a folder with such checkpoints (in it, or in its `checkpoints`), of which the newest is taken.
+        run_dir: A run directory, a folder that `export` wrote, an exported `.pt` file, a checkpoint that a `Trainer` or
+            its `ModelCheckpoint` wrote, or a folder with such checkpoints (in it, or in its `checkpoints`), the newest
+            of which is taken.
         which: For a run directory, `last` or `best`. `last` is the policy at the run's end, or at its latest barrier
             while it continues. Custom classes are imported only if the directory's config.yaml names them.
 
@@ -27,6 +29,8 @@ def load(run_dir: str | Path, which: str = "last") -> TrainedPolicy:
         return load_file(path)
     if not path.is_dir():
         raise UserError(f"{run_dir}: is not a run directory")
+    if is_portable(path):
+        return policy_of_state(read_portable(path), path)
     file = path / "checkpoints" / f"{which}.pt"
     if file.is_file():
         find_named_methods(path)

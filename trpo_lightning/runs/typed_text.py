@@ -17,7 +17,10 @@ from trpo_lightning.settings import all_keys
 STRING, INTEGER = "tag:yaml.org,2002:str", "tag:yaml.org,2002:int"
 NULLS = ("", "~", "null", "Null", "NULL")
 READ_AS_YAML = ("'", '"', "[", "{", "!")
-"""First characters of command-line strings that are parsed as YAML: quotes, lists, mappings, tags."""
+"""First characters of command-line strings that are parsed as YAML: quotes, lists, mappings, tags.
+
+Without brackets, which shells take for patterns, a list of texts is typed with commas: `tracking.tags=pilot,laptop`.
+"""
 TEXTS_OF_CLAIMS = ("of", "than", "environment")
 PADDED = re.compile(r"([-+]?)0[0-9_]*[0-9]")
 SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
@@ -29,6 +32,9 @@ def typed_value(key: str, text: str) -> Any:
     if kind.startswith("str") and not text.lstrip().startswith(READ_AS_YAML):
         yaml.reader.Reader(text)  # raises for characters that YAML could not write
         return None if "None" in kind and text.strip() in NULLS else text.strip()
+    if kind == "list[str]" and text.strip() not in NULLS and not text.lstrip().startswith(READ_AS_YAML):
+        yaml.reader.Reader(text)
+        return [part.strip() for part in text.split(",")]
     if text == "None" and _takes_null(key):  # as W&B's agents write Python's null
         return None
     value = _plain(OmegaConf.from_dotlist([f"x={text}"]))["x"]

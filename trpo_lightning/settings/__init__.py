@@ -61,6 +61,7 @@ from trpo_lightning.settings.rule import (
     VanillaPolicyGradientSettings,
 )
 from trpo_lightning.settings.run import (
+    LOGGERS,
     CheckpointSettings,
     EvaluationSettings,
     RunSettings,
@@ -84,6 +85,7 @@ __all__ = [
     "BUDGET",
     "CHOICES",
     "FREE_FORM",
+    "LOGGERS",
     "RESUMABLE",
     "SWEEP_CELL",
     "AdamValueSettings",

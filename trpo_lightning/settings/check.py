@@ -86,8 +86,11 @@ def _checked(key: str, value: Any, hint: Any, limits: Any) -> Any:
         raise UserError(f"{key}={value} is not finite")
     if isinstance(value, str) and not value.strip():
         raise UserError(f"{key} is empty")
-    if limits["choices"] is not None and value not in limits["choices"] and not limits["extensible"]:
-        raise UserError(f"{key}={value!r} is not one of {', '.join(limits['choices'])}")
+    if limits["choices"] is not None and value not in limits["choices"]:
+        if not limits["extensible"]:
+            raise UserError(f"{key}={value!r} is not one of {', '.join(limits['choices'])}")
+        if ":" not in str(value):
+            raise UserError(f"{key}={value!r} is not one of {', '.join(limits['choices'])}, and no module:function")
     if isinstance(value, int | float) and not isinstance(value, bool):
         _check_range(key, value, limits)
     return value

@@ -2,7 +2,7 @@
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.settings.rule import TrustRegionSettings
-from trpo_lightning.settings.run import RunSettings
+from trpo_lightning.settings.run import RunSettings, TrackingSettings
 from trpo_lightning.settings.sampling import PathSettings, VineSettings
 
 
@@ -20,6 +20,18 @@ def check_combination(settings: RunSettings) -> None:
         _check_exact(settings)
     if rollout.kind == "vine":
         _check_vine(settings)
+    _check_tracking(settings.tracking)
+
+
+def _check_tracking(tracking: TrackingSettings) -> None:
+    twice = next((name for name in tracking.loggers if tracking.loggers.count(name) > 1), None)
+    if twice:
+        raise UserError(f"tracking.loggers={tracking.loggers} names {twice} twice")
+    if tracking.mlflow and "@" in tracking.mlflow.partition("://")[2].partition("/")[0]:
+        raise UserError(
+            "tracking.mlflow has a password in it, which every record of the run would show: put the address into "
+            "MLFLOW_TRACKING_URI, or the password into MLFLOW_TRACKING_PASSWORD"
+        )
 
 
 def _check_instances(instances: int, settings: RunSettings) -> None:

@@ -9,6 +9,9 @@ from trpo_lightning.settings.option import SAMPLED_PATH, option
 from trpo_lightning.settings.rule import RuleSettings, TrustRegionSettings
 from trpo_lightning.settings.sampling import EnvSettings, NormalizeSettings, RolloutSettings, SinglePathSettings
 
+LOGGERS = ("wandb", "tensorboard", "mlflow", "trackio")
+"""The trackers that come with the package."""
+
 
 @dataclass
 class EvaluationSettings:
@@ -37,17 +40,26 @@ class CheckpointSettings:
 
 @dataclass
 class TrackingSettings:
-    """Weights & Biases, on top of the local files."""
+    """Trackers, on top of the local files."""
 
+    loggers: list[str] = option(
+        ["wandb"],
+        "trackers that get every row, besides metrics.csv; one of your own is `module:function`",
+        choices=LOGGERS,
+        extensible=True,
+    )
     wandb: str = option(
         "auto",
-        "auto is online if an API key is configured, otherwise offline",
+        "W&B's mode: auto is online if an API key is configured, otherwise offline",
         choices=("auto", "online", "offline", "disabled"),
     )
-    project: str = option("trpo_lightning", "W&B project")
+    mlflow: str | None = option(
+        None, "MLflow's store, such as http://localhost:5000 or sqlite:///mlflow.db; null is what MLflow itself takes"
+    )
+    project: str = option("trpo_lightning", "project in W&B and Trackio, experiment in MLflow")
     entity: str | None = option(None, "W&B user or team; null is the account's default")
-    group: str | None = option(None, "W&B group; null is the experiment's name")
-    tags: list[str] = option([], "W&B tags, besides the git describe of the code")
+    group: str | None = option(None, "group of runs; null is the experiment's name")
+    tags: list[str] = option([], "tags, besides the git describe of the code")
 
 
 @dataclass

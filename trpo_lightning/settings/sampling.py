@@ -35,6 +35,11 @@ class EnvSettings:
     asynchronous: bool = option(False, "gymnasium backend: one process per environment instead of a loop")
     max_episode_steps: int | None = option(None, "time limit in steps; null keeps the id's own", minimum=1)
     kwargs: dict[str, Any] = option({}, "keyword arguments of the environment")
+    wrappers: list[str] = option(
+        [],
+        "wrappers around each environment, outside of its time limit and the first innermost, as `module:Class`, such "
+        "as `[gymnasium.wrappers:FlattenObservation]`; each is given the environment alone",
+    )
     timeout: float | None = option(
         300.0,
         "seconds that one step or reset of all environments together may take, or building them, before the run ends "

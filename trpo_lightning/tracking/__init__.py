@@ -1,1 +1,1 @@
-"""Weights & Biases logging, which never stops a run and never loses a row."""
+"""Trackers on top of the local files, which never stop a run and never lose a row."""

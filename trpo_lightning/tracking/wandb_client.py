@@ -11,7 +11,7 @@ from urllib.request import getproxies
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.settings import RunSettings
-from trpo_lightning.tracking.wandb_variables import disabled, note_other_folder
+from trpo_lightning.tracking.wandb_variables import disabled, link_records, records_folder
 
 CONNECT_TIMEOUT = 5
 INIT_TIMEOUT = 20
@@ -37,6 +37,11 @@ def resolve_mode(mode: str) -> str:
     return "online" if _has_key() else "offline"
 
 
+def mode_of(settings: RunSettings) -> str:
+    """W&B's mode for a run: `disabled` where it is not among `tracking.loggers`, and what `resolve_mode` says."""
+    return resolve_mode(settings.tracking.wandb) if "wandb" in settings.tracking.loggers else "disabled"
+
+
 def _has_key() -> bool:
     """Whether W&B finds an API key without asking for one."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
@@ -55,10 +60,10 @@ def open_run(mode: str, settings: RunSettings, run_dir: Path, **arguments: Any) 
     import wandb
 
     reason = ""
-    note_other_folder(run_dir)
     try:
         client = _client()
-        arguments |= {"group": settings.tracking.group, "dir": str(run_dir), "settings": _run_settings()}
+        folder = str(records_folder(run_dir))
+        arguments |= {"group": settings.tracking.group, "dir": folder, "settings": _run_settings()}
         if client.sweep_id:  # a sweep sets these itself
             arguments.pop("id", None)
         else:
@@ -66,11 +71,14 @@ def open_run(mode: str, settings: RunSettings, run_dir: Path, **arguments: Any) 
         if mode == "online":
             try:
                 check_server()
-                return wandb.init(mode="online", **arguments)
+                run = wandb.init(mode="online", **arguments)
+                link_records(Path(run.dir).parent, run_dir)
+                return run
             except Exception as error:
                 reason = first_line(error)
                 wandb.teardown()
         run = wandb.init(mode="offline", **arguments)
+        link_records(Path(run.dir).parent, run_dir)
     except Exception as error:
         print(f"warning: no W&B records of this run ({first_line(error)}); {run_dir} has its own")
         return None

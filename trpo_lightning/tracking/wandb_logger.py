@@ -19,6 +19,7 @@ from pytorch_lightning.loggers import WandbLogger
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.settings import SWEEP_CELL, RunSettings, all_keys, flat, is_free_form, to_dict, updated
+from trpo_lightning.tracking.rows import parsed
 from trpo_lightning.tracking.wandb_client import (
     FINISH_TIMEOUT,
     check_key,
@@ -26,8 +27,8 @@ from trpo_lightning.tracking.wandb_client import (
     first_line,
     forget_client,
     kill_client,
+    mode_of,
     open_run,
-    resolve_mode,
 )
 from trpo_lightning.tracking.wandb_recordings import Recording, recordings_of, sent_offline
 
@@ -159,7 +160,7 @@ def start_tracking(
     Raises:
         UserError: W&B's config has unknown keys or invalid values.
     """
-    mode = resolve_mode(settings.tracking.wandb)
+    mode = mode_of(settings)
     if mode == "disabled":
         return None, settings
     before = set((run_dir / "wandb").glob("*run-*"))
@@ -200,20 +201,10 @@ def _track(run: Any, run_dir: Path, before: set[Path], rows: list[Mapping[str, s
     tracker = RunTracker(run, run_dir, sent)
     for row in rows:
         if sent < int(row["iteration"]) <= keep:
-            tracker.send({name: _value(text) for name, text in row.items() if text})
+            tracker.send(parsed(row))
     for recording in [*earlier, *(other for other in map(Recording, before) if other.is_empty)]:
         recording.supersede()
     return tracker
-
-
-def _value(text: str) -> int | float | str:
-    """Parse a cell of `metrics.csv` as an int, a float or text."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text
 
 
 def read_back(config: Mapping[str, Any]) -> RunSettings:

@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from trpo_lightning.settings import RunSettings, TrackingSettings
 
@@ -39,8 +40,30 @@ def recorded_variables() -> dict[str, str]:
     return {f"WANDB_{name}": text for name in RECORDED if (text := variable(name)) is not None}
 
 
-def note_other_folder(run_dir: Path) -> None:
-    """Print where the client's records are if WANDB_DIR names another folder: resuming looks in the run directory."""
+def records_folder(run_dir: Path) -> Path:
+    """The folder below which the client records: WANDB_DIR, or else the run directory.
+
+    WANDB_DIR is made if it is not there. Where it cannot be used, a line says so and the run directory is: resuming
+    looks for records there, and finds those elsewhere by links (see `link_records`).
+    """
     wanted = variable("DIR")
-    if wanted is not None and Path(wanted).resolve() != run_dir.resolve():
-        print(f"note: WANDB_DIR is not used: W&B's records are in {run_dir / 'wandb'}, where resuming looks for them")
+    if wanted is None or Path(wanted).resolve() == run_dir.resolve():
+        return run_dir
+    try:
+        folder = Path(wanted).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder) as there, TemporaryDirectory(dir=run_dir) as here:
+            Path(here, "link").symlink_to(there, target_is_directory=True)
+    except OSError as error:
+        print(f"note: WANDB_DIR={wanted} is not used ({error}): W&B's records are in {run_dir / 'wandb'}")
+        return run_dir
+    return folder
+
+
+def link_records(recording: Path, run_dir: Path) -> None:
+    """Have the run directory list a recording that lies elsewhere, under its name."""
+    link = run_dir / "wandb" / recording.name
+    if recording.is_dir() and not link.exists():
+        link.parent.mkdir(exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(recording.resolve(), target_is_directory=True)

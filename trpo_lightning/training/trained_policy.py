@@ -135,7 +135,11 @@ def rebuilt_policy(state: dict[str, Any], settings: RunSettings) -> tuple[Policy
 
 def load_file(path: Path) -> TrainedPolicy:
     """Read a policy from this package's files or a Lightning checkpoint; raises `UserError` if the file holds none."""
-    state = _of_lightning(path) if is_of_lightning(path) else read(path)
+    return policy_of_state(_of_lightning(path) if is_of_lightning(path) else read(path), path)
+
+
+def policy_of_state(state: dict[str, Any], path: Path) -> TrainedPolicy:
+    """Rebuild a policy from what `TrainedPolicy.state` gave; raises `UserError` that names `path` if it is no such."""
     if state.get("kind") != "policy":
         raise UserError(f"{path}: is no policy: give a run directory, or its best.pt or last.pt")
     try:

@@ -42,7 +42,6 @@ class NetworkValueFunction(NeuralValueFunction):
         """Adam on one flat vector `[P]`, created on first use, when the parameters are on their device."""
         if self._optimizer is None:
             theta = parameter_vector(self.network)
-            theta.grad = torch.zeros_like(theta)
             self._optimizer = torch.optim.Adam([theta], lr=self.settings.learning_rate, fused=True)
             if self._loaded is not None:
                 self._optimizer.load_state_dict(self._loaded)
@@ -62,6 +61,8 @@ class NetworkValueFunction(NeuralValueFunction):
         values = targets if self.settings.clip is None else self.predict(observations)
         theta, before = self.optimizer.param_groups[0]["params"][0], copy.deepcopy(self.optimizer_state())
         theta.copy_(parameter_vector(self.network))
+        if theta.grad is None:  # at first, and after pickling
+            theta.grad = torch.zeros_like(theta)
         with torch_threads(threads_for(self.settings.minibatch_size, len(theta))):
             loss = self._descend(theta, observations, targets, values, generator)
         if not torch.isfinite(theta).all():

@@ -1,5 +1,6 @@
 """Faults of environments, each reported in one line that names the environment."""
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn, SupportsFloat
@@ -7,6 +8,7 @@ from typing import Any, NoReturn, SupportsFloat
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.utils.seeding import np_random
 
 from trpo_lightning.environments.supervised.deadline import Overdue
 from trpo_lightning.environments.vector_environment import EnvironmentFailure, one_line
@@ -43,6 +45,7 @@ class CheckedEnvironment(gym.Wrapper):
         try:
             if seed is not None:
                 _seed_spaces(self.env, seed)
+                _seed_generator(self.env.unwrapped, seed)
             outcome = self.env.reset(seed=seed, options=options)
             if not (isinstance(outcome, tuple) and len(outcome) == 2):
                 raise EnvironmentFailure(f"reset returned {_kind(outcome)}, not (observation, info)")
@@ -90,6 +93,8 @@ class CheckedEnvironment(gym.Wrapper):
 
     def _fail(self, error: BaseException) -> NoReturn:
         what = str(error) if isinstance(error, EnvironmentFailure | Overdue) else one_line(error)
+        if isinstance(error, TypeError) and re.search(r"reset\(\) got an unexpected keyword argument", what):
+            what += " (give it gymnasium's keywords: reset(self, *, seed=None, options=None))"
         self.busy = False
         raise EnvironmentFailure(f"{self.where()}: {what}") from error
 
@@ -103,6 +108,15 @@ def _seed_spaces(env: gym.Env, seed: int) -> None:
         for space in (layer.observation_space, layer.action_space):
             with suppress(Exception):  # a custom space need not have a seed
                 space.seed(seed)
+
+
+def _seed_generator(env: Any, seed: int) -> None:
+    """Seed `np_random`, for environments whose reset forgets to: it would begin with the system's entropy.
+
+    gymnasium's `Env.reset` then makes the same one again.
+    """
+    if isinstance(getattr(env, "_np_random", ""), np.random.Generator | None):
+        env._np_random, env._np_random_seed = np_random(seed)
 
 
 def locate(environments: Sequence[gym.Env], env_id: str) -> str:
