@@ -13,6 +13,11 @@ QUIET: dict[str, Any] = {"evaluation.every": 0, "tracking.wandb": "offline"}
 BENCHMARK: dict[str, Any] = {
     **NETWORKS,
     **QUIET,
+    "policy.initial_log_std": 0.0,
+    "rule.delta": 0.02,
+    "rule.damping": 0.1,
+    "rule.kl_over_dimensions": "sum",
+    "rule.max_step_size": None,
     "env.num_envs": 32,
     "rollout.steps_per_iteration": 4096,
     "rule.cg_iterations": 10,
