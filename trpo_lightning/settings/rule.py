@@ -87,7 +87,7 @@ class TrustRegionSettings(AdvantageRuleSettings):
         when={"rule.step_length": ("fixed",)},
     )
     max_step_size: float | None = option(
-        3.0,
+        10.0,
         "the full step is at most this times the solution of (Fisher + damping * I) s = gradient, for advantages in "
         "units of the scaled rewards: once a task is solved, they are noise, and standardized noise would fill the "
         "trust region in every iteration; null: no limit but the trust region",
