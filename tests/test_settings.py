@@ -187,11 +187,11 @@ def test_population_rules_and_the_population_scheme_need_each_other(rule, scheme
         ("env.asynchronous", True),
         ("value.name", "adam"),
         ("rule.name", "reward_weighted_regression"),
-        ("rollout.rollout_set_size", 4097),
+        ("rollout.rollout_set_size", 2049),
     ],
 )
 def test_what_does_not_go_with_vine_is_named(key, value):
-    vine = {"rollout.scheme": "vine", "value.name": "none", "rollout.rollout_set_size": 4096}
+    vine = {"rollout.scheme": "vine", "value.name": "none", "rollout.rollout_set_size": 2048}
     assert updated(RunSettings(), vine).rollout.scheme == "vine"
     with pytest.raises(UserError, match=rf"{key}={str(value).lower()} does not go with rollout\.scheme=vine: .*"):
         updated(RunSettings(), {**vine, key: value})
@@ -299,7 +299,7 @@ def test_choosing_another_method_leaves_the_keys_of_the_one_before_behind():
     before = updated(RunSettings(), {"rule.delta": 0.5, "rule.max_rejections": 7})
     after = updated(before, {"rule.name": "vanilla_policy_gradient"})
     assert after.rule.max_rejections == 7 and "rule.delta" not in keys(after)
-    assert get(updated(after, {"rule.name": "trust_region"}), "rule.delta") == 0.02
+    assert get(updated(after, {"rule.name": "trust_region"}), "rule.delta") == 0.01
 
 
 def test_keywords_are_those_of_the_chosen_methods():

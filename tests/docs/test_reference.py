@@ -35,7 +35,7 @@ def test_a_key_has_its_range_choices_and_source():
 def test_a_key_says_with_which_methods_it_counts():
     delta = [key for key in settings_page.declared_keys() if key.name == "rule.delta"]
     assert [(key.default, key.allowed, key.counts_with) for key in delta] == [
-        ("0.02", "number, > 0", "`rule.name=trust_region`")
+        ("0.01", "number, > 0", "`rule.name=trust_region`")
     ]
     by_name = {key.name: key for key in settings_page.declared_keys()}
     assert by_name["rule.population"].counts_with == "`rule.name=cem` or `rule.name=cma_es`"
@@ -63,7 +63,7 @@ def test_exit_codes_are_those_of_the_errors_in_order():
 def test_every_command_stands_there_with_its_options_and_the_same_width_anywhere(monkeypatch):
     page = reference.command_line()
     assert re.findall(r"^## `([a-z-]+)`", page, flags=re.MULTILINE) == [
-        *("train", "experiment", "report", "sweep", "sweep-run", "evaluate", "replay", "benchmark", "list")
+        *("train", "experiment", "report", "sweep", "sweep-run", "evaluate", "export", "replay", "benchmark", "list")
     ]
     assert "--resume RUN_DIR" in page and "\nkeys:\n" not in page
     monkeypatch.setenv("COLUMNS", "40")

@@ -173,7 +173,7 @@ def test_directories_have_no_odd_characters():
             "delta=0.125,damping=0.75",
         ),
         ("bases: [rules/base]\naxes: {rule.delta: [0.5, 0.25]}", "delta=0.5"),
-        ("axes: {rule.delta: [0.5, 0.02]}", "delta=0.02"),
+        ("axes: {rule.delta: [0.5, 0.01]}", "delta=0.01"),
         ("variants: {b: {gamma: 0.5}, a: {}}", "b"),
     ],
 )
@@ -239,7 +239,7 @@ variants:
 """
     cells = declare(folder, HEAD + text).cells()
     found = {(c.settings.name, c.settings.env.id): (c.settings.rule.delta, c.settings.total_env_steps) for c in cells}
-    default = (0.02, 1_000_000)
+    default = (0.01, 1_000_000)
     for gamma in ("0.5", "0.75"):
         assert found[f"a,gamma={gamma}", "A-v0"] == (0.25, 1_000_000)
         assert found[f"a,gamma={gamma}", "B-v0"] == (0.5, 7)
@@ -337,8 +337,8 @@ def test_a_scale_changes_variants_key_by_key(folder):
     text = "variants: {a: {rule.delta: 0.25, gamma: 0.5}, b: {}}\n"
     text += "scales: {quick: {variants: {a: {rule: {delta: 0.5}}}}}"
     full, quick = (declare(folder, HEAD + text, scale).cells() for scale in ("full", "quick"))
-    assert [(c.settings.rule.delta, c.settings.gamma) for c in full] == [(0.25, 0.5), (0.02, 0.99)]
-    assert [(c.settings.rule.delta, c.settings.gamma) for c in quick] == [(0.5, 0.5), (0.02, 0.99)]
+    assert [(c.settings.rule.delta, c.settings.gamma) for c in full] == [(0.25, 0.5), (0.01, 0.99)]
+    assert [(c.settings.rule.delta, c.settings.gamma) for c in quick] == [(0.5, 0.5), (0.01, 0.99)]
 
 
 @pytest.mark.parametrize(

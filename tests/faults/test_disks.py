@@ -357,7 +357,7 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch, mode):
 
 
 def test_only_clocks_that_never_jump_are_asked(tmp_path):
-    """The wall clock dates records (`strftime`); nothing is decided by it."""
+    """The wall clock dates records (`strftime`, and MLflow's points); nothing is decided by it."""
     import ast
 
     import trpo_lightning
@@ -366,7 +366,8 @@ def test_only_clocks_that_never_jump_are_asked(tmp_path):
     for file in package.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "time":
-                assert node.attr in ("perf_counter", "monotonic", "sleep", "strftime", "localtime"), (
+                dates = ("time",) if file.name == "mlflow_logger.py" else ()
+                assert node.attr in ("perf_counter", "monotonic", "sleep", "strftime", "localtime", *dates), (
                     f"{file}: time.{node.attr}"
                 )
             if isinstance(node, ast.ImportFrom) and node.module in ("time", "datetime"):

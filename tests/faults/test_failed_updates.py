@@ -205,7 +205,7 @@ def test_the_diagnosis_shows_the_search_candidate_by_candidate(path):
     curvature = float(re.search(r"s'As ([\d.e+-]+)", report)[1])
     damped = float(re.search(r"damping s's ([\d.e+-]+)", report)[1])
     # the first candidate is at the boundary of the damped quadratic model of the KL, near which the KL is
-    assert kls[0] == pytest.approx(0.02 * curvature / (curvature + damped), rel=0.3)
+    assert kls[0] == pytest.approx(failed.settings.rule.delta * curvature / (curvature + damped), rel=0.3)
 
 
 def test_the_diagnosis_finds_the_number_that_began_it(tmp_path):

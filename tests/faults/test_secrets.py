@@ -148,7 +148,7 @@ def test_a_policy_that_names_code_runs_it_only_where_the_config_does(tmp_path, m
 
 def test_the_guide_says_whose_code_is_run():
     page = " ".join((PACKAGE.parent / "docs" / "guide" / "first-run.md").read_text(encoding="utf-8").split())
-    assert re.search(r"`module:function`[^.]*your own", page)
+    assert re.search(r"`module:function` is imported and called\. [^.]*your own config", page)
 
 
 def test_the_variables_of_the_environment_are_not_recorded(tmp_path, monkeypatch):

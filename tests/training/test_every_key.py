@@ -65,7 +65,7 @@ CHANGES = {
     "rule.curvature": ({}, "empirical_fisher"),
     "rule.solve_dtype": ({}, "float64"),
     "rule.kl_over_states": ({}, "max"),
-    "rule.kl_over_dimensions": ({}, "mean"),
+    "rule.kl_over_dimensions": ({}, "sum"),
     "rule.entropy_bonus": ({}, 0.1),
     "rule.discounted_state_weights": ({}, True),
     "rule.kl_direction": ({"rule.delta": 5.0, "rule.step_length": "undamped", "rule.backtrack_ratio": 0.98}, "new_old"),

@@ -307,7 +307,7 @@ def test_tensorboard_gets_settings_and_one_row_an_iteration(tmp_path):
 def test_mlflow_gets_settings_and_one_row_an_iteration(tmp_path):
     from pytorch_lightning.loggers import MLFlowLogger
 
-    logger = MLFlowLogger(tracking_uri=f"file:{tmp_path}")
+    logger = MLFlowLogger(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db", artifact_location=str(tmp_path))
     trainer_of(3, logger=logger).fit(module_of(delta=0.0137))
     history = logger.experiment.get_metric_history(logger.run_id, "trust_region/kl")
     assert [metric.step for metric in history] == [1, 2, 3]

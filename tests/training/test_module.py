@@ -256,7 +256,7 @@ def test_an_evaluation_that_is_no_number_never_stays_the_best(monkeypatch):
     means = iter([math.nan, math.nan, 3.0, 3.0, math.nan, math.nan, 2.0, 2.0, 5.0, 5.0])
     monkeypatch.setattr(
         "trpo_lightning.training.evaluation.evaluate",
-        lambda module, deterministic: Episodes(np.array([next(means)]), np.array([1])),
+        lambda module, episodes, deterministic: Episodes(np.array([next(means)]), np.array([1])),
     )
     module, callback, found = TRPO("CartPole-v1", **{**TINY, "evaluation": {"every": 1}}), EvaluationCallback(), []
     for iteration in range(1, 6):
