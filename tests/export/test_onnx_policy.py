@@ -1,5 +1,7 @@
 """The ONNX graph computes what `act` computes, for every kind of space, in another runtime."""
 
+import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,11 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 SMALL = dict(num_envs=2, steps_per_iteration=8, value={"hidden_sizes": [4]}, threads=1)
 BOUNDED = spaces.Box(np.array([-2.0, 0.0, -np.inf], np.float32), np.array([5.0, 0.1, 3.0], np.float32))
+
+
+def selected(names: Iterable[str], *fast: str) -> list:
+    """A few spaces for every test run: each graph takes two seconds or three."""
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def trained_on(observations: spaces.Space, actions: spaces.Space, **more) -> TrainedPolicy:
@@ -56,7 +63,7 @@ def compare(trained: TrainedPolicy, space: spaces.Space, running, count: int) ->
     return expected
 
 
-@pytest.mark.parametrize("name", ACTION_SPACES)
+@pytest.mark.parametrize("name", selected(ACTION_SPACES, "box_2d", "discrete_start", "multi_binary_2d"))
 def test_actions_of_every_space(tmp_path: Path, name: str) -> None:
     trained = trained_on(VECTOR, ACTION_SPACES[name])
     running = session(trained, tmp_path / "policy.onnx")
@@ -65,20 +72,22 @@ def test_actions_of_every_space(tmp_path: Path, name: str) -> None:
     assert len(np.unique(actions, axis=0)) > 1
 
 
-@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("scaled", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_scaling_and_clipping_are_inside(tmp_path: Path, scaled: bool) -> None:
     trained = trained_on(VECTOR, BOUNDED, env={"scale_actions": scaled})
+    trained.policy.network[-1].weight.data *= 5.0  # type: ignore[index,union-attr]
     actions = compare(trained, VECTOR, session(trained, tmp_path / "policy.onnx"), 64)
     assert (actions[:, 0] == 5.0).any() and (actions[:, 1] == 0.0).any() and (actions[:, 2] <= 3.0).all()
 
 
-@pytest.mark.parametrize("name", OBSERVATION_SPACES)
+@pytest.mark.parametrize("name", selected(OBSERVATION_SPACES, "dict"))
 def test_observations_of_every_space_enter_flattened(tmp_path: Path, name: str) -> None:
     space = OBSERVATION_SPACES[name]
     trained = trained_on(space, ACTION_SPACES["discrete"])
     compare(trained, space, session(trained, tmp_path / "policy.onnx"), 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"normalize": {"observations": False}}, {"normalize": {"observation_clip": 0.1}}])
 def test_the_normalizer_is_inside(tmp_path: Path, change: dict) -> None:
     trained = trained_on(VECTOR, BOUNDED, **change)
@@ -87,6 +96,7 @@ def test_the_normalizer_is_inside(tmp_path: Path, change: dict) -> None:
     assert (expected != plain.act(samples(VECTOR, 32))).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["relu", "elu"])
 def test_other_activations(tmp_path: Path, activation: str) -> None:
     trained = trained_on(VECTOR, BOUNDED, policy={"hidden_sizes": [8], "activation": activation})
@@ -101,13 +111,13 @@ def test_a_large_mean_costs_no_digits_where_observations_have_64_bits(tmp_path: 
 
 def test_a_policy_that_no_graph_can_hold_is_a_line(tmp_path: Path) -> None:
     trained = trained_on(VECTOR, BOUNDED)
-    trained.policy.network = NumPys(trained.policy.network)
-    with pytest.raises(UserError, match="GaussianPolicy cannot be written as ONNX") as error:
+    trained.policy.network = Pythons(trained.policy.network)
+    with pytest.raises(UserError, match=r"cannot be written as ONNX|differs from the policy") as error:
         write_onnx(trained, tmp_path / "policy.onnx")
     assert "\n" not in str(error.value)
 
 
-class NumPys(torch.nn.Module):
+class Pythons(torch.nn.Module):
     """Leaves torch in the middle."""
 
     def __init__(self, network: torch.nn.Module) -> None:
@@ -115,4 +125,5 @@ class NumPys(torch.nn.Module):
         self.network = network
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(np.sin(self.network(x).detach().numpy()))
+        outputs = self.network(x)
+        return torch.tensor([math.sin(value) for value in outputs.flatten().tolist()]).reshape(outputs.shape)

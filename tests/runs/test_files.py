@@ -7,7 +7,8 @@ from trpo_lightning.runs.files import FILES
 
 SMALL = """env.id=CartPole-v1 env.backend=gymnasium env.num_envs=2 env.max_episode_steps=20
     rollout.steps_per_iteration=32 policy.hidden_sizes=[4] value.hidden_sizes=[4] value.epochs=1 checkpoint.every=1
-    evaluation.every=1 evaluation.episodes=1 tracking.wandb=offline threads=1 total_iterations=2""".split()
+    evaluation.every=1 evaluation.episodes=1 tracking.wandb=offline tracking.loggers=wandb,tensorboard threads=1
+    total_iterations=2""".split()
 
 
 def test_every_file_of_a_run_is_described(tmp_path):

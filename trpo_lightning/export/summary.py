@@ -11,6 +11,7 @@ import numpy as np
 
 from trpo_lightning.report.records import Columns, numeric_columns, pairs, read_provenance
 from trpo_lightning.runs.metrics_file import read_rows
+from trpo_lightning.training.evaluation import episodes_now
 from trpo_lightning.training.trained_policy import TrainedPolicy
 
 
@@ -75,7 +76,9 @@ def _during_training(columns: Columns, trained: TrainedPolicy) -> dict[str, Scor
         steps, values = pairs(columns, name)
         until = np.flatnonzero(steps <= trained.env_steps)
         if len(until):
-            at, episodes = int(steps[until[-1]]), trained.settings.evaluation.episodes
+            at = int(steps[until[-1]])
+            iteration = int(columns["iteration"][np.searchsorted(columns["env_steps"], at)])
+            episodes = episodes_now(trained.settings, iteration, at)
             when = "" if at == trained.env_steps else f", at {at:,} env steps"
             source = f"evaluation during training{when}, {episodes} episodes"
             found[kind] = Score(float(values[until[-1]]), None, episodes, source)
