@@ -190,6 +190,7 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="PATTERN", help="ids that match a regular expression")
     parser.add_argument("--all", action="store_true", help="also where many are alike")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="of outcomes; what it has is not tried again")
+    parser.add_argument("--kept", action="store_true", help="try nothing: the table of what --keep has")
     parser.add_argument("--write", action="store_true", help=f"write the table into {DOCS.name}")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -199,7 +200,10 @@ def main() -> None:
     cases = [*of_users(), *with_settings(registered(modules), options.all)]
     rows, before = [], kept(options.keep)
     for case in (case for case in cases if re.search(options.only, str(case))):
-        if (outcome := before.get(case)) is None:
+        outcome = before.get(case)
+        if outcome is None and options.kept:
+            continue
+        if outcome is None:
             with tempfile.TemporaryDirectory() as folder:
                 outcome = tried(case, Path(folder) / "run")
             if options.keep:

@@ -46,7 +46,7 @@ def adopt(environment: Any, settings: EnvSettings) -> None:
     else:
         what = repr(environment) if environment is None or environment == "" else f"a {type(environment).__name__}"
         if hint := port_hint(environment):
-            raise UserError(f"{what} is no environment of gymnasium's{hint}")
+            raise UserError(f"{what} is not an environment of gymnasium's{hint}")
         raise UserError(
             f"{what} is not an environment: give the id of a registered one, module:function, a gymnasium.Env class or "
             "instance, a function that returns one, or a gymnasium.spec (env.num_envs of them are made)"
