@@ -160,7 +160,7 @@ def test_the_figures_of_the_guide_can_be_drawn(monkeypatch):
     for info, block in blocks_of(page):
         if info == 'python exec="on" html="on"':
             exec(compile(block, page.name, "exec"), {})
-    assert len(drawn) == 8 and all("<svg" in figure and "aria-label" in figure for figure in drawn)
+    assert len(drawn) == 9 and all("<svg" in figure and "aria-label" in figure for figure in drawn)
 
 
 def test_the_experiment_of_the_guide_is_one(tmp_path, monkeypatch):

@@ -15,14 +15,17 @@ from pathlib import Path
 RUNS_DIR = Path(__file__).parent / "runs"
 HOPPER = "env.id=Hopper-v5 total_env_steps=200_000"
 PENDULUM = "env.id=broken_reward:make env.num_envs=4 rollout.steps_per_iteration=800 total_env_steps=40_000"
-PENDULUM_SOLVED = "env.id=InvertedPendulum-v5 total_env_steps=600_000 seed=1"
+SOLVED = """env.id=InvertedPendulum-v5 total_env_steps=1_000_000 seed=1 env.num_envs=32
+    rollout.steps_per_iteration=4096 rule.delta=0.02 policy.initial_log_std=0"""
+SOLVED = " ".join(SOLVED.split())
+"""Larger steps than the defaults'."""
 RUNS = {
     "healthy": HOPPER,
-    "huge_steps": f"{HOPPER} rule.delta=1 rule.kl_slack=null rule.improvement_ratio=null",
+    "huge_steps": f"{HOPPER} rule.delta=1 rule.kl_slack=null rule.improvement_ratio=null rule.max_step_size=null",
     "no_value_fit": f"{HOPPER} value.epochs=0",
-    "unsolved": f"{HOPPER} rule.damping=0 rule.fisher_fraction=0.005",
-    "kept": PENDULUM_SOLVED,
-    "lost": f"{PENDULUM_SOLVED} rule.max_step_size=null",
+    "unsolved": f"{HOPPER} rule.damping=0 rule.fisher_fraction=0.01",
+    "kept": SOLVED,
+    "lost": f"{SOLVED} rule.max_step_size=null",
     "broken_reward": f"{PENDULUM} env.kwargs.steps=2000 checkpoint.every=0",
 }
 """Settings of each run; `broken_reward:make` is a file beside the records."""

@@ -140,9 +140,7 @@ def test_what_is_no_environment_is_refused(thing):
 
 def test_so_is_a_vector_environment():
     envs = gym.make_vec("CartPole-v1", num_envs=2)
-    with pytest.raises(
-        UserError, match="a CartPoleVectorEnv is no environment of gymnasium's: give what makes one environment"
-    ):
+    with pytest.raises(UserError, match=r"a CartPoleVectorEnv is not an environment|give what makes one environment"):
         TRPO(envs, **SMALL)
     envs.close()
 

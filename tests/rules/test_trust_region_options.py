@@ -24,7 +24,7 @@ from trpo_lightning.rules.surrogate import ImportanceSampled, build_surrogate, s
 from trpo_lightning.rules.trust_region import TrustRegionRule
 from trpo_lightning.rules.vanilla import VanillaPolicyGradient
 from trpo_lightning.runs.config import load_settings
-from trpo_lightning.settings import RuleSettings, RunSettings, changed_keys
+from trpo_lightning.settings import RuleSettings, RunSettings, TrustRegionSettings, changed_keys
 
 ROWS = 14
 NATURAL = {"step_length": "fixed", "kl_slack": None, "improvement_ratio": None, "max_backtracks": 0}
@@ -267,7 +267,7 @@ def test_a_large_entropy_bonus_raises_the_entropy():
 def test_presets_are_the_default_rule_with_other_parts(preset, changes):
     settings = load_settings([], Path(__file__).parents[2] / "experiments" / "rules" / f"{preset}.yaml")
     assert set(changed_keys(RunSettings(), settings)) == {f"rule.{name}" for name in changes}
-    assert settings.rule == rule_settings(**changes)
+    assert settings.rule == TrustRegionSettings(**changes)
 
 
 def test_states_without_weight_count_in_neither_mean_nor_maximum():

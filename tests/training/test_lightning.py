@@ -304,6 +304,7 @@ def test_tensorboard_gets_settings_and_one_row_an_iteration(tmp_path):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="mlflow is not installed")
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")  # MLflow's models
 def test_mlflow_gets_settings_and_one_row_an_iteration(tmp_path):
     from pytorch_lightning.loggers import MLFlowLogger
 
