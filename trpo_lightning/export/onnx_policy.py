@@ -32,6 +32,14 @@ CHECKED = 256
 class DeterministicPolicy(nn.Module):
     """Observations `[B, O]` to actions `[B, ...]`: normalizer, network, mode, scaling, clipping, all in one module."""
 
+    mean: Tensor
+    inverse_std: Tensor
+    offset: Tensor
+    scale: Tensor
+    low: Tensor
+    high: Tensor
+    start: Tensor
+
     def __init__(self, trained: TrainedPolicy) -> None:
         super().__init__()
         normalizer = trained.normalizer

@@ -24,6 +24,7 @@ STATES = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 VARIABLES = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # with the password in it, if there is one
     # it is tried again here, for longer, and a run does not wait for it at its end
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",

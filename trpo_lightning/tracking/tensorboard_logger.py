@@ -106,4 +106,5 @@ def _parameters(events: Any) -> dict[str, str]:
     if "config/text_summary" not in events.Tags()["tensors"]:
         return {}
     text = events.Tensors("config/text_summary")[-1].tensor_proto.string_val[0].decode()
-    return parameters(from_record(yaml.safe_load(text.removeprefix(f"{FENCE}yaml").removesuffix(FENCE))))
+    record: Any = yaml.safe_load(text.removeprefix(f"{FENCE}yaml").removesuffix(FENCE))
+    return parameters(from_record(record))
