@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 
 import pytest
 from wandb_records import offline_history
@@ -88,8 +89,10 @@ def test_records_are_where_the_variable_says_and_resuming_finds_them(monkeypatch
     monkeypatch.setenv("WANDB_DIR", str(elsewhere))
     small = [*SMALL, "tracking.wandb=offline", "checkpoint.every=1"]
     train_run(load_settings([*small, "total_iterations=1"]), run_dir, quiet=True)
+    time.sleep(1.0)  # the client names its records by the second
     monkeypatch.delenv("WANDB_DIR")  # another machine, another job script
     train_run(load_settings([*small, "total_iterations=2"]), run_dir, resume=True, quiet=True)
+    time.sleep(1.0)
     monkeypatch.setenv("WANDB_DIR", str(elsewhere))
     train_run(load_settings([*small, "total_iterations=3"]), run_dir, resume=True, quiet=True)
     wandb.teardown()
@@ -110,6 +113,7 @@ def test_records_that_are_gone_are_sent_again(monkeypatch, tmp_path):
     train_run(load_settings([*small, "total_iterations=1"]), run_dir, quiet=True)
     wandb.teardown()
     shutil.rmtree(elsewhere)
+    time.sleep(1.0)  # the client names its records by the second
     train_run(load_settings([*small, "total_iterations=2"]), run_dir, resume=True, quiet=True)
     wandb.teardown()
     assert [row["iteration"] for row in offline_history(run_dir)] == [1, 2]
