@@ -40,7 +40,7 @@ def _made(settings: EnvSettings, function: Callable[..., Any] | None, kwargs: di
         try:
             if function is None:
                 name = settings.id.partition(":")[2] or settings.id
-                _refuse_vectors(name)
+                _refuse_vectors(settings.id, name)
                 return gym.make(name, max_episode_steps=limit, disable_env_checker=True, **kwargs)
             env = function(**kwargs)
         except gym.error.UnregisteredEnv as error:
@@ -54,13 +54,13 @@ def _made(settings: EnvSettings, function: Callable[..., Any] | None, kwargs: di
     return gym.wrappers.TimeLimit(env, limit) if limit is not None and isinstance(env, gym.Env) else env
 
 
-def _refuse_vectors(name: str) -> None:
+def _refuse_vectors(env_id: str, name: str) -> None:
     """Raise a `UserError` for an id that stands for a vector environment and nothing else."""
     spec = gym.registry.get(name)
     if spec is not None and spec.entry_point is None and spec.vector_entry_point is not None:
         raise UserError(
-            f"env.id={name} is registered as a vector environment only: name an id, or module:function, that makes one "
-            "environment; env.num_envs of them are stepped together"
+            f"env.id={env_id} is registered as a vector environment only: name an id, or module:function, that makes "
+            "one environment; env.num_envs of them are stepped together"
         )
 
 

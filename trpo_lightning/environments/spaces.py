@@ -1,7 +1,7 @@
 """The border between policies and environments: translates spaces, observations and actions."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import gymnasium as gym
 import numpy as np
@@ -71,16 +71,21 @@ def check_observations(space: spaces.Space, env_id: str, wrapper: str = "") -> N
 
     `wrapper` tells what the environment's own package makes vectors of such observations with.
     """
-    for name, part in _leaves(space):
+    parts = [
+        (f"the part {name} of its observation" if name else "its observation", part) for name, part in _leaves(space)
+    ]
+    for where, part in parts:
+        if not _flattens(part):
+            advice = wrapper or "so that it returns vectors, or a Dict or Tuple of them"
+            _refuse(env_id, f"{where} is a {type(part).__name__}", advice)
+    for where, part in parts:
         if isinstance(part, spaces.Box) and part.dtype == np.uint8 and len(part.shape) == 3:
-            what, general = f"an image (uint8 {part.shape})", "env.wrappers=[gymnasium.wrappers:FlattenObservation]"
-        elif not _flattens(part):
-            what, general = f"a {type(part).__name__}", "so that it returns vectors, or a Dict or Tuple of them"
-        else:
-            continue
-        where = f"the part {name} of its observation" if name else "its observation"
-        advice = wrapper if wrapper and name else general  # a lone part is what a wrapper has left
-        raise UserError(f"env.id={env_id}: {where} is {what}, and policies see vectors: wrap it, {advice}")
+            advice = "env.wrappers=[gymnasium.wrappers:FlattenObservation]"
+            _refuse(env_id, f"{where} is an image (uint8 {part.shape})", advice)
+
+
+def _refuse(env_id: str, what: str, advice: str) -> NoReturn:
+    raise UserError(f"env.id={env_id}: {what}, and policies see vectors: wrap it, {advice}")
 
 
 def _flattens(space: spaces.Space) -> bool:
