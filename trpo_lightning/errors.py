@@ -37,6 +37,12 @@ class StuckError(UserError):
     exit_code = 3
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its type if the message is empty."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    return type(error).__name__ if text in ("", "<no message>") else text
+
+
 def nearest(name: str, valid: list[str]) -> str:
     """Suggest the valid name closest to a mistyped one.
 

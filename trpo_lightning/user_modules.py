@@ -3,7 +3,9 @@
 import importlib
 import sysconfig
 import traceback
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 from trpo_lightning.errors import UserError
 
@@ -28,6 +30,19 @@ def import_user_module(name: str, what: str) -> ModuleType:
         text = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())[:300]
         kind = type(error).__name__ + (f": {text}" if text else "")
         raise UserError(f"{what}: module {name} cannot be imported: {_line_of(error)}: {kind}") from error
+
+
+def import_user_function(name: str, what: str) -> Callable[..., Any]:
+    """Import what `module:function` names.
+
+    Raises:
+        UserError: The module cannot be imported, or has no such function; the message begins with `what`.
+    """
+    module, _, function = name.partition(":")
+    found = getattr(import_user_module(module, what), function, None)
+    if not callable(found):
+        raise UserError(f"{what}: module {module} has no function {function}")
+    return found
 
 
 def _line_of(error: BaseException) -> str:

@@ -9,9 +9,8 @@ import yaml
 from methods import on_top_of
 
 import trpo_lightning
-from trpo_lightning import UserError, load
+from trpo_lightning import UserError, extras, load
 from trpo_lightning.__main__ import main
-from trpo_lightning.export import folder as exported_folder
 from trpo_lightning.export.folder import export_policy
 from trpo_lightning.runs.config import load_settings
 from trpo_lightning.runs.metrics_file import read_rows
@@ -157,7 +156,7 @@ def test_bad_input_is_one_line(run_dir: Path, tmp_path: Path, capsys, arguments:
 
 def test_missing_packages_are_a_line(run_dir: Path, tmp_path: Path, capsys, monkeypatch) -> None:
     for extra, option in {"export": [], "hub": ["--push", "me/mine"]}.items():
-        monkeypatch.setattr(exported_folder, "NEEDED", {**exported_folder.NEEDED, extra: ("no_such_package_at_all",)})
+        monkeypatch.setitem(extras.MODULES, extra, ("no_such_package_at_all",))
         assert main(["export", str(run_dir), "--to", str(tmp_path / "new"), *option]) == 2
         assert f"needs the extra: pip install 'trpo_lightning[{extra}]'\n" in capsys.readouterr().err
         monkeypatch.undo()

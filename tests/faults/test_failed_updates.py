@@ -208,6 +208,18 @@ def test_the_diagnosis_shows_the_search_candidate_by_candidate(path):
     assert kls[0] == pytest.approx(failed.settings.rule.delta * curvature / (curvature + damped), rel=0.3)
 
 
+def test_the_diagnosis_shows_the_limited_step(path):
+    """A limit a thousandth as large makes the first candidate's KL about a millionth as large."""
+    failed = read_failed_update(path)
+
+    def first_kl(**changes):
+        report, _ = replay(failed, updated(failed.settings, {f"rule.{name}": value for name, value in changes.items()}))
+        return float(re.search(r"^ +0 +1 +\S+ +(\S+)$", report, flags=re.MULTILINE)[1])
+
+    assert first_kl(max_step_size=None) > 1e-4
+    assert first_kl(max_step_size=1e-5) < 1e-3 * first_kl(max_step_size=1e-2) < first_kl(max_step_size=None)
+
+
 def test_the_diagnosis_finds_the_number_that_began_it(tmp_path):
     kwargs = {"where": "reward", "after": 24, "value": "inf"}
     stuck(tmp_path / "run", {**NAN_REWARDS, "env.kwargs": kwargs})

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from trpo_lightning import extras
 from trpo_lightning.__main__ import main
 from trpo_lightning.experiment.declaration import load_experiment
 from trpo_lightning.runs.run import train_run
-from trpo_lightning.tracking import background_logger, packages
+from trpo_lightning.tracking import background_logger
 
 EXPERIMENT = """
 title: A title
@@ -138,7 +139,7 @@ def test_a_tracker_that_is_away_or_not_installed_is_a_line(folder: Path, capsys,
     code = main(["report", "tracked", "--from", "mlflow", f"tracking.mlflow={url}"])
     (line,) = capsys.readouterr().err.splitlines()
     assert code == 2 and "--from mlflow: it cannot be read" in line
-    monkeypatch.setitem(packages.NEEDED, "mlflow", ("no_such_package_of_a_tracker",))
+    monkeypatch.setitem(extras.MODULES, "mlflow", ("no_such_package_of_a_tracker",))
     assert main(["report", "tracked", "--from", "mlflow"]) == 2
     assert "--from mlflow needs the extra: pip install 'trpo_lightning[mlflow]'" in capsys.readouterr().err
 

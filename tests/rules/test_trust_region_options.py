@@ -88,6 +88,16 @@ def test_a_limited_step_is_the_same_for_standardized_advantages_and_for_their_ow
     assert sizes[0] == pytest.approx(std * sizes[1])
 
 
+def test_a_fixed_step_has_no_limit():
+    """There `rule.max_step_size` does not count, whatever value the settings hold."""
+    policy, batch = problem("gaussian", hidden_sizes=(3,), rows=ROWS)
+    small = replace(batch, advantage_std=1e-6)
+    result = TrustRegionRule(rule_settings(**EXACT, **NATURAL, step_size=0.3, max_step_size=10.0)).update(
+        policy, small, generator()
+    )
+    assert result.metrics["trust_region/step_size"] == 0.3
+
+
 def test_where_advantages_are_noise_a_limited_step_is_small():
     policy, batch = problem("gaussian", hidden_sizes=(3,), rows=ROWS)
     batches = batch, replace(batch, advantage_std=1e-6)

@@ -13,12 +13,13 @@ import pytest
 from methods import on_top_of
 
 import trpo_lightning
+from trpo_lightning import extras
 from trpo_lightning.__main__ import main
 from trpo_lightning.errors import UserError
 from trpo_lightning.runs.metrics_file import read_rows
 from trpo_lightning.runs.run import RunOutcome, train_run
 from trpo_lightning.settings import from_keywords
-from trpo_lightning.tracking import background_logger, packages, trackers
+from trpo_lightning.tracking import background_logger, trackers
 from trpo_lightning.tracking.background_logger import BackgroundLogger, RunFacts
 from trpo_lightning.tracking.own_logger import OwnConnection
 from trpo_lightning.tracking.rows import only_numbers, parsed
@@ -198,7 +199,7 @@ def test_loggers_that_cannot_work_are_one_line(tmp_path, capsys, loggers, messag
 
 @pytest.mark.parametrize("tracker", ["wandb", "tensorboard", "mlflow", "trackio"])
 def test_a_missing_package_is_a_line_with_what_to_type(tmp_path, capsys, monkeypatch, tracker) -> None:
-    monkeypatch.setitem(packages.NEEDED, tracker, ("no_such_package_of_a_tracker",))
+    monkeypatch.setitem(extras.MODULES, tracker, ("no_such_package_of_a_tracker",))
     code = main(["train", *SMALL, f"tracking.loggers=[{tracker}]", "--run-dir", str(tmp_path / "run")])
     assert code == 2 and not (tmp_path / "run").exists()
     line = f"error: tracking.loggers={tracker} needs the extra: pip install 'trpo_lightning[{tracker}]'\n"

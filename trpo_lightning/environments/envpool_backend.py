@@ -1,6 +1,5 @@
 """EnvPool: the same environments, stepped by C++ threads (Weng et al. 2022). An optional extra."""
 
-import importlib.util
 import warnings
 from dataclasses import replace
 from functools import partial
@@ -13,15 +12,11 @@ from trpo_lightning.environments.spaces import action_spec, check_observations, 
 from trpo_lightning.environments.supervised.deadline import Deadline
 from trpo_lightning.environments.vector_environment import EnvironmentSpec, could_not_be_built
 from trpo_lightning.errors import UserError, nearest
+from trpo_lightning.extras import check_extra, has_extra
 from trpo_lightning.settings import EnvSettings
 
 NO_LIMIT = 2**31 - 1
 """EnvPool's `max_episode_steps` for environments without a time limit."""
-
-
-def installed() -> bool:
-    """Whether the extra is installed."""
-    return importlib.util.find_spec("envpool") is not None
 
 
 def describe_suitable(settings: EnvSettings) -> EnvironmentSpec | None:
@@ -30,7 +25,7 @@ def describe_suitable(settings: EnvSettings) -> EnvironmentSpec | None:
     Spaces are gymnasium's, where it has the id: types and bounds of EnvPool's differ in ways that mean nothing to
     training, and whoever acts later does so in gymnasium.
     """
-    if not installed() or settings.asynchronous or settings.wrappers or ":" in settings.id:
+    if not has_extra("envpool") or settings.asynchronous or settings.wrappers or ":" in settings.id:
         return None
     import envpool
 
@@ -69,8 +64,7 @@ def _same_arguments(settings: EnvSettings) -> bool:
 
 
 def _make(settings: EnvSettings, seeds: list[int], threads: int) -> Any:
-    if not installed():
-        raise UserError("env.backend=envpool needs the extra: pip install 'trpo_lightning[envpool]'")
+    check_extra("envpool", "env.backend=envpool")
     if settings.wrappers:
         raise UserError(f"env.wrappers={settings.wrappers} need env.backend=gymnasium: EnvPool takes no wrappers")
     import envpool
@@ -131,7 +125,7 @@ class EnvPoolEnvironments:
         if limit is not None:
             self._settings = replace(settings, max_episode_steps=limit + 1)
         self._limit = NO_LIMIT if limit is None else limit
-        self._limits = np.full(len(seeds), self._limit) if first_limits is None else np.array(first_limits)
+        self._first_limits = None if first_limits is None else np.array(first_limits)
         self._pool = self._make(self._settings, seeds)
         self._late = np.zeros(self.num_envs, dtype=bool)  # met our limit in the last step
         self._space = self._pool.observation_space
@@ -158,8 +152,11 @@ class EnvPoolEnvironments:
 
     def _cut(self, elapsed: np.ndarray, terminated: np.ndarray, truncated: np.ndarray) -> np.ndarray:
         """Who is truncated, with those at our limit; these are reset later, unless EnvPool does it by itself."""
-        at_limit = elapsed >= self._limits
-        self._limits = np.where(at_limit | terminated | truncated, self._limit, self._limits)
+        at_limit = elapsed >= (self._limit if self._first_limits is None else self._first_limits)
+        if self._first_limits is not None:
+            self._first_limits[at_limit | terminated | truncated] = self._limit
+            if (self._first_limits == self._limit).all():
+                self._first_limits = None
         self._late = at_limit & ~terminated & ~truncated
         return truncated | at_limit
 

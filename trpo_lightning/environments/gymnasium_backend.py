@@ -125,7 +125,9 @@ def describe(settings: EnvSettings) -> EnvironmentSpec:
         env.close()
 
 
-def checked_environment(settings: EnvSettings, index: int = 0, spaces: Spaces | None = None) -> CheckedEnvironment:
+def checked_environment(
+    settings: EnvSettings, index: int = 0, spaces: Spaces | None = None, first_limit: int | None = None
+) -> CheckedEnvironment:
     """Make one environment that reports its faults in one line, the `index`-th of several that all have `spaces`."""
     env = make_one(settings)
     mine = env.observation_space, env.action_space
@@ -140,7 +142,7 @@ def checked_environment(settings: EnvSettings, index: int = 0, spaces: Spaces | 
             f"env.id={settings.id}: environment {index} has the {name} space {one}, but the policy was made for "
             f"{other}: all environments need the same"
         )
-    return CheckedEnvironment(env, settings.id, index)
+    return CheckedEnvironment(env, settings.id, index, first_limit)
 
 
 class GymnasiumEnvironments:
@@ -156,9 +158,7 @@ class GymnasiumEnvironments:
         logging.getLogger("gymnasium").setLevel(logging.ERROR)
         self.num_envs = len(seeds)
         self._seeds: Any = list(seeds)
-        envs = _all_or_none(settings, len(seeds), spaces)
-        for env, limit in zip(envs, first_limits or [None] * len(envs), strict=True):
-            env.first_limit = limit
+        envs = _all_or_none(settings, spaces, first_limits or [None] * len(seeds))
         makers = [partial(_handed_over, env) for env in envs]
         self._envs = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
         self._space = self._envs.single_observation_space
@@ -186,12 +186,14 @@ class GymnasiumEnvironments:
             self._envs.close()
 
 
-def _all_or_none(settings: EnvSettings, number: int, spaces: Spaces | None) -> list[CheckedEnvironment]:
-    """Make `number` environments; if one cannot be built, close those made before it."""
+def _all_or_none(
+    settings: EnvSettings, spaces: Spaces | None, first_limits: Sequence[int | None]
+) -> list[CheckedEnvironment]:
+    """Make an environment for each of these; if one cannot be built, close those made before it."""
     envs: list[CheckedEnvironment] = []
     try:
-        while len(envs) < number:
-            envs.append(checked_environment(settings, len(envs), spaces))
+        for index, first_limit in enumerate(first_limits):
+            envs.append(checked_environment(settings, index, spaces, first_limit))
     except BaseException:
         for env in envs:
             env.close()

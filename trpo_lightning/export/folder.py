@@ -2,12 +2,12 @@
 
 import os
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 
 from trpo_lightning.errors import DiskError, UserError
 from trpo_lightning.export.card import CARD, CURVE, ONNX, model_card
 from trpo_lightning.export.summary import RunSummary, run_summary
+from trpo_lightning.extras import check_extra
 from trpo_lightning.report.figures.run_curve import draw_run
 from trpo_lightning.runs.config import write_config
 from trpo_lightning.runs.trained import load
@@ -16,11 +16,6 @@ from trpo_lightning.storage.portable import REST, WEIGHTS, write_portable
 from trpo_lightning.training.trained_policy import TrainedPolicy
 
 CONFIG = "config.yaml"
-NEEDED = {
-    "export": ("safetensors", "onnx", "onnxscript"),
-    "hub": ("huggingface_hub",),
-}
-"""Modules of the extras."""
 
 
 def export_policy(run_dir: Path, folder: Path, which: str = "last", push: str | None = None) -> dict[str, str]:
@@ -39,10 +34,9 @@ def export_policy(run_dir: Path, folder: Path, which: str = "last", push: str | 
         UserError: There is no policy, the folder is not empty, a package is missing, or the hub refuses it.
         DiskError: The folder cannot be written.
     """
-    for extra in ("export", *(["hub"] if push else [])):
-        if any(find_spec(module) is None for module in NEEDED[extra]):
-            option = "export" if extra == "export" else f"--push {push}"
-            raise UserError(f"{option} needs the extra: pip install 'trpo_lightning[{extra}]'")
+    check_extra("export", "export")
+    if push:
+        check_extra("hub", f"--push {push}")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--to {folder}: is a file: name a folder that does not exist yet")
     if folder.is_dir() and any(folder.iterdir()):

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from trpo_lightning.errors import UserError
-from trpo_lightning.tracking.wandb_client import first_line
+from trpo_lightning.errors import UserError, first_line
 
 
 def push_folder(folder: Path, repository: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.report.records import Record
-from trpo_lightning.user_modules import import_user_module
+from trpo_lightning.user_modules import import_user_function
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,7 @@ def _imported(name: str) -> Callable[[list[Record]], Any]:
     module, _, function = name.partition(":")
     if not module or not function:
         raise UserError(f"--panel {name}: write module:function")
-    found = getattr(import_user_module(module, f"--panel {name}"), function, None)
-    if not callable(found):
-        raise UserError(f"--panel {name}: module {module} has no function {function}")
-    return found
+    return import_user_function(name, f"--panel {name}")
 
 
 def _made(name: str, function: Callable[[list[Record]], Any], records: list[Record]) -> Panel:

@@ -3,15 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from trpo_lightning.errors import UserError
+from trpo_lightning.errors import UserError, first_line
 from trpo_lightning.experiment.declaration import Experiment
 from trpo_lightning.experiment.runner import CellResult
+from trpo_lightning.extras import check_extra
 from trpo_lightning.report.records import FINISHED, Record, score_of
 from trpo_lightning.settings import RunSettings, is_over
-from trpo_lightning.tracking.packages import check_package
 from trpo_lightning.tracking.parameters import different_parameters, parameters
 from trpo_lightning.tracking.rows import TrackedRun, columns_of
-from trpo_lightning.tracking.wandb_client import first_line
 from trpo_lightning.tracking.wandb_logger import read_back
 
 WHICH = ("env.id", "name", "seed")
@@ -32,7 +31,7 @@ def tracked_records(tracker: str, experiment: Experiment, results: list[CellResu
     Raises:
         UserError: The tracker's package is missing, it does not answer, or it has none of the runs.
     """
-    check_package(tracker, f"--from {tracker}")
+    check_extra(tracker, f"--from {tracker}")
     try:
         found = _runs(tracker, results)
         records = [_record(experiment, result, found.get(result.cell.directory, [])) for result in results]

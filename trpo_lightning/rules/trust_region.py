@@ -62,7 +62,7 @@ class TrustRegionRule(UpdateRule):
         surrogate = timer.timed("gradient", build_surrogate)(policy, batch, self.settings.entropy_bonus)
         candidates = Candidates(policy, surrogate, self.settings)
         problem = self.problem(policy, batch, surrogate, candidates, generator)
-        step = self.solve(timer.timed_problem(problem), self.max_step_size(batch))
+        step = self.solve(timer.timed_problem(problem), batch)
         seconds = {"gradient": 0.0, "line_search": 0.0, **timer.seconds}
         seconds["cg"] = time.perf_counter() - began - sum(seconds.values())  # whatever prepares and solves the system
         metrics = {"policy/entropy": mean_entropy(surrogate), "trust_region/delta": self.delta(), **step_metrics(step)}
@@ -89,14 +89,16 @@ class TrustRegionRule(UpdateRule):
             resolution=ROUNDINGS * torch.finfo(parameter_vector(policy).dtype).eps * surrogate.magnitude(),
         )
 
-    def max_step_size(self, batch: AnyBatch) -> float:
-        """The limit of the step's multiplier, for the batch's advantages as they are: standardized ones are larger."""
-        limit = self.settings.max_step_size
-        return math.inf if limit is None or not isinstance(batch, Batch) else limit * batch.advantage_std
+    def solve(self, problem: TrustRegionProblem, batch: AnyBatch) -> TrustRegionStep:
+        """The step that the settings describe, for the problem of a batch.
 
-    def solve(self, problem: TrustRegionProblem, max_step_size: float = math.inf) -> TrustRegionStep:
-        """The step for these settings."""
+        `rule.max_step_size` is in units of the scaled rewards, so advantages that were standardized raise the limit by
+        what they were divided by.
+        """
         s = self.settings
+        limit = math.inf
+        if isinstance(batch, Batch) and s.step_length != "fixed" and s.max_step_size is not None:
+            limit = s.max_step_size * batch.advantage_std
         return trust_region_step(
             problem,
             delta=self.delta(),
@@ -105,7 +107,7 @@ class TrustRegionRule(UpdateRule):
             damping=s.damping,
             step_length=s.step_length,
             step_size=s.step_size,
-            max_step_size=max_step_size,
+            max_step_size=limit,
             backtrack_ratio=s.backtrack_ratio,
             max_backtracks=s.max_backtracks,
             kl_slack=s.kl_slack,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trpo_lightning.errors import UserError
+from trpo_lightning.errors import UserError, first_line
 from trpo_lightning.rollouts.episodes import run_episodes
 from trpo_lightning.rollouts.video import record_episode
 from trpo_lightning.runs.config import recorded_settings
@@ -15,7 +15,7 @@ from trpo_lightning.runs.trained import load
 from trpo_lightning.settings import RunSettings, to_dict
 from trpo_lightning.storage.files import write_atomically
 from trpo_lightning.threads import available_cores
-from trpo_lightning.tracking.wandb_client import first_line, mode_of, open_run
+from trpo_lightning.tracking.wandb_client import mode_of, open_run
 from trpo_lightning.training.trained_policy import TrainedPolicy
 
 

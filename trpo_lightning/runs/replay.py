@@ -158,10 +158,10 @@ def _search(failed: FailedUpdate, settings: RunSettings) -> list[str]:
         f"CG           {solution.iterations} iterations, relative residual {solution.residual:.4g}",
         f"direction s  s'g {dot(x, gradient):.4g}, s'As {curvature:.4g}, damping s's {s.damping * dot(x, x):.4g}",
     ]
-    return lines + _candidates(rule, problem)
+    return lines + _candidates(rule, problem, batch)
 
 
-def _candidates(rule: TrustRegionRule, problem: Any) -> list[str]:
+def _candidates(rule: TrustRegionRule, problem: Any, batch: Any) -> list[str]:
     """What the line search found for each candidate."""
     seen: list[tuple[float, float]] = []
 
@@ -169,7 +169,7 @@ def _candidates(rule: TrustRegionRule, problem: Any) -> list[str]:
         seen.append(problem.evaluate(theta))
         return seen[-1]
 
-    rule.solve(dataclasses.replace(problem, evaluate=watched))
+    rule.solve(dataclasses.replace(problem, evaluate=watched), batch)
     if not seen:
         return ["line search  was not reached"]
     s, (start, _) = rule.settings, seen[0]

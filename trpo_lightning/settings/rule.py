@@ -91,7 +91,7 @@ class TrustRegionSettings(AdvantageRuleSettings):
         "the full step is at most this times the solution of (Fisher + damping * I) s = gradient, for advantages in "
         "units of the scaled rewards: once a task is solved, they are noise, and standardized noise would fill the "
         "trust region in every iteration; null: no limit but the trust region",
-        source="measured: InvertedDoublePendulum-v5 and Hopper-v5",
+        source="measured: experiments/results/defaults_search/exploration.csv",
         above=0.0,
         when={**SAMPLED_PATH, "rule.step_length": ("damped", "undamped")},
     )
@@ -121,7 +121,7 @@ class TrustRegionSettings(AdvantageRuleSettings):
         "mean",
         "the bounded KL of a state, and its curvature: sum over action dimensions (joint; TRPO 2015, eq. 12), or their "
         "mean, with which rule.delta and rule.damping mean as many times as much as there are dimensions",
-        source="as in SB3; measured: experiments/defaults_search",
+        source="as in SB3; measured: experiments/results/defaults_search/exploration.csv",
         choices=("sum", "mean"),
     )
     entropy_bonus: float = option(

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 from pytorch_lightning.loggers import Logger
 
+from trpo_lightning.errors import first_line
 from trpo_lightning.settings import RunSettings
 from trpo_lightning.tracking.rows import Row, only_numbers, parsed
-from trpo_lightning.tracking.wandb_client import first_line
 
 INTERVAL = 1.0
 """Seconds between two calls of a tracker: rows go together, because one by one a fast run would wait for its core."""

@@ -7,11 +7,11 @@ from typing import Any
 
 from pytorch_lightning.loggers import Logger
 
-from trpo_lightning.errors import UserError
+from trpo_lightning.errors import UserError, first_line
 from trpo_lightning.settings import LOGGERS, RunSettings
 from trpo_lightning.tracking.background_logger import FINISH_TIMEOUT, BackgroundLogger, Connection, RunFacts
 from trpo_lightning.tracking.own_logger import OwnLogger, own_logger
-from trpo_lightning.tracking.wandb_client import check_server, first_line, mode_of
+from trpo_lightning.tracking.wandb_client import check_server, mode_of
 from trpo_lightning.tracking.wandb_logger import RunTracker, start_tracking
 from trpo_lightning.tracking.wandb_variables import variable
 

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from trpo_lightning.errors import UserError
+from trpo_lightning.errors import UserError, first_line
 from trpo_lightning.settings import RunSettings
 from trpo_lightning.tracking.wandb_variables import disabled, link_records, records_folder
 
@@ -102,12 +102,6 @@ def check_key() -> None:
     import wandb
 
     wandb.Api(timeout=CONNECT_TIMEOUT)  # signs in
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its type if the message is empty."""
-    text = (str(error).strip().splitlines() or [""])[0]
-    return type(error).__name__ if text in ("", "<no message>") else text
 
 
 def _client() -> Any:

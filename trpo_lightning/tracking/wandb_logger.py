@@ -17,14 +17,13 @@ from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
 
-from trpo_lightning.errors import UserError
+from trpo_lightning.errors import UserError, first_line
 from trpo_lightning.settings import SWEEP_CELL, RunSettings, all_keys, flat, is_free_form, to_dict, updated
 from trpo_lightning.tracking.rows import parsed
 from trpo_lightning.tracking.wandb_client import (
     FINISH_TIMEOUT,
     check_key,
     check_server,
-    first_line,
     forget_client,
     kill_client,
     mode_of,

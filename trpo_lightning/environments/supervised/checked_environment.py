@@ -20,17 +20,17 @@ class CheckedEnvironment(gym.Wrapper):
     Faults are exceptions in reset and step, results that are not tuples of the length gymnasium asks for, rewards and
     ends that are not numbers, and observations whose shape or kind of number does not fit the observation space (or
     that cannot be encoded, such as a Discrete value out of range). Bounds of a Box are not checked, nor are numbers
-    required to be finite: updates reject those that are not. `info` is dropped.
+    required to be finite: updates reject those that are not. `info` is dropped. The first episode after a seed is cut
+    at step `first_limit`, if there is one.
     """
 
-    def __init__(self, env: gym.Env, env_id: str, index: int) -> None:
+    def __init__(self, env: gym.Env, env_id: str, index: int, first_limit: int | None = None) -> None:
         super().__init__(env)
         self.env_id, self.index = env_id, index
         self.seed: int | None = None
         self.episode = self.steps = 0
         self.busy = False
-        self.first_limit: int | None = None
-        """Step at which the first episode after a seed is cut."""
+        self.first_limit = first_limit
 
     def where(self) -> str:
         """The environment and the step it is in."""

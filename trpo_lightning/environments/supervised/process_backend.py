@@ -205,9 +205,7 @@ def _in_process(
         signal.signal(ALARM, signal.SIG_DFL)
     seed_global_generators(seed, Stream.GLOBAL)
     try:
-        env = checked_environment(settings, index, spaces)
-        env.first_limit = first_limit
-        return _Telling(env)
+        return _Telling(checked_environment(settings, index, spaces, first_limit))
     except BaseException as error:
         told = (
             str(error)
