@@ -108,7 +108,7 @@ UNSUPPORTED_OBSERVATIONS = {
     "own_kind": spaces.Dict({"mission": spaces.Space(dtype=str), "direction": spaces.Discrete(4)}),
     "graph": spaces.Graph(spaces.Box(0.0, 1.0, (2,)), None),
     "sequence": spaces.Dict({"a": VECTOR, "b": spaces.Sequence(spaces.Discrete(2))}),
-    "image": spaces.Tuple((VECTOR, spaces.Box(0, 255, (8, 8, 3), np.uint8))),
+    "film": spaces.Tuple((VECTOR, spaces.Box(0, 255, (4, 8, 8, 3), np.uint8))),
 }
 
 UNSUPPORTED_ACTIONS = {

@@ -116,7 +116,7 @@ def test_linear_policy_has_one_layer():
     torch.testing.assert_close(policy(observations()).mean, observations() @ layer.weight.T + layer.bias)
 
 
-@pytest.mark.parametrize("shape", [(), (3, 4), (84, 84, 4)])
+@pytest.mark.parametrize("shape", [(), (3, 4), (4, 84, 84, 4)])
 def test_observations_that_are_not_vectors_are_refused(shape):
     with pytest.raises(ValueError, match="no network for observations of shape"):
         build_network(

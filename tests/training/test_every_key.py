@@ -28,6 +28,7 @@ BASE = {
 VINE = {"rollout.scheme": "vine", "value.name": "none", "rollout.rollout_set_size": 5, "rollout.branch_length": 3}
 CEM = {"rule.name": "cem", "rollout.scheme": "population", "rule.population": 6, "policy.hidden_sizes": []}
 RWR = {"rule.name": "reward_weighted_regression", "value.name": "none", "gae_lambda": 1.0}
+SEEN = {"env.id": "image_environments:Light", "env.max_episode_steps": None, "policy.activation": "relu"}
 CHANGES = {
     "env.id": ({}, "Swimmer-v5"),
     "env.num_envs": ({}, 8),
@@ -52,6 +53,8 @@ CHANGES = {
     "policy.name": ({}, "own_methods:WideStart"),
     "policy.hidden_sizes": ({}, [32]),
     "policy.activation": ({}, "relu"),
+    "policy.image_network": (SEEN, "sizes"),
+    "policy.convolutions": ({**SEEN, "policy.image_network": "sizes"}, ["8x4/4"]),
     "policy.initial_log_std": ({}, -1.0),
     "rule.name": ({}, "vanilla_policy_gradient"),
     "rule.delta": ({}, 0.05),
@@ -90,6 +93,8 @@ CHANGES = {
     "value.name": ({}, "linear"),
     "value.hidden_sizes": ({}, [32]),
     "value.activation": ({}, "elu"),
+    "value.image_network": (SEEN, "sizes"),
+    "value.convolutions": ({**SEEN, "value.image_network": "sizes"}, ["8x4/4"]),
     "value.learning_rate": ({}, 0.1),
     "value.epochs": ({}, 2),
     "value.minibatch_size": ({}, 64),

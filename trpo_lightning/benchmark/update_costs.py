@@ -113,7 +113,7 @@ def learn(module: TRPO, rollout: SinglePathRollout, device: torch.device) -> Non
 def invented_batch(module: TRPO, rows: int) -> Batch:
     """A batch of standard normal observations and advantages, with actions from the policy."""
     generator = torch.Generator().manual_seed(0)
-    observations = torch.randn(rows, *module.spec.observation_shape, generator=generator)
+    observations = torch.randn(rows, module.normalizer.layout.vector, generator=generator)
     return Batch(observations, torch.from_numpy(_actions(module, rows)), torch.randn(rows, generator=generator))
 
 
@@ -121,7 +121,7 @@ def invented_rollout(module: TRPO, rows: int) -> SinglePathRollout:
     """A rollout of `rows` steps in total from `env.num_envs` environments, in episodes that end at time limits."""
     num_envs = module.settings.env.num_envs
     slots = (max(1, rows // num_envs), num_envs)
-    shape, generator = module.spec.observation_shape, np.random.default_rng(0)
+    shape, generator = (module.normalizer.layout.vector,), np.random.default_rng(0)
     episode_steps = np.broadcast_to(np.arange(slots[0])[:, None] % EPISODE, slots)
     return SinglePathRollout(
         env_steps=slots[0] * slots[1],

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 
 from trpo_lightning.environments import gymnasium_backend
-from trpo_lightning.environments.spaces import action_spec, check_observations, flatten_batch, to_env_action
+from trpo_lightning.environments.spaces import (
+    action_spec,
+    check_observations,
+    flatten_batch,
+    notes,
+    observation_shape,
+    to_env_action,
+)
 from trpo_lightning.environments.supervised.deadline import Deadline
 from trpo_lightning.environments.vector_environment import EnvironmentSpec, could_not_be_built
 from trpo_lightning.errors import UserError, nearest
@@ -94,11 +101,12 @@ def describe(settings: EnvSettings) -> EnvironmentSpec:
     """Build a pool of one environment to read its spaces and time limit."""
     pool = _make(settings, [0], 1)
     check_observations(pool.observation_space, settings.id)
-    example = flatten_batch(pool.observation_space, pool.reset()[0])
     limit = int(pool.spec.config.max_episode_steps)
     actions = action_spec(pool.action_space, settings.id)
     spaces = pool.observation_space, pool.action_space
-    return EnvironmentSpec(example.shape[1:], actions, limit if 0 < limit < NO_LIMIT else None, "envpool", spaces)
+    limit = limit if 0 < limit < NO_LIMIT else None
+    shape, said = observation_shape(pool.observation_space), notes(pool.observation_space, settings.id)
+    return EnvironmentSpec(shape, actions, limit, "envpool", spaces, notes=said)
 
 
 def _outer_limit(settings: EnvSettings) -> int | None:
@@ -164,7 +172,7 @@ class EnvPoolEnvironments:
         """A step in which environments that met our limit only reset, as after any end of an episode."""
         late, others = np.flatnonzero(self._late).astype(np.int32), np.flatnonzero(~self._late).astype(np.int32)
         first = flatten_batch(self._space, self._pool.reset(late)[0])
-        observations = np.empty((self.num_envs, first.shape[1]), dtype=first.dtype)
+        observations = np.empty((self.num_envs, *first.shape[1:]), dtype=first.dtype)
         rewards = np.zeros(self.num_envs)
         terminated, truncated = np.zeros(self.num_envs, dtype=bool), np.zeros(self.num_envs, dtype=bool)
         observations[late] = first

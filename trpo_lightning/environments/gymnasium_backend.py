@@ -15,7 +15,14 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from trpo_lightning.environments import tasks  # noqa: F401  registers them
 from trpo_lightning.environments.cautions import statistics_cautions
 from trpo_lightning.environments.packages import package_hint, wrapper_of_package
-from trpo_lightning.environments.spaces import action_spec, check_observations, flatten_batch, to_env_action
+from trpo_lightning.environments.spaces import (
+    action_spec,
+    check_observations,
+    flatten_batch,
+    notes,
+    observation_shape,
+    to_env_action,
+)
 from trpo_lightning.environments.supervised.checked_environment import CheckedEnvironment, locate
 from trpo_lightning.environments.supervised.deadline import Deadline
 from trpo_lightning.environments.user_code import port_hint, signature_of, user_function
@@ -114,12 +121,13 @@ def describe(settings: EnvSettings) -> EnvironmentSpec:
                 raise UserError(f"env.id={settings.id}: its {name} is not a gymnasium space: set it in the constructor")
         check_observations(env.observation_space, settings.id, wrapper_of_package(env))
         return EnvironmentSpec(
-            (gym.spaces.flatdim(env.observation_space),),
+            observation_shape(env.observation_space),
             action_spec(env.action_space, settings.id),
             time_limit(env),
             "gymnasium",
             (env.observation_space, env.action_space),
             statistics_cautions(env, settings.id),
+            notes(env.observation_space, settings.id),
         )
     finally:
         env.close()

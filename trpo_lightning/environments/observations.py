@@ -1,4 +1,4 @@
-"""Observations, one or a batch, in any form that gymnasium returns, as the vectors that policies see."""
+"""Observations, one or a batch, in any form that gymnasium returns, as the vectors and images that policies see."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,18 +6,18 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from trpo_lightning.environments.spaces import flatten_batch
+from trpo_lightning.environments.spaces import flatten_batch, is_image, join_rows, observation_layout
 
 
 def as_batch(space: spaces.Space, observations: Any) -> tuple[np.ndarray, bool]:
-    """Turn raw observations into vectors.
+    """Turn raw observations into rows: vectors, images, or both packed.
 
     A batch is what a vector environment returns (arrays with a leading axis, in each part of a Dict or Tuple) or a list
     of observations. Vectors that `gymnasium.spaces.flatten` has already flattened are accepted, too, if they cannot be
     mistaken for something else.
 
     Returns:
-        Vectors `[B, O]`, and whether the observations were a batch (a single one gives `[1, O]`).
+        Rows `[B, *row_shape]`, and whether the observations were a batch (a single one gives `[1, *row_shape]`).
 
     Raises:
         ValueError: The observations do not belong to `space`.
@@ -55,6 +55,8 @@ def _of_leaf(space: spaces.Space, observations: Any) -> tuple[np.ndarray, bool]:
         raise _unfit(space, observations) from error
     if array.dtype.kind not in "biuf" or shape not in (array.shape, array.shape[1:]) or array.ndim > len(shape) + 1:
         raise _unfit(space, observations)
+    if is_image(space) and array.dtype != np.uint8:
+        raise ValueError(f"images must be uint8, as in {space}, not {array.dtype}")
     batched = array.ndim > len(shape)
     rows = array if batched else array[None]
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
@@ -78,7 +80,7 @@ def _of_parts(space: spaces.Space, observations: Any) -> tuple[np.ndarray, bool]
     parts = [_parsed(part, item) for part, item in pairs]
     if len({(len(rows), batched) for rows, batched in parts}) > 1:
         raise _unfit(space, observations)
-    return np.concatenate([rows for rows, _ in parts], axis=1), parts[0][1]
+    return join_rows(space, [rows for rows, _ in parts]), parts[0][1]
 
 
 def _of_sequence(space: spaces.Space, observations: Any) -> tuple[np.ndarray, bool]:
@@ -96,6 +98,8 @@ def _flattened(space: spaces.Space, observations: Any) -> tuple[np.ndarray, bool
     try:
         array = np.asarray(observations)
     except ValueError:
+        return None
+    if observation_layout(space).images:
         return None
     if array.dtype.kind not in "biuf" or array.ndim not in (1, 2) or array.shape[-1] != spaces.flatdim(space):
         return None

@@ -7,6 +7,7 @@ import torch
 from gymnasium import spaces
 
 from trpo_lightning.environments.vector_environment import EnvironmentSpec, Spaces
+from trpo_lightning.policies.observations import Layout
 from trpo_lightning.policies.spaces import BinaryActions, ContinuousActions
 
 
@@ -70,7 +71,8 @@ def spaces_of(spec: EnvironmentSpec) -> Spaces:
     """An environment's spaces or, if they are unknown, those of its flattened observations and actions."""
     if spec.spaces is not None:
         return spec.spaces
-    observations, actions = spaces.Box(-np.inf, np.inf, spec.observation_shape, np.float64), spec.actions
+    layout = Layout.of(spec.observation_shape)  # of a vector: images are younger than records of spaces
+    observations, actions = spaces.Box(-np.inf, np.inf, (layout.vector,), np.float64), spec.actions
     if isinstance(actions, ContinuousActions):
         return observations, spaces.Box(-np.inf, np.inf, (actions.size,), np.float32)
     if isinstance(actions, BinaryActions):

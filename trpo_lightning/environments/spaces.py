@@ -1,5 +1,6 @@
 """The border between policies and environments: translates spaces, observations and actions."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -8,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from trpo_lightning.errors import UserError
+from trpo_lightning.policies.observations import Image, Layout, Shape
 from trpo_lightning.policies.spaces import ActionSpec, BinaryActions, ContinuousActions, DiscreteActions
 
 
@@ -67,7 +69,7 @@ def one_action(space: spaces.Space, stored: np.ndarray, *, scaled: bool) -> Any:
 
 
 def check_observations(space: spaces.Space, env_id: str, wrapper: str = "") -> None:
-    """Raise `UserError` for an observation space that does not flatten to a vector of fixed length.
+    """Raise `UserError` for an observation space that is neither images nor flattens to a vector of fixed length.
 
     `wrapper` tells what the environment's own package makes vectors of such observations with.
     """
@@ -79,13 +81,50 @@ def check_observations(space: spaces.Space, env_id: str, wrapper: str = "") -> N
             advice = wrapper or "so that it returns vectors, or a Dict or Tuple of them"
             _refuse(env_id, f"{where} is a {type(part).__name__}", advice)
     for where, part in parts:
-        if isinstance(part, spaces.Box) and part.dtype == np.uint8 and len(part.shape) == 3:
-            advice = "env.wrappers=[gymnasium.wrappers:FlattenObservation]"
-            _refuse(env_id, f"{where} is an image (uint8 {part.shape})", advice)
+        if isinstance(part, spaces.Box) and part.dtype == np.uint8 and len(part.shape) > 3:
+            advice = "so that it is (channels, height, width), such as grey frames stacked"
+            _refuse(env_id, f"{where} has {len(part.shape)} axes (uint8 {part.shape})", advice)
 
 
 def _refuse(env_id: str, what: str, advice: str) -> NoReturn:
-    raise UserError(f"env.id={env_id}: {what}, and policies see vectors: wrap it, {advice}")
+    raise UserError(f"env.id={env_id}: {what}, and policies see vectors and images: wrap it, {advice}")
+
+
+def is_image(space: spaces.Space) -> bool:
+    """Whether a space holds images: bytes with an axis for channels, first or last."""
+    return isinstance(space, spaces.Box) and len(space.shape) == 3 and space.dtype == np.uint8
+
+
+def observation_layout(space: spaces.Space) -> Layout:
+    """How policies see a space: its images, and everything else as one vector."""
+    if not isinstance(space, spaces.Dict | spaces.Tuple):
+        return Layout((Image(space.shape),), 0) if is_image(space) else Layout((), gym.spaces.flatdim(space))  # type: ignore[arg-type]
+    parts = [observation_layout(part) for _, part in _leaves(space)]
+    images = tuple(image for part in parts for image in part.images)
+    return Layout(images, sum(part.vector for part in parts))
+
+
+def observation_shape(space: spaces.Space) -> Shape:
+    """The shape of one observation as policies see it."""
+    return observation_layout(space).shape
+
+
+def notes(space: spaces.Space, env_id: str) -> tuple[str, ...]:
+    """What is said about a space before training: how its images are taken, and what might have been one."""
+    layout = observation_layout(space)
+    lines = [f"env.id={env_id}: {image}, divided by 255 and not normalized" for image in layout.images]
+    if layout.images and layout.vector:
+        lines.append(f"env.id={env_id}: a vector of {layout.vector} beside them")
+    for name, part in _leaves(space):
+        shape = part.shape or ()
+        looks = isinstance(part, spaces.Box) and len(shape) in (2, 3) and min(sorted(shape)[-2:]) >= 16
+        if looks and not is_image(part):
+            what = f"the part {name} of its observation" if name else "its observation"
+            lines.append(
+                f"env.id={env_id}: {what} ({part.dtype} {shape}) is a vector of {math.prod(shape):,} numbers: images "
+                "are uint8 with an axis for channels"
+            )
+    return tuple(lines)
 
 
 def _flattens(space: spaces.Space) -> bool:
@@ -104,15 +143,38 @@ def _leaves(space: spaces.Space, name: str = "") -> list[tuple[str, spaces.Space
 
 
 def flatten_batch(space: spaces.Space, observations: Any) -> np.ndarray:
-    """A batch of observations as vectors `[N, O]`, in the order of `gymnasium.spaces.flatten`."""
+    """A batch of observations as rows `[N, *row_shape]`: vectors in the order of `gymnasium.spaces.flatten`, images."""
     if isinstance(space, spaces.Dict):
-        return np.concatenate([flatten_batch(part, observations[k]) for k, part in space.spaces.items()], axis=1)
+        return join_rows(space, [flatten_batch(part, observations[k]) for k, part in space.spaces.items()])
     if isinstance(space, spaces.Tuple):
         pairs = zip(space.spaces, observations, strict=True)
-        return np.concatenate([flatten_batch(part, batch) for part, batch in pairs], axis=1)
+        return join_rows(space, [flatten_batch(part, batch) for part, batch in pairs])
+    if is_image(space):
+        return np.asarray(observations)
     if isinstance(space, spaces.Box | spaces.MultiBinary):
         return np.asarray(observations).reshape(len(observations), -1)
     return np.stack([np.asarray(gym.spaces.flatten(space, row)) for row in observations])
+
+
+def join_rows(space: spaces.Dict | spaces.Tuple, rows: list[np.ndarray]) -> np.ndarray:
+    """Rows `[N, *row_shape]` of a space from those of its parts, in order."""
+    layout = observation_layout(space)
+    if not layout.images:
+        return np.concatenate(rows, axis=1)
+    parts = list(space.spaces.values()) if isinstance(space, spaces.Dict) else list(space.spaces)
+    layouts = [observation_layout(part) for part in parts]
+    images = [image for part, x in zip(layouts, rows, strict=True) for image in _images(part, x)]
+    vectors = [part.vectors(x) for part, x in zip(layouts, rows, strict=True)]
+    return layout.pack(images, np.concatenate([v.reshape(len(v), -1).astype(np.float32) for v in vectors], axis=1))
+
+
+def _images(layout: Layout, rows: np.ndarray) -> list[np.ndarray]:
+    if not layout.is_packed:
+        return [rows] if layout.images else []
+    ends = np.cumsum([image.size for image in layout.images])
+    starts = [0, *ends[:-1]]
+    parts = zip(layout.images, starts, ends, strict=True)
+    return [rows[:, start:end].reshape(len(rows), *image.shape) for image, start, end in parts]
 
 
 def bytes_of_a_number(space: spaces.Space) -> int:

@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 from trpo_lightning.errors import UserError
+from trpo_lightning.policies.observations import Shape
 from trpo_lightning.policies.spaces import ActionSpec
 from trpo_lightning.settings import EnvSettings
 
@@ -27,7 +28,7 @@ class EnvironmentFailure(UserError):
 class EnvironmentSpec:
     """What is known about an environment before the first step."""
 
-    observation_shape: tuple[int, ...]
+    observation_shape: Shape
     actions: ActionSpec
     max_episode_steps: int | None
     backend: str
@@ -36,6 +37,8 @@ class EnvironmentSpec:
     """None in files from before spaces were recorded."""
     cautions: tuple[str, ...] = ()
     """Warnings to print before training, one line each."""
+    notes: tuple[str, ...] = ()
+    """What else to print before training, one line each."""
 
 
 class VectorEnvironment(Protocol):

@@ -1,8 +1,8 @@
 """The deterministic policy as an ONNX graph: raw observations in, actions out as the environment takes them.
 
 Observations enter as the vectors that the policy sees before its normalizer: those of the space, or, for spaces that
-are no vectors, as `gymnasium.spaces.flatten` makes them. The normalizer is inside, and so are the scaling of actions
-and the clipping to the space's bounds.
+are no vectors, as `gymnasium.spaces.flatten` makes them; images enter as bytes. The normalizer is inside, and so are
+the scaling of actions and the clipping to the space's bounds.
 """
 
 import copy
@@ -44,8 +44,12 @@ class DeterministicPolicy(nn.Module):
         super().__init__()
         normalizer = trained.normalizer
         observations, self._actions = spaces_of(trained.spec)
-        self.dtype = _input_dtype(observations)
-        self._normalized, self._clip = normalizer.settings.observations, normalizer.settings.observation_clip
+        self.layout = normalizer.layout
+        self.dtype = torch.uint8 if self.layout.images else _input_dtype(observations)
+        self._normalized, self._clip = (
+            normalizer.settings.observations and not self.layout.images,
+            normalizer.settings.observation_clip,
+        )
         self.register_buffer("mean", normalizer.observations.mean.clone())
         self.register_buffer("inverse_std", 1.0 / normalizer.observations.std())
         self.policy = _traceable(trained.policy)
@@ -58,6 +62,8 @@ class DeterministicPolicy(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """Any batch size."""
+        if self.layout.images:
+            return self._at_the_door(self.policy(observation).mode())
         x = observation.double()
         if self._normalized:
             x = ((x - self.mean) * self.inverse_std).clamp(-self._clip, self._clip)
@@ -98,9 +104,12 @@ def write_onnx(trained: TrainedPolicy, file: Path) -> None:
     import onnx
     from onnx.reference import ReferenceEvaluator
 
+    layout = trained.normalizer.layout
+    if layout.is_packed:
+        raise UserError("policies that see several images, or images and vectors, cannot be written as ONNX")
     module = DeterministicPolicy(trained).eval()
     try:
-        _trace(module, trained.spec.observation_shape, file)
+        _trace(module, layout.row_shape, file)
     except Exception as error:  # of any type: tracing runs the policy's own code
         kind = type(trained.policy).__name__
         raise UserError(f"{kind} cannot be written as ONNX: {' '.join(str(error).split())[:200]}") from error
@@ -145,7 +154,9 @@ def _trace(module: DeterministicPolicy, shape: tuple[int, ...], file: Path) -> N
 def _observations(trained: TrainedPolicy, dtype: torch.dtype) -> np.ndarray:
     """Observations as the policy has seen them, and some far away."""
     moments, random = trained.normalizer.observations, np.random.default_rng(0)
-    shape = (CHECKED, *trained.spec.observation_shape)
+    shape = (CHECKED, *trained.normalizer.layout.row_shape)
+    if dtype == torch.uint8:
+        return random.integers(0, 256, shape, dtype=np.uint8)
     drawn = moments.mean.numpy() + moments.std().numpy() * random.standard_normal(shape) * 3.0
     return drawn.astype(np.float64 if dtype == torch.float64 else np.float32)
 

@@ -102,11 +102,12 @@ def fisher_vector_product(
     *,
     weights: Tensor | None = None,
     chunk: int = 65536,
+    keep: int | None = None,
 ) -> Callable[[Tensor], Tensor]:
     """The operator v `[P]` -> sum_n w_n J_n' M_n J_n v `[P]` at `theta` `[P]`.
 
     A batch of one chunk keeps its model for all products. A larger batch rebuilds the models of its chunks for each
-    product, so memory is bounded by `chunk` rows.
+    product, except those of its first `keep` rows, so memory is bounded by `chunk` and `keep` rows.
 
     Args:
         model: `model(theta, rows)` evaluates a slice of the batch.
@@ -114,15 +115,18 @@ def fisher_vector_product(
         rows: The number N of rows in the batch.
         weights: w_n `[rows]`; by default 1/rows each.
         chunk: The largest number of rows evaluated at once.
+        keep: Rows whose models are kept; by default all of a single chunk, and none of several.
     """
     theta = theta.detach().clone().requires_grad_(True)
     slices = row_slices(rows, chunk)
-    kept = _linearized(model(theta, slices[0]), theta) if len(slices) == 1 else None
+    if keep is None:
+        keep = chunk if len(slices) == 1 else 0
+    kept = [_linearized(model(theta, part), theta) for part in slices if part.stop <= keep]
 
     def product(v: Tensor) -> Tensor:
         total = torch.zeros_like(v)
-        for part in slices:
-            linearized = kept or _linearized(model(theta, part), theta)
+        for i, part in enumerate(slices):
+            linearized = kept[i] if i < len(kept) else _linearized(model(theta, part), theta)
             total += _product(linearized, v, None if weights is None else weights[part])
         return total / rows if weights is None else total
 

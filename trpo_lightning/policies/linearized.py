@@ -1,4 +1,4 @@
-"""Perceptron policies that know their Jacobian, for the Fisher-vector products of an update."""
+"""Built-in policies that know their Jacobian, for the Fisher-vector products of an update."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trpo_lightning.policies.convolutional import ImageChain, chain_of
 from trpo_lightning.policies.distributions import Distribution, Gaussian
 from trpo_lightning.policies.perceptron import Perceptron
 from trpo_lightning.policies.policy import BernoulliPolicy, CategoricalPolicy, GaussianPolicy, Policy
@@ -27,31 +28,31 @@ class LinearizedPolicy:
     It implements `Linearized` of `numerics/curvature.py`.
     """
 
-    def __init__(self, policy: Policy, perceptron: Perceptron, own: Tensor, observations: Tensor) -> None:
-        self._perceptron, self._own = perceptron, len(own)
-        self._inputs = perceptron.forward(perceptron.native(observations))
-        distribution = DISTRIBUTIONS[type(policy)](policy, perceptron.tensor(self._inputs[-1]), own)
+    def __init__(self, policy: Policy, chain: Perceptron | ImageChain, own: Tensor, observations: Tensor) -> None:
+        self._chain, self._own = chain, len(own)
+        self._inputs = chain.forward(chain.native(observations))
+        distribution = DISTRIBUTIONS[type(policy)](policy, chain.tensor(self._inputs[-1]), own)
         self.tensors, self.fisher_product = distribution.tensors, distribution.fisher_product
 
     def push(self, v: Tensor) -> tuple[Tensor, ...]:
         """J v for `v` `[P]`: tangents of `tensors`."""
         own = [v[: self._own].expand_as(tensor) for tensor in self.tensors[1:]]
-        return self._perceptron.tensor(self._perceptron.push(self._inputs, v[self._own :])), *own
+        return self._chain.tensor(self._chain.push(self._inputs, v[self._own :])), *own
 
     def pull(self, cotangents: tuple[Tensor, ...]) -> Tensor:
         """J'u `[P]` for cotangents of `tensors`."""
         outputs, *own = cotangents
-        product = outputs.new_empty(self._own + self._perceptron.size)
+        product = outputs.new_empty(self._own + self._chain.size)
         for cotangent in own:
             torch.sum(cotangent, 0, out=product[: self._own])
-        out = self._perceptron.views(product[self._own :])
-        self._perceptron.pull(self._inputs, self._perceptron.native(outputs), out)
+        out = self._chain.views(product[self._own :])
+        self._chain.pull(self._inputs, self._chain.native(outputs), out)
         return product
 
 
 def linearized(policy: Policy, theta: Tensor, observations: Tensor) -> LinearizedPolicy | None:
-    """`policy` at `theta` `[P]` for observations `[B, *O]`; None unless it is a built-in policy of a perceptron."""
+    """`policy` at `theta` `[P]` for observations `[B, *O]`; None unless it is a built-in policy."""
     size = sum(parameter.numel() for parameter in policy.network.parameters())
     own, network = theta.detach().split([len(theta) - size, size])
-    perceptron = Perceptron.of(policy.network, network) if type(policy) in DISTRIBUTIONS else None
-    return None if perceptron is None else LinearizedPolicy(policy, perceptron, own, observations)
+    chain = chain_of(policy.network, network) if type(policy) in DISTRIBUTIONS else None
+    return None if chain is None else LinearizedPolicy(policy, chain, own, observations)

@@ -1,10 +1,12 @@
-"""Networks for vector observations, initialised from a given random generator."""
+"""Networks for observations of any shape, initialised from a given random generator."""
 
 import math
 
 import torch
 from torch import Tensor, nn
 
+from trpo_lightning.policies.images import KNOWN, Convolution, ImageNetwork, convolutional, feature_count
+from trpo_lightning.policies.observations import Layout, Shape
 from trpo_lightning.policies.tanh import Tanh
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": Tanh, "relu": nn.ReLU, "elu": nn.ELU}
@@ -20,37 +22,45 @@ def linear(inputs: int, outputs: int, gain: float, generator: torch.Generator) -
 
 
 def build_network(
-    observation_shape: tuple[int, ...],
+    observation_shape: Shape,
     outputs: int,
     *,
     hidden_sizes: list[int],
     activation: str,
     output_gain: float,
     generator: torch.Generator,
+    convolutions: list[Convolution] | None = None,
 ) -> nn.Module:
     """A network `[B, *observation_shape] -> [B, outputs]`; the only place where the observation's shape decides.
 
-    Vectors get a multi-layer perceptron with hidden gains of sqrt(2) (Engstrom et al. 2020, code-level optimizations).
+    Vectors get a multi-layer perceptron, images convolutions before it, with hidden gains of sqrt(2) (Engstrom et al.
+    2020, code-level optimizations).
 
     Args:
-        observation_shape: The shape of one observation, `(O,)`.
+        observation_shape: The shape of one observation: of a vector, of an image, or of the parts of a mixture.
         outputs: The number of outputs.
         hidden_sizes: Units of each hidden layer; empty for a linear network.
         activation: `"tanh"`, `"relu"` or `"elu"`.
         output_gain: Scale of the last layer's orthogonal weights.
         generator: Source of the initial weights.
+        convolutions: The layers that see each image; by default those of TRPO 2015.
 
     Raises:
-        ValueError: The observations are not vectors.
+        ValueError: The observations are neither vectors nor images.
     """
-    if len(observation_shape) != 1:
+    layout = Layout.of(observation_shape)
+    if layout.shape != observation_shape:
         raise ValueError(f"no network for observations of shape {observation_shape}")
+    gain, kind = math.sqrt(2.0), ACTIVATIONS[activation]
+    filters = KNOWN["trpo_2015"].convolutions if convolutions is None else convolutions
+    before = [convolutional(image, filters, kind, gain, generator) for image in layout.images]
     layers: list[nn.Module] = []
-    width = observation_shape[0]
+    width = feature_count(layout, filters)
     for size in hidden_sizes:
-        layers += [linear(width, size, math.sqrt(2.0), generator), ACTIVATIONS[activation]()]
+        layers += [linear(width, size, gain, generator), kind()]
         width = size
-    return nn.Sequential(*layers, linear(width, outputs, output_gain, generator))
+    dense = nn.Sequential(*layers, linear(width, outputs, output_gain, generator))
+    return ImageNetwork(layout, before, dense) if layout.images else dense
 
 
 def parameter_vector(module: nn.Module) -> Tensor:

@@ -96,9 +96,8 @@ class Perceptron:
 
     @torch.no_grad()
     @np.errstate(all="ignore")
-    def push(self, inputs: list[ArrayLike], v: Tensor) -> ArrayLike:
-        """J v `[B, M]` for `v` `[P]`."""
-        moved: ArrayLike = None
+    def push(self, inputs: list[ArrayLike], v: Tensor, moved: ArrayLike = None) -> ArrayLike:
+        """J v `[B, M]` for `v` `[P]`, and for tangents `moved` `[B, I]` of the rows, if they move, too."""
         for i, (weight, bias) in enumerate(zip(*self.views(v), strict=True)):
             moved_input, moved = moved, inputs[i] @ weight.T
             moved += bias
@@ -109,17 +108,18 @@ class Perceptron:
 
     @torch.no_grad()
     @np.errstate(all="ignore")
-    def pull(self, inputs: list[ArrayLike], u: ArrayLike, out: Views) -> None:
-        """Write J'u into the views `out` of a vector `[P]`, for `u` `[B, M]`."""
+    def pull(self, inputs: list[ArrayLike], u: ArrayLike, out: Views, *, to_input: bool = False) -> ArrayLike:
+        """Write J'u into the views `out` of a vector `[P]`, for `u` `[B, M]`; return cotangents `[B, I]` if asked."""
         weights, biases = out
         ones = self._library.ones_like(u[:, 0])
         for i in reversed(range(len(self._weights))):
             self._library.matmul(u.T, inputs[i], out=weights[i])
             self._library.matmul(u.T, ones, out=biases[i])  # a sum in a quarter of the time
-            if i:
+            if i or to_input:
                 weight = self._weights[i]
                 moved = u @ weight if len(weight) > 1 else u * weight  # equal for one output, again in a quarter
-                u = self._through(i - 1, moved, inputs)
+                u = self._through(i - 1, moved, inputs) if i else moved
+        return u if to_input else None
 
     def _through(self, i: int, moved: ArrayLike, inputs: list[ArrayLike]) -> ArrayLike:
         """`moved` times the derivative of layer i's activation, a diagonal matrix and so its own transpose."""

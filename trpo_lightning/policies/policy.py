@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from trpo_lightning.policies.distributions import Bernoulli, Categorical, Distribution, Gaussian
+from trpo_lightning.policies.images import network_sizes
 from trpo_lightning.policies.networks import build_network, named_views
+from trpo_lightning.policies.observations import Layout, Shape
 from trpo_lightning.policies.spaces import ActionSpec, BinaryActions, ContinuousActions, DiscreteActions
 from trpo_lightning.settings import MLPPolicySettings, PolicySettings, load_class
 
@@ -35,7 +37,7 @@ class Policy(nn.Module):
     @classmethod
     def for_spaces(
         cls,
-        observation_shape: tuple[int, ...],
+        observation_shape: Shape,
         actions: ActionSpec,
         settings: PolicySettings,
         generator: torch.Generator,
@@ -72,29 +74,31 @@ class Policy(nn.Module):
 
 
 class MLPPolicy(Policy):
-    """The built-in policies: a multi-layer perceptron, with a distribution that follows from the action space."""
+    """The built-in policies: a network that follows from the observations, a distribution from the action space."""
 
     Settings = MLPPolicySettings
 
     @classmethod
     def for_spaces(
         cls,
-        observation_shape: tuple[int, ...],
+        observation_shape: Shape,
         actions: ActionSpec,
         settings: PolicySettings,
         generator: torch.Generator,
     ) -> Policy:
         """A `GaussianPolicy`, `CategoricalPolicy` or `BernoulliPolicy`, by the kind of actions."""
         assert isinstance(settings, MLPPolicySettings)
+        sizes = network_sizes(Layout.of(observation_shape), settings, "policy")
 
         def network(outputs: int) -> nn.Module:
             return build_network(
                 observation_shape,
                 outputs,
-                hidden_sizes=settings.hidden_sizes,
+                hidden_sizes=sizes.dense,
                 activation=settings.activation,
                 output_gain=OUTPUT_GAIN,
                 generator=generator,
+                convolutions=sizes.convolutions,
             )
 
         match actions:
@@ -150,7 +154,7 @@ class BernoulliPolicy(MLPPolicy):
 
 
 def build_policy(
-    observation_shape: tuple[int, ...], actions: ActionSpec, settings: PolicySettings, generator: torch.Generator
+    observation_shape: Shape, actions: ActionSpec, settings: PolicySettings, generator: torch.Generator
 ) -> Policy:
     """The policy named by `policy.name`, for an environment's spaces; `generator` draws its initial parameters."""
     cls = load_class("policy.name", settings.name)

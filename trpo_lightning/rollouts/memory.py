@@ -1,11 +1,12 @@
 """Checks that a rollout fits into memory before any of it is allocated."""
 
-import math
 from pathlib import Path
 
 from trpo_lightning.environments.spaces import bytes_of_a_number
 from trpo_lightning.environments.vector_environment import EnvironmentSpec
 from trpo_lightning.errors import UserError
+from trpo_lightning.policies.observations import Layout
+from trpo_lightning.rollouts.frames import bytes_of_images
 from trpo_lightning.settings import RunSettings
 from trpo_lightning.settings.sampling import PathSettings
 
@@ -24,8 +25,10 @@ def check_memory(settings: RunSettings, spec: EnvironmentSpec) -> str | None:
     available, rollout = available_memory(), settings.rollout
     if not isinstance(rollout, PathSettings) or available is None:
         return None
-    numbers, steps = math.prod(spec.observation_shape), rollout.steps_per_iteration
-    per_step = numbers * (COPIES + (bytes_of_a_number(spec.spaces[0]) if spec.spaces else 8))
+    layout, steps = Layout.of(spec.observation_shape), rollout.steps_per_iteration
+    numbers = layout.vector + layout.image_bytes
+    per_number = COPIES + (bytes_of_a_number(spec.spaces[0]) if spec.spaces and not layout.images else 8)
+    per_step = layout.vector * per_number + bytes_of_images(layout)
     needed = per_step * steps
     if needed < available / 2:
         return None

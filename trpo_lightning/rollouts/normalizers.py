@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trpo_lightning.policies.observations import Layout, Shape
 from trpo_lightning.settings import NormalizeSettings
 
 EPSILON = 1e-12
@@ -57,19 +58,20 @@ class RunningMoments(nn.Module):
 class Normalizer(nn.Module):
     """Turns raw observations into what the policy sees, and raw rewards into what the update sees.
 
-    Observations become (o - mean) / std, clipped. Rewards become r / std of the running discounted return, not centred,
-    clipped (Engstrom et al. 2020, code-level optimizations). Both use the statistics from the last `merge`; the first
-    rewards use those of their own rollout (`first_scale`).
+    Observations become (o - mean) / std, clipped; images stay what they are. Rewards become r / std of the running
+    discounted return, not centred, clipped (Engstrom et al. 2020, code-level optimizations). Both use the statistics
+    from the last `merge`; the first rewards use those of their own rollout (`first_scale`).
 
     Args:
         observation_shape: `*O`, the shape of one observation.
         settings: What is normalized, and the clipping bounds.
     """
 
-    def __init__(self, observation_shape: tuple[int, ...], settings: NormalizeSettings) -> None:
+    def __init__(self, observation_shape: Shape, settings: NormalizeSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.observations = RunningMoments(observation_shape)
+        self.layout = Layout.of(observation_shape)
+        self.observations = RunningMoments((self.layout.vector,))
         self.returns = RunningMoments(())
         self.register_load_state_dict_post_hook(_freeze)
         self.freeze()
@@ -81,12 +83,14 @@ class Normalizer(nn.Module):
         self._reward_scale = 1.0 / float(self.returns.std())
 
     def normalize(self, observations: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """Return raw observations `[..., *O]` as the policy sees them, as float32.
+        """Return raw observations `[..., *O]` as the policy sees them: float32, or bytes where there are images.
 
         Args:
             observations: Raw observations.
-            out: A float32 array of the same shape to write to; None allocates one.
+            out: A float32 array of the same shape to write to; None allocates one. Not for images.
         """
+        if self.layout.images:
+            return self._beside_images(observations)
         seen = np.empty(observations.shape, dtype=np.float32) if out is None else out
         if not self.settings.observations:
             seen[...] = observations
@@ -96,6 +100,18 @@ class Normalizer(nn.Module):
         clip = self.settings.observation_clip
         np.minimum(x, clip, out=x)
         return np.maximum(x, -clip, out=seen, casting="same_kind")
+
+    def _beside_images(self, rows: np.ndarray) -> np.ndarray:
+        """Rows of bytes whose vectors are normalized; numbers that are not finite become NaN there."""
+        if not self.layout.vector:
+            return rows
+        raw = self.layout.vectors(rows)
+        seen = raw
+        if self.settings.observations:
+            clip = self.settings.observation_clip
+            seen = np.clip((raw - self._mean) * self._inverse_std, -clip, clip).astype(np.float32)
+            seen[~np.isfinite(raw)] = np.nan
+        return np.concatenate([rows[..., : self.layout.image_bytes], seen.view(np.uint8)], axis=-1)
 
     def first_scale(self, returns: np.ndarray) -> None:
         """Set the scale of the first rollout's rewards from its own running discounted returns `[B]`.

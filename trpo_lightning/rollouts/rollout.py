@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from trpo_lightning.numerics.tabular import PolicyValues, TabularMDP
+from trpo_lightning.policies.frames import ObservationRows
+from trpo_lightning.rollouts.frames import FrameStore
 
 
 @dataclass(kw_only=True)
@@ -40,12 +42,13 @@ class Rollout:
 class SinglePathRollout(Rollout):
     """Slots `[T, N]` of T steps in N environments, as arrays on the CPU.
 
-    `observations` `[T + 1, N, *O]` are what the policy saw; row t + 1 is what step t returned, which at an episode's
-    end is its last observation. `actions` `[T, N, A]` are as sampled, `rewards` `[T, N]` as the update sees them. Where
-    `valid` is False, the environment only reset, or had finished its share of whole episodes: ignore the slot.
+    `observations` `[T + 1, N, *O]`, in a `FrameStore` where they have images, are what the policy saw; row t + 1 is
+    what step t returned, which at an episode's end is its last observation. `actions` `[T, N, A]` are as sampled,
+    `rewards` `[T, N]` as the update sees them. Where `valid` is False, the environment only reset, or had finished its
+    share of whole episodes: ignore the slot.
     """
 
-    observations: np.ndarray
+    observations: np.ndarray | FrameStore
     actions: np.ndarray
     rewards: np.ndarray
     terminated: np.ndarray
@@ -54,7 +57,7 @@ class SinglePathRollout(Rollout):
     episode_steps: np.ndarray
     """`[T, N]`: steps since the episode began, 0 in the first."""
     raw_observations: np.ndarray
-    """`[T, N, *O]`: before normalization, for the normalizer's statistics."""
+    """`[T, N, O]`: before normalization, for the normalizer's statistics; only the vectors, not images."""
     running_returns: np.ndarray
     """`[T, N]`: discounted sums of raw rewards since the episode began, for the reward scale."""
 
@@ -67,7 +70,7 @@ class SinglePathRollout(Rollout):
 class Batch:
     """The B valid transitions of a rollout on the policy's device: rows of `[B, ...]`."""
 
-    observations: Tensor
+    observations: ObservationRows
     actions: Tensor
     advantages: Tensor
     advantage_std: float = 1.0
@@ -120,6 +123,19 @@ class TabularBatch:
 
 
 AnyBatch = Batch | VineBatch | PopulationBatch | TabularBatch
+
+
+def observation_rows(
+    observations: np.ndarray | FrameStore, valid: np.ndarray | None, device: torch.device
+) -> ObservationRows:
+    """Observations of all slots `[T + 1, N, *O]`, or of the valid ones `[T, N]`, as rows `[B, *O]`, time-major."""
+    if isinstance(observations, FrameStore):
+        return observations.rows(valid, device)
+    return (
+        torch.from_numpy(observations).flatten(0, 1).to(device)
+        if valid is None
+        else valid_rows(observations, valid, device)
+    )
 
 
 def valid_rows(array: np.ndarray | Tensor, valid: np.ndarray, device: torch.device) -> Tensor:

@@ -9,9 +9,11 @@ from trpo_lightning.environments.backends import make_environments
 from trpo_lightning.environments.vector_environment import VectorEnvironment
 from trpo_lightning.errors import UserError
 from trpo_lightning.policies.inference import fast_forward
+from trpo_lightning.policies.observations import Layout
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.randomness import Stream, environment_seed, numpy_generator
 from trpo_lightning.rollouts.episode_log import EpisodeLog
+from trpo_lightning.rollouts.frames import FrameStore, observation_store
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.rollout import SinglePathRollout
 from trpo_lightning.rollouts.scheme import SamplingScheme
@@ -93,9 +95,8 @@ class SinglePathScheme(SamplingScheme):
         while t < len(rollout.valid) and not (self._records_at_once and self._idle.all()):
             self._visit(t)
             start = time.perf_counter()
-            rollout.raw_observations[t] = self._observations
-            seen = normalizer.normalize(self._observations, out=rollout.observations[t])
-            rollout.actions[t] = act(t, forward(seen))
+            rollout.raw_observations[t] = normalizer.layout.vectors(self._observations)
+            rollout.actions[t] = act(t, forward(self._see(rollout, t, normalizer)))
             acted = time.perf_counter()
             step = self._envs.step(rollout.actions[t])
             simulator += time.perf_counter() - acted
@@ -106,17 +107,26 @@ class SinglePathScheme(SamplingScheme):
                 self._record(rollout, range(recorded, t))
                 recorded = t
         self._record(rollout, range(recorded, t))
-        last = normalizer.normalize(self._observations, out=rollout.observations[t])
-        last[~np.isfinite(self._observations)] = np.nan  # infinite ones were clipped
+        last = self._see(rollout, t, normalizer)
         rollout = _first_rows(rollout, t)
-        finite = np.isfinite(rollout.raw_observations)
-        if not finite.all():
-            rollout.observations[:t][~finite] = np.nan
+        if isinstance(rollout.observations, np.ndarray):  # infinite numbers were clipped
+            last[~np.isfinite(self._observations)] = np.nan
+            finite = np.isfinite(rollout.raw_observations)
+            if not finite.all():
+                rollout.observations[:t][~finite] = np.nan
         normalizer.first_scale(rollout.running_returns[rollout.valid])
         rollout.rewards = normalizer.scale_rewards(rollout.rewards)
         rollout.env_steps = int(rollout.valid.sum())
         rollout.seconds = {"collect": time.perf_counter() - began, "simulator": simulator, "inference": inference}
         return rollout
+
+    def _see(self, rollout: SinglePathRollout, t: int, normalizer: Normalizer) -> np.ndarray:
+        """The observations before step t as the policy sees them, which the rollout keeps."""
+        if isinstance(rollout.observations, np.ndarray):
+            return normalizer.normalize(self._observations, out=rollout.observations[t])
+        seen = normalizer.normalize(self._observations)
+        rollout.observations.put(t, seen)
+        return seen
 
     @property
     def _records_at_once(self) -> bool:
@@ -140,16 +150,16 @@ class SinglePathScheme(SamplingScheme):
     def _buffers(self, actions: torch.Tensor) -> SinglePathRollout:
         """An empty rollout for actions like these, `[N, A]`; untouched pages take no memory."""
         slots = (self._rows(), self.num_envs)
-        observation_shape = self._observations.shape[1:]
+        layout = Layout.of(self.spec.observation_shape)
         return SinglePathRollout(
-            observations=np.empty((slots[0] + 1, self.num_envs, *observation_shape), dtype=np.float32),
+            observations=observation_store(slots[0] + 1, self.num_envs, layout),
             actions=np.empty((*slots, actions.shape[1]), dtype=actions.numpy().dtype),
             rewards=np.zeros(slots),
             terminated=np.zeros(slots, dtype=bool),
             truncated=np.zeros(slots, dtype=bool),
             valid=np.zeros(slots, dtype=bool),
             episode_steps=np.zeros(slots, dtype=np.int64),
-            raw_observations=np.empty((*slots, *observation_shape), dtype=self._observations.dtype),
+            raw_observations=np.empty((*slots, layout.vector), dtype=layout.vectors(self._observations[:0]).dtype),
             running_returns=np.zeros(slots),
         )
 
@@ -197,6 +207,8 @@ class _Actions:
 def _first_rows(rollout: SinglePathRollout, rows: int) -> SinglePathRollout:
     """The rollout cut to its first `rows` steps, as views."""
     for name, array in vars(rollout).items():
-        if isinstance(array, np.ndarray):
+        if isinstance(array, FrameStore):
+            setattr(rollout, name, array.first(rows + 1))
+        elif isinstance(array, np.ndarray):
             setattr(rollout, name, array[: rows + 1] if name == "observations" else array[:rows])
     return rollout

@@ -15,6 +15,8 @@ from trpo_lightning.numerics.curvature import (
     fisher_vector_product,
 )
 from trpo_lightning.numerics.objectives import kl_divergence
+from trpo_lightning.policies.frames import ObservationRows, in_precision
+from trpo_lightning.policies.images import rows_at_once, rows_kept
 from trpo_lightning.policies.linearized import linearized
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy
@@ -63,12 +65,12 @@ class Candidates:
         return value / len(kl), self.kl[self.settings.kl_over_states]
 
 
-def fisher(policy: Policy, observations: Tensor, actions: Tensor | None) -> Model:
+def fisher(policy: Policy, observations: ObservationRows, actions: Tensor | None) -> Model:
     """Rows of the analytic Fisher matrix (TRPO 2015, appendix C.1)."""
     return lambda theta, part: linearized(policy, theta, observations[part]) or policy.at(theta, observations[part])
 
 
-def empirical_fisher(policy: Policy, observations: Tensor, actions: Tensor | None) -> Model:
+def empirical_fisher(policy: Policy, observations: ObservationRows, actions: Tensor | None) -> Model:
     """Rows of the empirical Fisher matrix (TRPO 2015, section 8.1).
 
     Raises:
@@ -76,8 +78,12 @@ def empirical_fisher(policy: Policy, observations: Tensor, actions: Tensor | Non
     """
     if actions is None:
         raise UserError("rule.curvature=empirical_fisher needs the actions of rollout.scheme=single_path")
-    taken = actions.to(observations.dtype) if actions.is_floating_point() else actions
-    return lambda theta, part: Scalars(policy.at(theta, observations[part]).log_prob(taken[part]))
+
+    def model(theta: Tensor, part: slice) -> Scalars:
+        taken = actions[part].to(theta.dtype) if actions.is_floating_point() else actions[part]
+        return Scalars(policy.at(theta, observations[part]).log_prob(taken))
+
+    return model
 
 
 CURVATURES = {"fisher": fisher, "empirical_fisher": empirical_fisher}
@@ -102,7 +108,11 @@ class Curvature:
 
     def _model(self, rows: Tensor | slice) -> Model:
         actions = self.batch.actions[rows] if isinstance(self.batch, Batch) else None
-        observations = self.surrogate.observations[rows].to(self.theta.dtype)
+        observations: ObservationRows = self.surrogate.observations
+        if isinstance(rows, Tensor):
+            observations = observations.index_select(0, rows)
+        if isinstance(observations, Tensor):
+            observations = in_precision(observations, self.theta.dtype)
         return CURVATURES[self.settings.curvature](self.policy, observations, actions)
 
     @cached_property
@@ -111,7 +121,15 @@ class Curvature:
         if weights is not None:
             weights = weights[self.rows].to(self.theta.dtype)
             weights = weights / weights.sum()
-        return fisher_vector_product(self._model(self.rows), self.theta, len(self.rows), weights=weights, chunk=CHUNK)
+        network = self.policy.network
+        return fisher_vector_product(
+            self._model(self.rows),
+            self.theta,
+            len(self.rows),
+            weights=weights,
+            chunk=rows_at_once(network, CHUNK),
+            keep=rows_kept(network),
+        )
 
     def product(self, v: Tensor) -> Tensor:
         """A v; the first call builds the graph."""
@@ -120,7 +138,8 @@ class Curvature:
     def largest(self, v: Tensor) -> float:
         """max_n v'A_n v over the whole batch, like the KL of the line search."""
         everything = slice(None)
-        rows = curvature_of_rows(self._model(everything), self.theta, v, len(self.surrogate.observations), chunk=CHUNK)
+        states, chunk = len(self.surrogate.observations), rows_at_once(self.policy.network, CHUNK)
+        rows = curvature_of_rows(self._model(everything), self.theta, v, states, chunk=chunk)
         return OVER_STATES["max"](self.factor * rows, self.surrogate.kl_weights)
 
 

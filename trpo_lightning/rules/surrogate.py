@@ -12,6 +12,8 @@ from trpo_lightning.numerics.objectives import (
     importance_sampled_surrogate,
     self_normalized_surrogate,
 )
+from trpo_lightning.policies.frames import ObservationRows
+from trpo_lightning.policies.images import rows_at_once
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.rollouts.rollout import Batch, TabularBatch, VineBatch
@@ -25,7 +27,7 @@ ENTROPY_METRIC = {"policy/entropy": "mean entropy of the policy at collection, i
 class Surrogate(Protocol):
     """L at any distributions; the mean KL is taken over the same states."""
 
-    observations: Tensor
+    observations: ObservationRows
     """States `[B, *O]`."""
     old: list[tuple[slice, Any]]
     """The old policy's distributions there, by slices of the rows."""
@@ -70,7 +72,8 @@ class BranchesWeighted:
     kl_weights: Tensor | None = None
 
     def __init__(self, policy: Policy, batch: VineBatch) -> None:
-        self.batch, self.observations = batch, batch.observations
+        self.batch = batch
+        self.observations: ObservationRows = batch.observations
         self.old = old_distributions(policy, batch.observations)
         self.log_q = batch.log_q
         if self.log_q is None:
@@ -103,7 +106,8 @@ class Exact:
     """
 
     def __init__(self, policy: Policy, batch: TabularBatch) -> None:
-        self.observations, self.old = batch.observations, old_distributions(policy, batch.observations)
+        self.observations: ObservationRows = batch.observations
+        self.old = old_distributions(policy, batch.observations)
         visits = batch.values.visitation.clamp(min=0.0)  # below 0 by rounding only
         weighted = len(batch) * visits[:, None] * batch.values.advantages
         self.kl_weights: Tensor | None = (visits * (len(batch) / visits.sum())).to(batch.observations.device)
@@ -131,7 +135,8 @@ class WithEntropy:
 
     def __init__(self, surrogate: Surrogate, bonus: float) -> None:
         self.surrogate, self.bonus = surrogate, bonus
-        self.observations, self.old, self.kl_weights = surrogate.observations, surrogate.old, surrogate.kl_weights
+        self.observations: ObservationRows = surrogate.observations
+        self.old, self.kl_weights = surrogate.old, surrogate.kl_weights
 
     def total(self, distribution: Any, part: slice) -> Tensor:
         """The surrogate's total plus the bonus times the sum of entropies."""
@@ -149,9 +154,10 @@ def build_surrogate(policy: Policy, batch: Any, entropy_bonus: float = 0.0) -> S
 
 
 @torch.no_grad()
-def old_distributions(policy: Policy, observations: Tensor) -> list[tuple[slice, Any]]:
+def old_distributions(policy: Policy, observations: ObservationRows) -> list[tuple[slice, Any]]:
     """The current policy's distributions at observations `[B, *O]`, without gradients."""
-    return [(part, policy(observations[part])) for part in row_slices(len(observations), CHUNK)]
+    chunk = rows_at_once(policy.network, CHUNK)
+    return [(part, policy(observations[part])) for part in row_slices(len(observations), chunk)]
 
 
 @torch.no_grad()
@@ -173,7 +179,7 @@ def surrogate_gradient(policy: Policy, surrogate: Surrogate, chunk: int = CHUNK)
     parameters = list(policy.parameters())
     rows = len(surrogate.observations)
     total = torch.zeros_like(parameter_vector(policy))
-    for part in row_slices(rows, chunk):
+    for part in row_slices(rows, rows_at_once(policy.network, chunk)):
         value = surrogate.total(policy(surrogate.observations[part]), part)
         total += torch.cat([g.reshape(-1) for g in torch.autograd.grad(value, parameters)])
     return total / rows

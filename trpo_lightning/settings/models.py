@@ -6,6 +6,15 @@ from dataclasses import dataclass
 
 from trpo_lightning.settings.option import SAMPLED_PATH, option
 
+IMAGE_NETWORKS = ("trpo_2015", "mnih_2015", "sizes")
+_HIDDEN_SIZES = "units of each hidden layer; [] is linear; where observations have images, of image_network=sizes only"
+_IMAGE_NETWORK = (
+    "layers where observations have images: trpo_2015 has two of 16 filters 4x4 with stride 2 and a dense one of 20 "
+    "units, mnih_2015 32 filters 8x8 with stride 4, 64 4x4 with 2, 64 3x3 with 1 and 512 units (with activation=relu); "
+    "sizes has those of convolutions and hidden_sizes; a vector beside images joins at the first dense layer"
+)
+_CONVOLUTIONS = "layers that see images, FILTERSxKERNEL/STRIDE each: 16x4/2 is 16 filters of 4 x 4 with stride 2"
+
 
 @dataclass
 class PolicySettings:
@@ -24,11 +33,13 @@ class PolicySettings:
 class MLPPolicySettings(PolicySettings):
     """Network and distribution of the built-in policies."""
 
-    hidden_sizes: list[int] = option(
-        [64, 64], "units of each hidden layer; [] is linear", source="Henderson 2018", minimum=1
-    )
+    hidden_sizes: list[int] = option([64, 64], _HIDDEN_SIZES, source="Henderson 2018", minimum=1)
     activation: str = option(
         "tanh", "hidden non-linearity", source="TRPO 2015, table 2", choices=("tanh", "relu", "elu")
+    )
+    image_network: str = option("trpo_2015", _IMAGE_NETWORK, source="TRPO 2015, section 8.2", choices=IMAGE_NETWORKS)
+    convolutions: list[str] = option(
+        ["16x4/2", "16x4/2"], _CONVOLUTIONS, source="TRPO 2015", when={"policy.image_network": ("sizes",)}
     )
     initial_log_std: float = option(
         -0.5,
@@ -74,10 +85,12 @@ class FittedValueSettings(ValueSettings):
 class NetworkValueSettings(FittedValueSettings):
     """Keys of value functions that are networks."""
 
-    hidden_sizes: list[int] = option(
-        [64, 64], "units of each hidden layer; [] is linear", source="Henderson 2018", minimum=1
-    )
+    hidden_sizes: list[int] = option([64, 64], _HIDDEN_SIZES, source="Henderson 2018", minimum=1)
     activation: str = option("tanh", "hidden non-linearity", choices=("tanh", "relu", "elu"))
+    image_network: str = option("trpo_2015", _IMAGE_NETWORK, source="as the policy's", choices=IMAGE_NETWORKS)
+    convolutions: list[str] = option(
+        ["16x4/2", "16x4/2"], _CONVOLUTIONS, source="TRPO 2015", when={"value.image_network": ("sizes",)}
+    )
 
 
 @dataclass

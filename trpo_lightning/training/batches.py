@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trpo_lightning.numerics.returns import discounted_returns, generalized_advantages, standardize
+from trpo_lightning.policies.frames import ObservationRows
 from trpo_lightning.rollouts.exact import TabularRollout
 from trpo_lightning.rollouts.population import PopulationRollout
 from trpo_lightning.rollouts.rollout import (
@@ -18,6 +19,7 @@ from trpo_lightning.rollouts.rollout import (
     SinglePathRollout,
     TabularBatch,
     VineBatch,
+    observation_rows,
     valid_rows,
 )
 from trpo_lightning.rollouts.vine import VineRollout
@@ -28,7 +30,7 @@ from trpo_lightning.settings import AdvantageRuleSettings, FittedValueSettings, 
 class ValueData:
     """What a value function is fitted to: observations `[B, *O]`, `targets` and the old `values` `[B]`."""
 
-    observations: Tensor
+    observations: ObservationRows
     targets: Tensor
     values: Tensor
 
@@ -66,9 +68,8 @@ def _vine(rollout: VineRollout, device: torch.device) -> VineBatch:
 
 def _single_path(rollout: SinglePathRollout, value_function: Any, s: RunSettings, device: torch.device) -> Estimate:
     """Generalized advantages (GAE 2016), with values from before this iteration's fit."""
-    slots = rollout.observations.shape[:2]
-    observations = torch.from_numpy(rollout.observations)
-    values = value_function.predict(observations.flatten(0, 1).to(device)).cpu().double().view(slots)
+    slots = (len(rollout.observations), rollout.valid.shape[1])
+    values = value_function.predict(observation_rows(rollout.observations, None, device)).cpu().double().view(slots)
     ends = rollout.terminated | rollout.truncated
     fitted = s.value if isinstance(s.value, FittedValueSettings) else FittedValueSettings()
     terminated = rollout.terminated if fitted.bootstrap_time_limits else ends
@@ -89,7 +90,8 @@ def _single_path(rollout: SinglePathRollout, value_function: Any, s: RunSettings
     chosen, divisor = (standardized, std) if rule.standardize_advantages else (raw, 1.0)
     if rule.discounted_state_weights:
         chosen = chosen * s.gamma ** rows(rollout.episode_steps)
-    batch = Batch(rows(rollout.observations), rows(rollout.actions), chosen.float(), divisor)
+    seen = observation_rows(rollout.observations, rollout.valid, device)
+    batch = Batch(seen, rows(rollout.actions), chosen.float(), divisor)
     metrics = {"advantages/std": std} if len(raw) else {}
     value_data = ValueData(batch.observations, rows(targets).float(), rows(values).float())
     return Estimate(batch, value_data, metrics)

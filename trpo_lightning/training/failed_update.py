@@ -11,6 +11,7 @@ from torch import Tensor
 from trpo_lightning.environments.vector_environment import EnvironmentSpec
 from trpo_lightning.errors import DiskError, UserError
 from trpo_lightning.numerics.tabular import PolicyValues, TabularMDP
+from trpo_lightning.policies.frames import FrameRows
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.rollouts.rollout import AnyBatch, Batch, PopulationBatch, Rollout, TabularBatch, VineBatch
 from trpo_lightning.rules import build_rule
@@ -21,7 +22,8 @@ from trpo_lightning.storage.checksummed_file import read, save
 from trpo_lightning.storage.files import plain
 from trpo_lightning.training.trained_policy import policy_state, rebuilt_policy
 
-CLASSES = {cls.__name__: cls for cls in (Batch, VineBatch, PopulationBatch, TabularBatch, TabularMDP, PolicyValues)}
+BATCHES = (Batch, VineBatch, PopulationBatch, TabularBatch)
+CLASSES = {cls.__name__: cls for cls in (*BATCHES, FrameRows, TabularMDP, PolicyValues)}
 """The classes of batches and of their parts, by name."""
 KINDS = ("failed_update", "capsule")
 """The `kind` that such files state: `capsule` in those of version 0.1."""

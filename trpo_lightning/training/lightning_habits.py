@@ -49,6 +49,8 @@ class LightningHabits(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Refuse trainers that would silently change the algorithm, and print cautions about the environment."""
         check_trainer(self.trainer)
+        for line in self.spec.notes:
+            print(line)
         for line in cautions(self.settings, self.spec):
             print(f"warning: {line}")
 

@@ -12,6 +12,7 @@ from trpo_lightning.environments.recorded_spaces import rebuilt_pair, recorded_p
 from trpo_lightning.environments.spaces import one_action, to_env_action
 from trpo_lightning.environments.vector_environment import EnvironmentSpec
 from trpo_lightning.errors import UserError
+from trpo_lightning.policies.observations import Layout, Shape
 from trpo_lightning.policies.policy import Policy, build_policy
 from trpo_lightning.policies.spaces import ActionSpec, BinaryActions, ContinuousActions, DiscreteActions
 from trpo_lightning.rollouts.normalizers import Normalizer
@@ -118,11 +119,11 @@ def policy_state(settings: RunSettings, spec: EnvironmentSpec, policy: Policy) -
     }
 
 
-def rebuilt_policy(state: dict[str, Any], settings: RunSettings) -> tuple[Policy, tuple[int, ...], ActionSpec]:
+def rebuilt_policy(state: dict[str, Any], settings: RunSettings) -> tuple[Policy, Shape, ActionSpec]:
     """Rebuild the policy of a `policy_state` on the CPU; also returns its observation shape and its action spec."""
     kind, size = state["actions"]
     actions: ActionSpec = ACTION_KINDS[kind](tuple(size) if kind == "discrete" else size)
-    shape = tuple(state["observation_shape"])
+    shape = Layout.of_record(state["observation_shape"]).shape
     policy = build_policy(
         shape,
         actions,

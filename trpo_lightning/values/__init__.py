@@ -2,6 +2,7 @@
 
 import torch
 
+from trpo_lightning.policies.observations import Shape
 from trpo_lightning.settings import ValueSettings, load_class
 from trpo_lightning.values.value_function import ValueFunction
 
@@ -9,7 +10,7 @@ __all__ = ["ValueFunction", "build_value_function"]
 
 
 def build_value_function(
-    observation_shape: tuple[int, ...], settings: ValueSettings, generator: torch.Generator
+    observation_shape: Shape, settings: ValueSettings, generator: torch.Generator
 ) -> ValueFunction:
     """The value function named by `value.name`; `generator` draws its initial parameters."""
     cls = load_class("value.name", settings.name)

@@ -6,12 +6,15 @@ import torch
 from torch import Tensor
 
 from trpo_lightning.numerics.least_squares import (
+    CHUNK,
     Model,
     lbfgs_least_squares,
     mean_square,
     predictions,
     trust_region_least_squares,
 )
+from trpo_lightning.policies.frames import ObservationRows, are_finite
+from trpo_lightning.policies.images import rows_at_once
 from trpo_lightning.policies.networks import assign_parameter_vector, named_views, parameter_vector
 from trpo_lightning.settings import LBFGSValueSettings, TrustRegionValueSettings
 from trpo_lightning.values.value_function import NeuralValueFunction
@@ -20,10 +23,10 @@ from trpo_lightning.values.value_function import NeuralValueFunction
 class FullBatchValueFunction(NeuralValueFunction):
     """V_phi(s), a network whose fit is a pure function of (phi, batch): deterministic, with no optimizer state."""
 
-    def fit(self, observations: Tensor, targets: Tensor, generator: torch.Generator) -> float:
+    def fit(self, observations: ObservationRows, targets: Tensor, generator: torch.Generator) -> float:
         """As `ValueFunction.fit`; the mean squared error returned is that after the fit."""
         del generator
-        if not (len(targets) and all(torch.isfinite(x).all() for x in (targets, observations))):
+        if not (len(targets) and torch.isfinite(targets).all() and are_finite(observations)):
             return float("nan")
         if not torch.isfinite(self.predict(observations)).all():
             return float("nan")
@@ -33,11 +36,16 @@ class FullBatchValueFunction(NeuralValueFunction):
             return torch.func.functional_call(self.network, views, (observations[rows],)).squeeze(-1)
 
         solution = self.solve(model, parameter_vector(self.network), targets)
-        error = mean_square(predictions(model, solution, len(targets)) - targets)
+        error = mean_square(predictions(model, solution, len(targets), chunk=self.chunk) - targets)
         if not (math.isfinite(error) and torch.isfinite(solution).all()):
             return float("nan")
         assign_parameter_vector(self.network, solution)
         return error
+
+    @property
+    def chunk(self) -> int:
+        """The most rows that are evaluated at once."""
+        return rows_at_once(self.network, CHUNK)
 
     def solve(self, model: Model, theta: Tensor, targets: Tensor) -> Tensor:
         """Fit the model to targets `[B]`, starting at `theta` `[P]`.
@@ -65,6 +73,7 @@ class TrustRegionValueFunction(FullBatchValueFunction):
             cg_iterations=s.cg_iterations,
             damping=s.damping,
             rescale=s.rescale,
+            chunk=self.chunk,
         )
 
 
@@ -76,4 +85,5 @@ class LBFGSValueFunction(FullBatchValueFunction):
 
     def solve(self, model: Model, theta: Tensor, targets: Tensor) -> Tensor:
         """Run `lbfgs_least_squares`."""
-        return lbfgs_least_squares(model, theta, targets, iterations=self.settings.iterations, l2=self.settings.l2)
+        s = self.settings
+        return lbfgs_least_squares(model, theta, targets, iterations=s.iterations, l2=s.l2, chunk=self.chunk)

@@ -5,8 +5,11 @@ import math
 import torch
 from torch import Tensor, nn
 
+from trpo_lightning.errors import UserError
 from trpo_lightning.numerics.least_squares import mean_square
 from trpo_lightning.numerics.ridge import ridge_regression
+from trpo_lightning.policies.frames import ObservationRows
+from trpo_lightning.policies.observations import Layout, Shape
 from trpo_lightning.settings import LinearValueSettings, ValueSettings
 from trpo_lightning.values.value_function import ValueFunction
 
@@ -26,16 +29,19 @@ class LinearValueFunction(ValueFunction):
     Settings = LinearValueSettings
     settings: LinearValueSettings
 
-    def __init__(self, observation_shape: tuple[int, ...], settings: ValueSettings, generator: torch.Generator) -> None:
+    def __init__(self, observation_shape: Shape, settings: ValueSettings, generator: torch.Generator) -> None:
         super().__init__(observation_shape, settings, generator)
-        size = 2 * math.prod(observation_shape) + 1
+        layout = Layout.of(observation_shape)
+        if layout.images:
+            raise UserError("value.name=linear does not see images: use adam, lbfgs, trust_region or none")
+        size = 2 * layout.vector + 1
         self.weights = nn.Parameter(torch.zeros(size, dtype=torch.float64), requires_grad=False)
 
-    def predict(self, observations: Tensor, chunk: int = CHUNK) -> Tensor:
+    def predict(self, observations: ObservationRows, chunk: int = CHUNK) -> Tensor:
         """V `[B]` for observations `[B, *O]`."""
         return _predict(self.weights, observations, min(chunk, CHUNK))
 
-    def fit(self, observations: Tensor, targets: Tensor, generator: torch.Generator) -> float:
+    def fit(self, observations: ObservationRows, targets: Tensor, generator: torch.Generator) -> float:
         """As `ValueFunction.fit`; the mean squared error returned is that after the fit."""
         del generator
         if not (len(targets) and torch.isfinite(targets).all()):
@@ -58,7 +64,7 @@ class LinearValueFunction(ValueFunction):
         return error
 
 
-def _predict(weights: Tensor, observations: Tensor, chunk: int) -> Tensor:
+def _predict(weights: Tensor, observations: ObservationRows, chunk: int) -> Tensor:
     values = [features(part) @ weights.double() for part in observations.split(chunk)]
     return torch.cat(values).to(observations.dtype)
 

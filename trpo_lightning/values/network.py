@@ -11,7 +11,10 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 from trpo_lightning.numerics.curvature import row_slices
+from trpo_lightning.policies.frames import ObservationRows
+from trpo_lightning.policies.images import products_per_row
 from trpo_lightning.policies.networks import assign_parameter_vector, parameter_vector
+from trpo_lightning.policies.observations import Shape
 from trpo_lightning.policies.perceptron import ArrayLike
 from trpo_lightning.settings import AdamValueSettings
 from trpo_lightning.threads import threads_for, torch_threads
@@ -30,9 +33,7 @@ class NetworkValueFunction(NeuralValueFunction):
     Settings = AdamValueSettings
     settings: AdamValueSettings
 
-    def __init__(
-        self, observation_shape: tuple[int, ...], settings: AdamValueSettings, generator: torch.Generator
-    ) -> None:
+    def __init__(self, observation_shape: Shape, settings: AdamValueSettings, generator: torch.Generator) -> None:
         super().__init__(observation_shape, settings, generator)
         self._optimizer: torch.optim.Adam | None = None
         self._loaded: dict[str, Any] | None = None
@@ -50,10 +51,9 @@ class NetworkValueFunction(NeuralValueFunction):
     @property
     def fits_on_one_thread(self) -> bool:
         """Whether minibatches are too small to gain from a second thread."""
-        size = sum(parameter.numel() for parameter in self.network.parameters())
-        return threads_for(self.settings.minibatch_size, size) == 1
+        return threads_for(self.settings.minibatch_size, products_per_row(self.network)) == 1
 
-    def fit(self, observations: Tensor, targets: Tensor, generator: torch.Generator) -> float:
+    def fit(self, observations: ObservationRows, targets: Tensor, generator: torch.Generator) -> float:
         """As `ValueFunction.fit`; the mean squared error returned is that during the last epoch."""
         if not (len(targets) and self.settings.epochs and torch.isfinite(targets).all()):
             return float("nan")
@@ -63,7 +63,7 @@ class NetworkValueFunction(NeuralValueFunction):
         theta.copy_(parameter_vector(self.network))
         if theta.grad is None:  # at first, and after pickling
             theta.grad = torch.zeros_like(theta)
-        with torch_threads(threads_for(self.settings.minibatch_size, len(theta))):
+        with torch_threads(threads_for(self.settings.minibatch_size, products_per_row(self.network))):
             loss = self._descend(theta, observations, targets, values, generator)
         if not torch.isfinite(theta).all():
             self.load_optimizer_state(before)
@@ -73,7 +73,7 @@ class NetworkValueFunction(NeuralValueFunction):
 
     @torch.no_grad()
     def _descend(
-        self, theta: Tensor, observations: Tensor, targets: Tensor, values: Tensor, generator: torch.Generator
+        self, theta: Tensor, observations: ObservationRows, targets: Tensor, values: Tensor, generator: torch.Generator
     ) -> float:
         """Take all Adam steps on `theta` `[P]`."""
         gradient = loss_gradient(self.network, theta, theta.grad)  # pyright: ignore[reportArgumentType]
@@ -81,7 +81,8 @@ class NetworkValueFunction(NeuralValueFunction):
         for _ in range(self.settings.epochs):
             order = torch.randperm(len(targets), generator=generator).to(targets.device)
             columns = (observations, targets[:, None], values[:, None])
-            shuffled = [gradient.native(column.index_select(0, order)) for column in columns]
+            shuffled: list[Any] = [column.index_select(0, order) for column in columns]
+            shuffled = [gradient.native(column) if isinstance(column, Tensor) else column for column in shuffled]
             squares.clear()
             for part in row_slices(len(targets), size):
                 x, y, old = (column[part] for column in shuffled)

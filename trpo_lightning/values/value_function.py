@@ -5,7 +5,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from trpo_lightning.policies.frames import ObservationRows
+from trpo_lightning.policies.images import network_sizes, rows_at_once
 from trpo_lightning.policies.networks import build_network
+from trpo_lightning.policies.observations import Layout, Shape
 from trpo_lightning.settings import FittedValueSettings, NetworkValueSettings, ValueSettings
 
 
@@ -28,7 +31,7 @@ class ValueFunction(nn.Module):
         """Further metrics after a fit, by name; none by default."""
         return {}
 
-    def __init__(self, observation_shape: tuple[int, ...], settings: ValueSettings, generator: torch.Generator) -> None:
+    def __init__(self, observation_shape: Shape, settings: ValueSettings, generator: torch.Generator) -> None:
         del observation_shape, generator
         super().__init__()
         self.settings = settings
@@ -38,11 +41,11 @@ class ValueFunction(nn.Module):
         """Whether a fit cannot use a second core, but is long enough to be worth running in the background."""
         return False
 
-    def predict(self, observations: Tensor, chunk: int = 65536) -> Tensor:
+    def predict(self, observations: ObservationRows, chunk: int = 65536) -> Tensor:
         """V `[B]` for observations `[B, *O]`, evaluating at most `chunk` rows at once; without a gradient."""
         raise NotImplementedError(f"{type(self).__name__} has no predict")
 
-    def fit(self, observations: Tensor, targets: Tensor, generator: torch.Generator) -> float:
+    def fit(self, observations: ObservationRows, targets: Tensor, generator: torch.Generator) -> float:
         """Regress V on the targets.
 
         Args:
@@ -70,22 +73,23 @@ class NeuralValueFunction(ValueFunction):
 
     Settings = NetworkValueSettings
 
-    def __init__(
-        self, observation_shape: tuple[int, ...], settings: NetworkValueSettings, generator: torch.Generator
-    ) -> None:
+    def __init__(self, observation_shape: Shape, settings: NetworkValueSettings, generator: torch.Generator) -> None:
         super().__init__(observation_shape, settings, generator)
+        sizes = network_sizes(Layout.of(observation_shape), settings, "value")
         self.network = build_network(
             observation_shape,
             1,
-            hidden_sizes=settings.hidden_sizes,
+            hidden_sizes=sizes.dense,
             activation=settings.activation,
             output_gain=1.0,
             generator=generator,
+            convolutions=sizes.convolutions,
         )
 
     @torch.no_grad()
-    def predict(self, observations: Tensor, chunk: int = 65536) -> Tensor:
+    def predict(self, observations: ObservationRows, chunk: int = 65536) -> Tensor:
         """V `[B]` for observations `[B, *O]`."""
+        chunk = rows_at_once(self.network, chunk)
         return torch.cat([self.network(part).squeeze(-1) for part in observations.split(chunk)])
 
 
@@ -94,12 +98,12 @@ class NoValueFunction(ValueFunction):
 
     Settings = ValueSettings
 
-    def predict(self, observations: Tensor, chunk: int = 65536) -> Tensor:
+    def predict(self, observations: ObservationRows, chunk: int = 65536) -> Tensor:
         """Zeros `[B]`."""
         del chunk
-        return observations.new_zeros(len(observations))
+        return torch.zeros(len(observations), device=observations.device)
 
-    def fit(self, observations: Tensor, targets: Tensor, generator: torch.Generator) -> float:
+    def fit(self, observations: ObservationRows, targets: Tensor, generator: torch.Generator) -> float:
         """NaN: there is no fit."""
         del observations, targets, generator
         return float("nan")

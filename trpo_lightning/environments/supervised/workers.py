@@ -7,8 +7,9 @@ import gymnasium as gym
 import numpy as np
 
 from trpo_lightning.environments.gymnasium_backend import checked_environment
+from trpo_lightning.environments.observations import as_batch
 from trpo_lightning.environments.snapshots import Restorable
-from trpo_lightning.environments.spaces import to_env_action
+from trpo_lightning.environments.spaces import observation_layout, to_env_action
 from trpo_lightning.environments.supervised.checked_environment import locate
 from trpo_lightning.environments.supervised.deadline import Deadline
 from trpo_lightning.settings import EnvSettings
@@ -43,10 +44,13 @@ def step_workers(
     """
     envs: list[gym.Env] = [worker.env for worker in workers]
     space, to_env = envs[0].observation_space, to_env_action(envs[0].action_space, scaled=settings.scale_actions)
+    images = bool(observation_layout(space).images)
     observations, rewards, ended = [], np.zeros(len(envs)), np.zeros(len(envs), dtype=bool)
     with Deadline(settings.timeout, partial(locate, envs, settings.id)):
         for i, (env, action) in enumerate(zip(envs, to_env(actions), strict=True)):
             observation, reward, terminated, truncated, _ = env.step(action)
-            observations.append(gym.spaces.flatten(space, observation))
+            observations.append(
+                as_batch(space, observation)[0][0] if images else gym.spaces.flatten(space, observation)
+            )
             rewards[i], ended[i] = reward, terminated or truncated
     return np.stack(observations), rewards, ended

@@ -1,0 +1,113 @@
+"""Training from pixels, end to end: learning, checkpoints, resume, evaluation, and what the rollout keeps."""
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+
+import trpo_lightning
+from trpo_lightning import TRPO
+from trpo_lightning.policies.frames import FrameRows
+from trpo_lightning.policies.observations import Layout
+from trpo_lightning.rollouts.frames import FrameStore
+from trpo_lightning.training.batches import make_batch
+
+FORMS = ("stack", "picture", "mixture")
+
+
+def module(form, **keywords):
+    return TRPO(
+        env={"id": "image_environments:Light", "kwargs": {"form": form}, "num_envs": 4},
+        steps_per_iteration=256,
+        total_env_steps=256 * 100,
+        delta=0.05,
+        value={"image_network": "sizes", "convolutions": ["8x4/4"], "hidden_sizes": [16], "epochs": 2},
+        policy={"image_network": "sizes", "convolutions": ["8x4/4"], "hidden_sizes": [16]},
+        evaluation={"every": 0},
+        **keywords,
+    )
+
+
+def fit(trpo, tmp_path, iterations=8):
+    trainer = pl.Trainer(
+        max_epochs=iterations,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        enable_checkpointing=False,
+    )
+    trainer.fit(trpo)
+    return trainer
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_it_learns_from_pixels_and_acts_after_loading(form, tmp_path):
+    trpo = module(form)
+    fit(trpo, tmp_path)
+    assert float(trpo.trainer.callback_metrics["episode/return_mean"]) > 12.0  # chance is 8 of 16
+    trpo.save(tmp_path / "policy.pt")
+    loaded = trpo_lightning.load(tmp_path / "policy.pt")
+    from image_environments import Light
+
+    env = Light(form)
+    seen, _ = env.reset(seed=3)
+    right = 0
+    for _ in range(16):
+        action = loaded.act(seen)
+        right += action == env.lit
+        seen, *_ = env.step(action)
+    assert right >= 14
+    assert trpo.normalizer.observations.mean.shape == ((2 + 17,) if form == "mixture" else (0,))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rollouts_keep_bytes_and_batches_make_the_rows_that_the_policy_saw(form):
+    trpo = module(form)
+    rollout = trpo.collect()
+    assert isinstance(rollout.observations, FrameStore)
+    estimate = make_batch(rollout, trpo.value_function, trpo.settings, torch.device("cpu"))
+    batch = estimate.batch
+    assert isinstance(batch.observations, FrameRows) and batch.observations.dtype == torch.uint8
+    everything = batch.observations[slice(None)]
+    assert (
+        everything.shape == batch.observations.shape == (len(batch), *Layout.of(trpo.spec.observation_shape).row_shape)
+    )
+    order = torch.randperm(len(batch))
+    assert torch.equal(batch.observations.index_select(0, order)[slice(3, 7)], everything[order[3:7]])
+    assert torch.equal(torch.cat(list(batch.observations.split(100))), everything)
+    trpo.scheme.close()
+
+
+def test_a_stack_is_stored_once_and_episodes_begin_whole():
+    trpo = module("stack")
+    rollout = trpo.collect()
+    store, frame = rollout.observations, 20 * 20
+    steps, envs = rollout.valid.shape
+    episodes = envs * (1 + steps // 17)
+    # one frame for each step, and three for each first stack
+    assert store.nbytes - store._index.nbytes == frame * (envs * (steps + 1) + 2 * episodes)
+    trpo.scheme.close()
+
+
+def test_stores_give_back_what_was_put_in_whatever_the_environment_does():
+    g = np.random.default_rng(0)
+    layout = Layout.of((3, 5, 7))  # 35 bytes a frame, no multiple of 8
+    store, put = FrameStore(40, 2, layout), []
+    rows = g.integers(0, 256, (2, 3, 5, 7), dtype=np.uint8)
+    for t in range(40):
+        kind = g.integers(3)
+        if kind == 0:  # new
+            rows = g.integers(0, 256, (2, 3, 5, 7), dtype=np.uint8)
+        elif kind == 1:  # shifted in one environment only
+            rows = rows.copy()
+            rows[0] = np.concatenate([rows[0, 1:], g.integers(0, 256, (1, 5, 7), dtype=np.uint8)])
+        else:  # the environment reuses its buffer
+            rows[:, :-1] = rows[:, 1:].copy()
+            rows[:, -1] = 7
+        store.put(t, rows)
+        put.append(rows.copy())
+    expected = np.array(put)
+    found = store.rows(None, torch.device("cpu"))[slice(None)].numpy().reshape(expected.shape)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(store[np.array([3, 39]), np.array([1, 0])], expected[[3, 39], [1, 0]])
