@@ -6,6 +6,7 @@ from trpo_lightning.errors import UserError
 
 MODULES: dict[str, tuple[str, ...]] = {
     "envpool": ("envpool",),
+    "atari": ("ale_py", "cv2"),
     "wandb": ("wandb",),
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow", "sqlalchemy", "alembic"),

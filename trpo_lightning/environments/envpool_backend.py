@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from trpo_lightning.environments import gymnasium_backend
+from trpo_lightning.environments import atari, gymnasium_backend
+from trpo_lightning.environments.atari import pool_arguments, pool_id, register
 from trpo_lightning.environments.spaces import (
     action_spec,
     check_observations,
@@ -20,7 +21,7 @@ from trpo_lightning.environments.supervised.deadline import Deadline
 from trpo_lightning.environments.vector_environment import EnvironmentSpec, could_not_be_built
 from trpo_lightning.errors import UserError, nearest
 from trpo_lightning.extras import check_extra, has_extra
-from trpo_lightning.settings import EnvSettings
+from trpo_lightning.settings import EnvSettings, is_atari
 
 NO_LIMIT = 2**31 - 1
 """EnvPool's `max_episode_steps` for environments without a time limit."""
@@ -36,8 +37,10 @@ def describe_suitable(settings: EnvSettings) -> EnvironmentSpec | None:
         return None
     import envpool
 
-    if settings.id not in envpool.list_all_envs():
+    if pool_id(settings.id) not in envpool.list_all_envs():
         return None
+    if is_atari(settings.id):
+        register(settings)
     if settings.id not in gymnasium_backend.registered_ids():
         return None if settings.kwargs else describe(settings)
     if not _same_arguments(settings):
@@ -61,7 +64,7 @@ def _same_arguments(settings: EnvSettings) -> bool:
         return True
     import envpool
 
-    spec = envpool.make_spec(settings.id)
+    spec = envpool.make_spec(pool_id(settings.id))
     theirs = dict(zip(spec._config_keys, spec._config_values, strict=True))
     mine = gymnasium_backend.arguments(settings.id)
     return all(
@@ -76,20 +79,21 @@ def _make(settings: EnvSettings, seeds: list[int], threads: int) -> Any:
         raise UserError(f"env.wrappers={settings.wrappers} need env.backend=gymnasium: EnvPool takes no wrappers")
     import envpool
 
-    if settings.id not in envpool.list_all_envs():
-        raise UserError(f"env.id={settings.id} is not in EnvPool{nearest(settings.id, envpool.list_all_envs())}")
+    name = pool_id(settings.id)
+    if name not in envpool.list_all_envs():
+        raise UserError(f"env.id={settings.id} is not in EnvPool{nearest(name, envpool.list_all_envs())}")
     limit = {} if settings.max_episode_steps is None else {"max_episode_steps": settings.max_episode_steps}
+    arguments = pool_arguments(settings) if is_atari(settings.id) else {**limit, **settings.kwargs}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*precision lowered.*")
         try:
             pool = envpool.make(
-                settings.id,
+                name,
                 env_type="gymnasium",
                 num_envs=len(seeds),
                 num_threads=min(threads, len(seeds)),
                 seed=seeds,
-                **limit,
-                **settings.kwargs,
+                **arguments,
             )
             _ = pool.observation_space, pool.action_space  # built, with their warnings, on first access
         except Exception as error:
@@ -105,13 +109,14 @@ def describe(settings: EnvSettings) -> EnvironmentSpec:
     actions = action_spec(pool.action_space, settings.id)
     spaces = pool.observation_space, pool.action_space
     limit = limit if 0 < limit < NO_LIMIT else None
-    shape, said = observation_shape(pool.observation_space), notes(pool.observation_space, settings.id)
+    said = atari.notes(settings) if is_atari(settings.id) else ()
+    shape, said = observation_shape(pool.observation_space), (*said, *notes(pool.observation_space, settings.id))
     return EnvironmentSpec(shape, actions, limit, "envpool", spaces, notes=said)
 
 
 def _outer_limit(settings: EnvSettings) -> int | None:
     """The time limit in steps, where it stands outside of the environment: its rewards and observations know none."""
-    if settings.id not in gymnasium_backend.registered_ids():
+    if is_atari(settings.id) or settings.id not in gymnasium_backend.registered_ids():
         return None
     return settings.max_episode_steps or gymnasium_backend.registered_limit(settings.id)
 
@@ -136,6 +141,7 @@ class EnvPoolEnvironments:
         self._first_limits = None if first_limits is None else np.array(first_limits)
         self._pool = self._make(self._settings, seeds)
         self._late = np.zeros(self.num_envs, dtype=bool)  # met our limit in the last step
+        self._counts_lives, self.life_lost = settings.episodic_life, np.zeros(self.num_envs, dtype=bool)
         self._space = self._pool.observation_space
         self._to_env_action = to_env_action(self._pool.action_space, scaled=settings.scale_actions)
         where = f"env.id={settings.id}: one of {len(seeds)} environments of EnvPool (which does not say which)"
@@ -155,6 +161,8 @@ class EnvPoolEnvironments:
             if self._late.any():
                 return self._step_others(to_env)
             observations, rewards, terminated, truncated, info = self._pool.step(to_env)
+        if self._counts_lives:
+            self.life_lost = terminated & ~info["terminated"].astype(bool)
         truncated = self._cut(info["elapsed_step"], terminated, truncated)
         return flatten_batch(self._space, observations), rewards, terminated, truncated
 

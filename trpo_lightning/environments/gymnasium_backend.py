@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from trpo_lightning.environments import tasks  # noqa: F401  registers them
+from trpo_lightning.environments import atari, tasks  # noqa: F401  registers them
 from trpo_lightning.environments.cautions import statistics_cautions
 from trpo_lightning.environments.packages import package_hint, wrapper_of_package
 from trpo_lightning.environments.spaces import (
@@ -26,15 +26,16 @@ from trpo_lightning.environments.spaces import (
 from trpo_lightning.environments.supervised.checked_environment import CheckedEnvironment, locate
 from trpo_lightning.environments.supervised.deadline import Deadline
 from trpo_lightning.environments.user_code import port_hint, signature_of, user_function
-from trpo_lightning.environments.vector_environment import EnvironmentSpec, Spaces, could_not_be_built
+from trpo_lightning.environments.vector_environment import LIFE_LOST, EnvironmentSpec, Spaces, could_not_be_built
 from trpo_lightning.environments.wrappers import wrapped
 from trpo_lightning.errors import UserError
-from trpo_lightning.settings import EnvSettings
+from trpo_lightning.settings import EnvSettings, is_atari
 
 
 def make_one(settings: EnvSettings, **kwargs: Any) -> gym.Env:
     """One environment, with its time limit and wrappers. Raises `UserError` naming the id where it cannot be built."""
-    env = _made(settings, user_function(settings), {**settings.kwargs, **kwargs})
+    kwargs = {**settings.kwargs, **kwargs}
+    env = atari.make(settings, kwargs) if is_atari(settings.id) else _made(settings, user_function(settings), kwargs)
     if not isinstance(env, gym.Env):
         raise UserError(f"env.id={settings.id} returned a {_full_name(type(env))}, not a gymnasium.Env{port_hint(env)}")
     return wrapped(env, settings)
@@ -127,7 +128,7 @@ def describe(settings: EnvSettings) -> EnvironmentSpec:
             "gymnasium",
             (env.observation_space, env.action_space),
             statistics_cautions(env, settings.id),
-            notes(env.observation_space, settings.id),
+            (*(atari.notes(settings) if is_atari(settings.id) else ()), *notes(env.observation_space, settings.id)),
         )
     finally:
         env.close()
@@ -166,6 +167,7 @@ class GymnasiumEnvironments:
         logging.getLogger("gymnasium").setLevel(logging.ERROR)
         self.num_envs = len(seeds)
         self._seeds: Any = list(seeds)
+        self.life_lost = self._none_lost = np.zeros(len(seeds), dtype=bool)
         envs = _all_or_none(settings, spaces, first_limits or [None] * len(seeds))
         makers = [partial(_handed_over, env) for env in envs]
         self._envs = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
@@ -186,7 +188,8 @@ class GymnasiumEnvironments:
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         with self._deadline:
-            observations, rewards, terminated, truncated, _ = self._envs.step(self._to_env_action(actions))
+            observations, rewards, terminated, truncated, info = self._envs.step(self._to_env_action(actions))
+        self.life_lost = info.get(LIFE_LOST, self._none_lost)
         return flatten_batch(self._space, observations), rewards, terminated, truncated
 
     def close(self) -> None:

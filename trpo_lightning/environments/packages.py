@@ -6,7 +6,6 @@ import re
 import gymnasium as gym
 
 PACKAGES = {
-    r"ALE/|.*(NoFrameskip|Deterministic)-v\d": ("ale_py", "ale-py"),
     r"(dm_control|dm_control_multiagent)/": ("shimmy", "shimmy[dm-control]"),
     r"bsuite/": ("shimmy", "shimmy[bsuite]"),
     r"(MiniGrid|BabyAI)-": ("minigrid", "minigrid"),
@@ -46,6 +45,8 @@ def wrapper_of_package(env: gym.Env) -> str:
 
 def package_hint(env_id: str) -> str:
     """What to do about an unregistered id, if a known package registers ids like it; empty for other ids."""
+    if game := re.match(r"(\w+?)(NoFrameskip|Deterministic)-v\d", env_id):
+        return f"env.id=ALE/{game[1]}-v5 is that game, with settings for its frames (env.frame_skip and so on)"
     for pattern, (module, package) in PACKAGES.items():
         if re.match(pattern, env_id):
             if importlib.util.find_spec(module) is None:

@@ -10,10 +10,11 @@ from trpo_lightning.environments.vector_environment import one_line
 from trpo_lightning.errors import UserError
 
 MUJOCO = "gymnasium.envs.mujoco."
-FAMILIES = (MUJOCO, "gymnasium.envs.classic_control.", "gymnasium.envs.toy_text.")
-"""Modules whose environments keep all their state in attributes (and in MuJoCo's data)."""
-KEPT = {"env", "spec", "_cached_spec", "model", "data", "mujoco_renderer", "P"}
-"""Attributes left out of snapshots: what is wrapped, what never changes, and MuJoCo's data, copied in place."""
+ATARI = "ale_py."
+FAMILIES = (MUJOCO, ATARI, "gymnasium.envs.classic_control.", "gymnasium.envs.toy_text.")
+"""Modules whose environments keep all their state in attributes (and in MuJoCo's data, or in Atari's emulator)."""
+KEPT = {"env", "spec", "_cached_spec", "model", "data", "mujoco_renderer", "P", "ale"}
+"""Attributes left out of snapshots: what is wrapped, what never changes, and the simulators, copied in place."""
 
 
 class _Anchor:
@@ -27,16 +28,16 @@ class Snapshot:
     states: list[Any]
     anchors: list[_Anchor]
     data: Any
-    """A full copy of the simulator's `mujoco.MjData`, or None."""
+    """A full copy of the simulator's `mujoco.MjData`, or the emulator's state with its random generator, or None."""
 
 
 class Restorable:
     """Takes and restores snapshots of an environment with its wrappers; the future is then the same, bit for bit.
 
-    This works for gymnasium's MuJoCo, classic control and toy text environments, for their subclasses that keep their
-    state in attributes and leave their `MjModel` alone, for wrappers, and for anything with methods `snapshot()` and
-    `restore(snapshot)`, which cover its own state, but not that of what it wraps, and not `np_random`. A snapshot may
-    be restored into another instance made in the same way.
+    This works for gymnasium's MuJoCo, classic control and toy text environments and ale-py's Atari games, for their
+    subclasses that keep their state in attributes and leave their `MjModel` alone, for wrappers, and for anything with
+    methods `snapshot()` and `restore(snapshot)`, which cover its own state, but not that of what it wraps, and not
+    `np_random`. A snapshot may be restored into another instance made in the same way.
 
     Raises:
         UserError: The environment is none of these.
@@ -55,6 +56,7 @@ class Restorable:
                 f"{type(env).__name__} methods snapshot() and restore(snapshot), or use rollout.scheme=single_path"
             )
         self._simulates = any(module.startswith(MUJOCO) for module in modules) and not _offers(env)
+        self._emulates = any(module.startswith(ATARI) for module in modules) and not _offers(env)
         self._own = [*self._layers]
         if self._simulates:
             self._own += [getattr(env, name) for name in ("model", "data", "mujoco_renderer")]
@@ -67,8 +69,13 @@ class Restorable:
             states = [self._take(layer, memo) for layer in self._layers]
         except Exception as error:
             raise UserError(f"env.id={self.env_id} cannot be copied mid-episode: {one_line(error)}") from error
-        core = self._layers[-1]
-        return Snapshot(states, anchors, copy.copy(core.data) if self._simulates else None)  # type: ignore[attr-defined]
+        return Snapshot(states, anchors, self._simulator())
+
+    def _simulator(self) -> Any:
+        core: Any = self._layers[-1]
+        if self._emulates:
+            return core.ale.cloneState(include_rng=True)
+        return copy.copy(core.data) if self._simulates else None
 
     def restore(self, snapshot: Snapshot) -> None:
         """Return to the state of a snapshot, which is left unchanged."""
@@ -80,10 +87,12 @@ class Restorable:
                 for name in vars(layer).keys() - KEPT:
                     del vars(layer)[name]
             vars(layer).update(copy.deepcopy(attributes, memo))
+        core: Any = self._layers[-1]
+        if self._emulates:
+            core.ale.restoreState(snapshot.data)
         if self._simulates:
             import mujoco
 
-            core: Any = self._layers[-1]
             mujoco.mj_copyData(core.data, core.model, snapshot.data)  # type: ignore[attr-defined]
 
     @staticmethod

@@ -41,10 +41,16 @@ class EnvironmentSpec:
     """What else to print before training, one line each."""
 
 
+LIFE_LOST = "trpo_lightning_life_lost"
+"""Key of `info` that says of an episode's end that it is only the loss of a life: the game goes on after the reset."""
+
+
 class VectorEnvironment(Protocol):
     """N copies of an environment; rows of all arrays are environments in a fixed order."""
 
     num_envs: int
+    life_lost: np.ndarray
+    """`[N]`: whose episode the last step has ended only because a life was lost (`env.episodic_life`)."""
 
     def reset(self, seeds: list[int] | None = None) -> np.ndarray:
         """Start an episode in each environment.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from trpo_lightning.environments.atari import whole_games
 from trpo_lightning.environments.backends import make_environments, open_limit
 from trpo_lightning.environments.vector_environment import EnvironmentFailure, EnvironmentSpec, VectorEnvironment
 from trpo_lightning.errors import UserError
@@ -61,7 +62,7 @@ def run_episodes(
     with global_generators(seed, Stream.EVALUATION_GLOBAL, iteration):
         seeds = [environment_seed(seed, Stream.EVALUATION_ENVIRONMENT, iteration, i) for i in range(episodes)]
         noise = [numpy_generator(seed, Stream.EVALUATION_NOISE, iteration, i) for i in range(episodes)]
-        envs = _open(settings, spec, seeds, threads)
+        envs = _open(whole_games(settings), spec, seeds, threads)
         try:
             done = []
             for first in range(0, episodes, envs.num_envs):

@@ -126,6 +126,7 @@ class Normalizer(nn.Module):
 
     def scale_rewards(self, rewards: np.ndarray) -> np.ndarray:
         """Return rewards of any shape as the update sees them, float64; infinite ones are faults and not clipped."""
+        rewards = signed(rewards, self.settings)
         if not self.settings.rewards:
             return rewards
         clipped = np.clip(rewards * self._reward_scale, -self.settings.reward_clip, self.settings.reward_clip)
@@ -138,6 +139,13 @@ class Normalizer(nn.Module):
         if self.settings.rewards:
             self.returns.merge(returns)
         self.freeze()
+
+
+def signed(rewards: np.ndarray, settings: NormalizeSettings) -> np.ndarray:
+    """Rewards of any shape, or their signs with `reward_signs`; those that are not finite stay what they are."""
+    if not settings.reward_signs:
+        return rewards
+    return np.where(np.isfinite(rewards), np.sign(rewards), rewards)
 
 
 def _freeze(normalizer: Normalizer, _: object) -> None:  # no lambda: modules are pickled

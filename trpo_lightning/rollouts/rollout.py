@@ -60,6 +60,8 @@ class SinglePathRollout(Rollout):
     """`[T, N, O]`: before normalization, for the normalizer's statistics; only the vectors, not images."""
     running_returns: np.ndarray
     """`[T, N]`: discounted sums of raw rewards since the episode began, for the reward scale."""
+    life_lost: np.ndarray | None = None
+    """`[T, N]`: where an episode ended only because a life was lost, and the game went on."""
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Those of the valid slots."""

@@ -14,7 +14,7 @@ from trpo_lightning.policies.policy import Policy
 from trpo_lightning.randomness import Stream, environment_seed, numpy_generator
 from trpo_lightning.rollouts.episode_log import EpisodeLog
 from trpo_lightning.rollouts.frames import FrameStore, observation_store
-from trpo_lightning.rollouts.normalizers import Normalizer
+from trpo_lightning.rollouts.normalizers import Normalizer, signed
 from trpo_lightning.rollouts.rollout import SinglePathRollout
 from trpo_lightning.rollouts.scheme import SamplingScheme
 from trpo_lightning.settings import SinglePathSettings
@@ -102,6 +102,8 @@ class SinglePathScheme(SamplingScheme):
             simulator += time.perf_counter() - acted
             inference += acted - start
             self._observations, rollout.rewards[t], rollout.terminated[t], rollout.truncated[t] = step
+            if rollout.life_lost is not None:
+                rollout.life_lost[t] = self._envs.life_lost
             t += 1
             if self._records_at_once:
                 self._record(rollout, range(recorded, t))
@@ -161,6 +163,7 @@ class SinglePathScheme(SamplingScheme):
             episode_steps=np.zeros(slots, dtype=np.int64),
             raw_observations=np.empty((*slots, layout.vector), dtype=layout.vectors(self._observations[:0]).dtype),
             running_returns=np.zeros(slots),
+            life_lost=np.zeros(slots, dtype=bool) if self.settings.env.episodic_life else None,
         )
 
     def _record(self, rollout: SinglePathRollout, steps: range) -> None:
@@ -174,11 +177,13 @@ class SinglePathScheme(SamplingScheme):
             terminated = rollout.terminated[t] = rollout.terminated[t] & valid
             truncated = rollout.truncated[t] = rollout.truncated[t] & valid & ~terminated
             rollout.episode_steps[t] = self._episodes.lengths
-            self._running_return = self.settings.gamma * self._running_return + rewards
+            counted = signed(rewards, self.settings.normalize)
+            self._running_return = self.settings.gamma * self._running_return + counted
             rollout.running_returns[t] = self._running_return
             self._resetting = terminated | truncated
             self._running_return[self._resetting] = 0.0
-            for episode_return, length in self._episodes.record(rewards, valid, self._resetting):
+            over = self._resetting if rollout.life_lost is None else self._resetting & ~rollout.life_lost[t]
+            for episode_return, length in self._episodes.record(rewards, valid, over):
                 rollout.episode_returns.append(episode_return)
                 rollout.episode_lengths.append(length)
             if self.whole_episodes:

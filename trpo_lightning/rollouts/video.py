@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 
+from trpo_lightning.environments.atari import whole_games
 from trpo_lightning.environments.gymnasium_backend import make_one
 from trpo_lightning.environments.vector_environment import EnvironmentSpec, one_line
 from trpo_lightning.errors import UserError
@@ -50,7 +51,7 @@ def record_episode(actor: Actor, file: Path, seed: int) -> float:
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    env = make_one(actor.settings.env, render_mode="rgb_array")
+    env = make_one(whole_games(actor.settings.env), render_mode="rgb_array")
     if actor.spec.spaces is None:
         actor.spec = replace(actor.spec, spaces=(env.observation_space, env.action_space))
     try:

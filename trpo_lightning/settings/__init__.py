@@ -47,7 +47,7 @@ from trpo_lightning.settings.models import (
     TrustRegionValueSettings,
     ValueSettings,
 )
-from trpo_lightning.settings.option import option
+from trpo_lightning.settings.option import is_atari, option
 from trpo_lightning.settings.resuming import RESUMABLE, changed_bits, changed_keys, different_keys, what_may_change
 from trpo_lightning.settings.rule import (
     AdvantageRuleSettings,
@@ -140,6 +140,7 @@ __all__ = [
     "from_record",
     "get",
     "group_of",
+    "is_atari",
     "is_free_form",
     "is_over",
     "is_own",

@@ -6,6 +6,7 @@ import typing
 from typing import Any
 
 from trpo_lightning.settings.choices import CHOICES
+from trpo_lightning.settings.option import ATARI, is_atari
 from trpo_lightning.settings.run import RunSettings
 
 FREE_FORM = ("env.kwargs",)
@@ -108,6 +109,7 @@ def unmet_condition(settings: RunSettings, key: str) -> tuple[str, tuple[Any, ..
     for other, values in keys(settings)[key].metadata.get("when", {}).items():
         # a custom scheme counts as the built-in one that its `kind` names
         value = settings.rollout.kind if other == "rollout.scheme" else get(settings, other)
+        value = ATARI if other == "env.id" and is_atari(value) else value
         if value not in values:
             return other, values
     return None

@@ -10,6 +10,15 @@ SAMPLED = {"rollout.scheme": ("single_path", "vine", "population")}
 """A condition for `when`: data is sampled, rather than computed from a known model."""
 
 
+ATARI = "ALE/*"
+"""A value of env.id for `when`: any of ale-py's games."""
+
+
+def is_atari(env_id: str) -> bool:
+    """Whether an id is that of one of ale-py's games, whose frames are preprocessed."""
+    return env_id.rpartition(":")[2].startswith("ALE/")
+
+
 def option(
     default: Any,
     meaning: str,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from trpo_lightning.settings.option import REWARDS_SCALED, SAMPLED, option
+from trpo_lightning.settings.option import ATARI, REWARDS_SCALED, SAMPLED, option
+
+GAMES = {"env.id": (ATARI,)}
 
 
 @dataclass
@@ -39,6 +41,45 @@ class EnvSettings:
         [],
         "wrappers around each environment, outside of its time limit and the first innermost, as `module:Class`, such "
         "as `[gymnasium.wrappers:FlattenObservation]`; each is given the environment alone",
+    )
+    frame_skip: int = option(
+        4,
+        "frames of the emulator for each action, whose last two are shown as their maximum; env steps count actions",
+        source="Mnih 2013",
+        minimum=1,
+        when=GAMES,
+    )
+    frame_stack: int = option(
+        4, "frames that the policy sees, the newest last", source="Mnih 2013", minimum=1, when=GAMES
+    )
+    frame_size: list[int] = option(
+        [84, 84],
+        "height and width of a frame, which the emulator's 210 x 160 are shrunken to; with [52, 40] the network "
+        "trpo_2015 has the 33,500 parameters that the paper prints",
+        source="Mnih 2013",
+        minimum=1,
+        when=GAMES,
+    )
+    noop_max: int = option(
+        30,
+        "an episode begins with 1 to this many frames without an action, at random",
+        source="Mnih 2015",
+        minimum=1,
+        when=GAMES,
+    )
+    sticky_actions: float = option(
+        0.0,
+        "probability that the emulator repeats its last action instead, frame by frame (Machado 2018: 0.25)",
+        source="Mnih 2013",
+        minimum=0.0,
+        maximum=1.0,
+        when=GAMES,
+    )
+    episodic_life: bool = option(
+        False,
+        "in training an episode ends with each life, and the game goes on in the next; returns are those of whole "
+        "games all the same",
+        when={**GAMES, "rollout.scheme": ("single_path",)},
     )
     timeout: float | None = option(
         300.0,
@@ -163,6 +204,12 @@ class NormalizeSettings:
     )
     rewards: bool = option(
         True, "divide rewards by the running std of discounted returns", source="Engstrom 2020", when=REWARDS_SCALED
+    )
+    reward_signs: bool = option(
+        False,
+        "the update sees the signs of rewards, 1, 0 or -1, before they are divided (Mnih 2013, for Atari); returns are "
+        "of the rewards as they are",
+        when=REWARDS_SCALED,
     )
     first_rewards: str = option(
         "own_scale",

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.utils.seeding import np_random
 
 from trpo_lightning.environments.supervised.deadline import Overdue
-from trpo_lightning.environments.vector_environment import EnvironmentFailure, one_line
+from trpo_lightning.environments.vector_environment import LIFE_LOST, EnvironmentFailure, one_line
 
 
 class CheckedEnvironment(gym.Wrapper):
@@ -20,8 +20,8 @@ class CheckedEnvironment(gym.Wrapper):
     Faults are exceptions in reset and step, results that are not tuples of the length gymnasium asks for, rewards and
     ends that are not numbers, and observations whose shape or kind of number does not fit the observation space (or
     that cannot be encoded, such as a Discrete value out of range). Bounds of a Box are not checked, nor are numbers
-    required to be finite: updates reject those that are not. `info` is dropped. The first episode after a seed is cut
-    at step `first_limit`, if there is one.
+    required to be finite: updates reject those that are not. `info` is dropped, except `LIFE_LOST`. The first episode
+    after a seed is cut at step `first_limit`, if there is one.
     """
 
     def __init__(self, env: gym.Env, env_id: str, index: int, first_limit: int | None = None) -> None:
@@ -64,7 +64,7 @@ class CheckedEnvironment(gym.Wrapper):
             if not (isinstance(outcome, tuple) and len(outcome) == 5):
                 message = "not (observation, reward, terminated, truncated, info)"
                 raise EnvironmentFailure(f"step returned {_kind(outcome)}, {message}")
-            observation, reward, terminated, truncated, _ = outcome
+            observation, reward, terminated, truncated, info = outcome
             self._check(observation)
             reward = reward if type(reward) is float else _number(reward, "reward")
             terminated = terminated if type(terminated) is bool else bool(_number(terminated, "terminated"))
@@ -74,7 +74,8 @@ class CheckedEnvironment(gym.Wrapper):
         self.busy = False
         if self.episode == 1 and self.steps == self.first_limit:
             truncated = True
-        return observation, reward, terminated, truncated, {}
+        lost = isinstance(info, dict) and LIFE_LOST in info
+        return observation, reward, terminated, truncated, {LIFE_LOST: True} if lost else {}
 
     def close(self) -> None:
         """Close the environment; a failure is only a warning."""

@@ -16,7 +16,7 @@ from trpo_lightning.environments.gymnasium_backend import checked_environment
 from trpo_lightning.environments.spaces import flatten_batch, to_env_action
 from trpo_lightning.environments.supervised.deadline import ALARM, GRACE, Deadline
 from trpo_lightning.environments.user_code import OBJECTS
-from trpo_lightning.environments.vector_environment import EnvironmentFailure, Spaces, one_line
+from trpo_lightning.environments.vector_environment import LIFE_LOST, EnvironmentFailure, Spaces, one_line
 from trpo_lightning.errors import UserError
 from trpo_lightning.randomness import Stream, seed_global_generators
 from trpo_lightning.settings import EnvSettings
@@ -40,6 +40,7 @@ class ProcessEnvironments:
         self._seeds, self._first = seeds, True
         self._episodes, self._steps = np.zeros(len(seeds), dtype=np.int64), np.zeros(len(seeds), dtype=np.int64)
         self._resetting = np.zeros(len(seeds), dtype=bool)
+        self.life_lost = self._none_lost = np.zeros(len(seeds), dtype=bool)
         # the second line of defence: the wait itself has the time limit
         slow = None if settings.timeout is None else settings.timeout + GRACE
         self._deadline = Deadline(slow, lambda: f"env.id={settings.id}: one of {len(seeds)} processes")
@@ -82,7 +83,8 @@ class ProcessEnvironments:
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         self._count()
         send = partial(self._envs.step_async, self._to_env_action(actions))
-        observations, rewards, terminated, truncated, _ = self._ask(send, self._envs.step_wait)
+        observations, rewards, terminated, truncated, info = self._ask(send, self._envs.step_wait)
+        self.life_lost = info.get(LIFE_LOST, self._none_lost)
         self._resetting = (terminated | truncated) & ~self._resetting
         return flatten_batch(self._space, observations), rewards, terminated, truncated
 
