@@ -3,6 +3,8 @@
 Frames are grey, shrunken, and the maximum of the last two of the emulator's; the policy sees the last few of them.
 """
 
+import atexit
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +32,16 @@ OURS = {
 """Arguments of the backends that settings stand for."""
 FIXED = ("obs_type", "gray_scale", "use_inter_area_resize", "use_fire_reset", "continuous", "sound_obs")
 """Arguments that the preprocessing decides."""
+
+
+_MADE: weakref.WeakSet[gym.Env] = weakref.WeakSet()
+
+
+@atexit.register
+def _free_emulators() -> None:
+    """Free them before the interpreter ends: its extension module complains of those that it finds then."""
+    for env in list(_MADE):
+        vars(env).pop("ale", None)
 
 
 class EpisodicLife(gym.Wrapper):
@@ -93,6 +105,7 @@ def make(settings: EnvSettings, kwargs: dict[str, Any]) -> gym.Env:
         )
     except Exception as error:
         could_not_be_built(settings, error)
+    _MADE.add(env.unwrapped)
     env = gym.wrappers.TimeLimit(env, step_limit(settings))
     env = gym.wrappers.FrameStackObservation(env, settings.frame_stack)
     return EpisodicLife(env) if settings.episodic_life else env
