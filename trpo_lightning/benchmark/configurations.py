@@ -69,6 +69,17 @@ LIKE_TIANSHOU: dict[str, Any] = {
 """The settings of `peer_scripts/tianshou_trpo.py`: its MuJoCo example's."""
 
 
+ZOO: dict[str, Any] = {
+    "num_envs": 2,
+    "steps_per_iteration": 2048,
+    "minibatch": 128,
+    "cg_iterations": 25,
+    "critic_updates": 20,
+}
+"""What RL Zoo recommends for sb3-contrib's TRPO on MuJoCo, as options of `peer_scripts/sb3_trpo.py`."""
+ZOO_BY_TASK: dict[str, dict[str, Any]] = {"HalfCheetah-v5": {"delta": 0.04}}
+
+
 def overrides(settings: dict[str, Any]) -> list[str]:
     """Settings as `key=value` arguments of `train`."""
     return [f"{key}={_yaml(value)}" for key, value in settings.items()]
