@@ -144,6 +144,15 @@ class TrustRegionSettings(AdvantageRuleSettings):
         source="TRPO 2015, app. C",
         above=0.0,
     )
+    kl_state_slack: float | None = option(
+        50.0,
+        "where the mean over states is bounded, the line search also accepts at most kl_state_slack * delta in each "
+        "state of the batch: states that are rare in it, such as falls, have little weight in the mean, and policies of "
+        "solved tasks are lost there; null, or without rule.kl_slack: no such bound",
+        source="TRPO 2015, theorem 1 bounds the largest KL; measured: experiments/results/stability",
+        above=0.0,
+        when={"rule.kl_over_states": ("mean",)},
+    )
     improvement_ratio: float | None = option(
         0.0,
         "the line search accepts a surrogate that rises by more than this share of its first-order prediction; null "
