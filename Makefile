@@ -23,7 +23,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	@echo "installing into $(VENV), a few minutes the first time"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[envpool,video,dev]' 2>&1 \
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[envpool,atari,video,dev]' 2>&1 \
 		| (grep -v '^WARNING: Location' || true)
 	@$(BIN)/python -c 'import torch, pytorch_lightning, gymnasium, envpool, wandb, pytest'
 	@touch $@

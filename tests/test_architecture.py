@@ -15,6 +15,7 @@ SHARED = {"errors", "extras", "output", "settings", "storage", "randomness", "st
 FACADES = {"experiment/__init__.py"}
 """Public entry points that stand above all rooms, as the command line does."""
 OWNERS = {
+    "ale_py": ["environments/atari.py"],
     "gymnasium": ["environments", "rollouts/memory.py", "rollouts/video.py", "export/onnx_policy.py"],
     "envpool": ["environments", "benchmark/peer_scripts"],
     "pytorch_lightning": ["training", "runs", "tracking"],
@@ -108,7 +109,10 @@ def test_a_heavy_library_is_imported_by_its_owner_only(library):
         assert any(path.startswith(owner) for owner in OWNERS[library]), f"{path} imports {library}"
 
 
-@pytest.mark.parametrize("library", ["wandb", "envpool", "tensorboard", "mlflow", "trackio", "safetensors", "onnx"])
+LATE = ("wandb", "envpool", "ale_py", "tensorboard", "mlflow", "trackio", "safetensors", "onnx")
+
+
+@pytest.mark.parametrize("library", LATE)
 def test_optional_and_slow_libraries_are_imported_late(library):
     for file in files():
         assert (library, True) not in imports(file), file

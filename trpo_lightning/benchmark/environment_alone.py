@@ -26,9 +26,10 @@ def main() -> None:
     parser.add_argument("--env", required=True)
     for name in ("num-envs", "steps", "threads"):
         parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--keys", type=json.loads, default={}, help="other settings, as JSON")
     options = parser.parse_args()
     sizes = {"env.num_envs": options.num_envs, "rollout.steps_per_iteration": options.num_envs}
-    settings = updated(RunSettings(), {"env.id": options.env, **sizes})
+    settings = updated(RunSettings(), {"env.id": options.env, **sizes, **options.keys})
     spec = describe_environment(settings.env)
     envs = make_environments(settings.env, spec.backend, list(range(options.num_envs)), options.threads)
     actions = random_actions(spec.actions, options.num_envs, np.random.default_rng(0))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.policies.observations import Image, Layout
+from trpo_lightning.threads import threads_for
 
 WORKING_MEMORY = 1 << 30
 """Bytes of intermediate results that the products of an update keep."""
@@ -212,6 +213,11 @@ def rows_at_once(network: nn.Module, most: int) -> int:
     if not isinstance(network, ImageNetwork):
         return most
     return max(1, min(most, CACHED // (4 * network.numbers_per_row)))
+
+
+def inference_threads(network: nn.Module, rows: int) -> int:
+    """How many torch threads to evaluate a few rows with between two steps: more than one for many images only."""
+    return threads_for(rows, products_per_row(network)) if isinstance(network, ImageNetwork) else 1
 
 
 def rows_kept(network: nn.Module) -> int | None:

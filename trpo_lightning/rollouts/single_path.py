@@ -8,6 +8,7 @@ import torch
 from trpo_lightning.environments.backends import make_environments
 from trpo_lightning.environments.vector_environment import VectorEnvironment
 from trpo_lightning.errors import UserError
+from trpo_lightning.policies.images import inference_threads
 from trpo_lightning.policies.inference import fast_forward
 from trpo_lightning.policies.observations import Layout
 from trpo_lightning.policies.policy import Policy
@@ -77,9 +78,12 @@ class SinglePathScheme(SamplingScheme):
             self._envs = None
 
     @torch.inference_mode()
-    @torch_threads(1)
     def collect(self, policy: Policy, normalizer: Normalizer, iteration: int) -> SinglePathRollout:
         """Collect T slots in each environment, or more for whole episodes, with the current `policy`."""
+        with torch_threads(inference_threads(policy.network, self.num_envs)):
+            return self._collect(policy, normalizer, iteration)
+
+    def _collect(self, policy: Policy, normalizer: Normalizer, iteration: int) -> SinglePathRollout:
         if self._envs is None:
             self.restart(iteration)
         elif self.whole_episodes and self._idle.all():
