@@ -127,3 +127,13 @@ class Pythons(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         outputs = self.network(x)
         return torch.tensor([math.sin(value) for value in outputs.flatten().tolist()]).reshape(outputs.shape)
+
+
+def test_a_policy_that_sees_images_takes_bytes(tmp_path):
+    network = {"image_network": "sizes", "convolutions": ["4x4/4"], "hidden_sizes": [6]}
+    env = {"id": "image_environments:Light", "num_envs": 2}
+    trained = TRPO(env=env, policy=network, value={"name": "none"}, gae_lambda=1.0).trained_policy()
+    write_onnx(trained, tmp_path / "policy.onnx")
+    mixed = TRPO(env={**env, "kwargs": {"form": "mixture"}}, policy=network, value={"name": "none"}).trained_policy()
+    with pytest.raises(UserError, match="several images, or images and vectors, cannot be written as ONNX"):
+        write_onnx(mixed, tmp_path / "mixed.onnx")

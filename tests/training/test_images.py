@@ -111,3 +111,62 @@ def test_stores_give_back_what_was_put_in_whatever_the_environment_does():
     found = store.rows(None, torch.device("cpu"))[slice(None)].numpy().reshape(expected.shape)
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(store[np.array([3, 39]), np.array([1, 0])], expected[[3, 39], [1, 0]])
+
+
+def test_a_failed_update_keeps_its_frames(tmp_path):
+    from trpo_lightning.training.failed_update import capture, read_failed_update
+
+    trpo = module("stack", kl_slack=1e-12)
+    rollout = trpo.collect()
+    batch = make_batch(rollout, trpo.value_function, trpo.settings, torch.device("cpu")).batch
+    trpo.scheme.close()
+    result = trpo.update(batch)
+    assert result.rejection_reason is not None
+    seed = trpo._update_generator(0).initial_seed()
+    capture(trpo, rollout, batch, result, generator_seed=seed).write(tmp_path / "failed.pt")
+    again = read_failed_update(tmp_path / "failed.pt")
+    assert isinstance(again.batch.observations, FrameRows)
+    assert torch.equal(again.batch.observations[slice(None)], batch.observations[slice(None)])
+    assert again.update(again.settings).metrics == result.metrics
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_population_sees_images(form):
+    network = {"image_network": "sizes", "convolutions": ["4x4/4"], "hidden_sizes": []}
+    env = {"id": "image_environments:Light", "kwargs": {"form": form}, "num_envs": 4, "max_episode_steps": 16}
+    rule = {"name": "cem", "population": 4}
+    trpo = TRPO(env=env, rule=rule, rollout={"scheme": "population"}, policy=network)
+    rollout = trpo.collect()
+    trpo.normalizer.merge(*rollout.statistics())
+    trpo.scheme.close()
+    assert rollout.returns.shape == (4,) and len(set(rollout.returns.tolist())) > 1
+
+
+def test_what_is_said_before_training():
+    from gymnasium import spaces
+
+    from trpo_lightning.environments.spaces import notes
+
+    mixed = spaces.Dict({"camera": spaces.Box(0, 255, (64, 48, 3), np.uint8), "arm": spaces.Box(-1, 1, (7,))})
+    assert notes(mixed, "x") == (
+        "env.id=x: image of 64 x 48 with 3 channels (last), divided by 255 and not normalized",
+        "env.id=x: a vector of 7 beside them",
+    )
+    (line,) = notes(spaces.Box(0.0, 1.0, (84, 84, 4)), "x")
+    assert "(float32 (84, 84, 4)) is a vector of 28,224 numbers: images are uint8" in line
+    assert notes(spaces.Box(-1, 1, (7,)), "x") == ()
+
+
+def test_numbers_that_are_not_finite_beside_images_stay_visible():
+    from trpo_lightning.rollouts.normalizers import Normalizer
+    from trpo_lightning.settings import NormalizeSettings
+
+    layout = Layout.of(((3, 4, 4), (2,)))
+    images = np.full((2, 3, 4, 4), 7, dtype=np.uint8)
+    rows = layout.pack([images], np.array([[1.0, np.inf], [3.0, 4.0]]))
+    normalizer = Normalizer(layout.shape, NormalizeSettings())
+    normalizer.merge(np.array([[1.0, 2.0], [3.0, 6.0]]), np.zeros(0))
+    seen = normalizer.normalize(rows)
+    assert (seen[:, :48] == 7).all() and seen.dtype == np.uint8
+    np.testing.assert_allclose(layout.vectors(seen), [[-1.0, np.nan], [1.0, 0.0]])
+    assert normalizer.observations.mean.tolist() == [2.0, 4.0]

@@ -101,7 +101,8 @@ class Branches:
             alive, observations = alive[~ended], observations[~ended]
             if not len(alive) or step == self.length - 1:
                 break
-            returns[alive[~np.isfinite(observations).reshape(len(alive), -1).all(1)]] = np.nan  # it acts on these
+            finite = np.isfinite(normalizer.layout.vectors(observations)).all(1)
+            returns[alive[~finite]] = np.nan  # it acts on these
             began = time.perf_counter()
             outputs = forward(normalizer.normalize(observations))
             actions = policy.distribution(torch.from_numpy(outputs)).sample(noise[alive, step]).numpy()

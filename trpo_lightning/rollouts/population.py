@@ -34,7 +34,7 @@ class PopulationRollout(Rollout):
     candidates: Tensor
     returns: Tensor
     raw_observations: np.ndarray
-    """`[B, *O]` from real steps; empty unless observations are normalized."""
+    """`[B, O]` from real steps, without images; empty unless observations are normalized."""
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Observations only, because returns are compared as they are."""
@@ -90,13 +90,14 @@ class PopulationScheme(SamplingScheme):
         actors = _Actors(policy, candidates)
         keep = self.settings.normalize.observations
         observations = episodes.envs.reset()
-        kept = [observations[:0]]
+        vectors = normalizer.layout.vectors
+        kept = [vectors(observations[:0])]
         simulator = inference = 0.0
         while episodes.remain():
             start = time.perf_counter()
             if keep:
-                kept.append(observations[episodes.live()])
-            episodes.look(observations)
+                kept.append(vectors(observations[episodes.live()]))
+            episodes.look(vectors(observations))
             seen = torch.from_numpy(normalizer.normalize(observations))
             actions = actors.act(np.maximum(episodes.current, 0) // each, seen)
             acted = time.perf_counter()
