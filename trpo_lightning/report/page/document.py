@@ -11,6 +11,7 @@ from trpo_lightning.report.page import sections
 from trpo_lightning.report.page.contents import Report
 from trpo_lightning.report.page.markup import definitions, figure, items, packed, section
 from trpo_lightning.report.page.payload import X_AXES, metric_names, payload
+from trpo_lightning.report.page.videos import videos
 from trpo_lightning.report.panels import Panel
 from trpo_lightning.report.provenance_summary import costs
 from trpo_lightning.report.records import score_definition
@@ -42,6 +43,7 @@ def write_page(data: Report, stills: dict[str, Path], path: Path) -> None:
         section("Scores by definition", sections.by_definition(data)),
         section("Diagnosis", _diagnosis(data)),
         *(section(escape(panel.title), _own_panel(panel, index)) for index, panel in enumerate(data.panels)),
+        section("Videos", videos(data.records)),
         section("Published scores", sections.published_scores(data)),
         section("Known differences", items(data.experiment.known_differences)),
         section("Runs", sections.runs(data.records)),
