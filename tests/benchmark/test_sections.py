@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trpo_lightning.benchmark import comparisons, growth, sections
+from trpo_lightning.benchmark import comparisons, growth, pixels, sections
 from trpo_lightning.benchmark.bench import Bench
 from trpo_lightning.benchmark.comparisons import SB3, TIANSHOU
 from trpo_lightning.benchmark.processes import MeasurementError
@@ -187,6 +187,27 @@ def test_the_update_is_told_in_multiples_of_a_gradient(bench, monkeypatch):
         (pytest.approx(10.0), "missed"),
         (pytest.approx(4.0), "met"),
     ]
+
+
+def test_pixels_are_compared_with_the_emulator_alone_and_memory_is_asked(bench, monkeypatch):
+    asked = []
+
+    def measured(program, threads, folder):
+        asked.append(program)
+        return {"peak_gib": 2.0} if any("pixels" in part for part in program) else {"steps_per_second": 200.0}
+
+    monkeypatch.setattr(pixels, "has_extra", lambda name: True)
+    monkeypatch.setattr(pixels, "measure", measured)
+    monkeypatch.setattr(pixels, "train", lambda settings, threads, folder: a_run(steps=130.0))
+    results = pixels.pixels(bench)
+    one = found(results, "ALE/Pong-v5, the paper's 33,458 parameters, envpool, 2 threads", "ceiling ratio")
+    assert one.values == (0.65, 0.65) and one.target.limit == 0.6
+    assert found(results, "ALE/Pong-v5, 84 x 84 pixels, gymnasium, 1 thread", "ceiling ratio").target is None
+    memory = found(results, "ALE/Pong-v5, 84 x 84", "peak memory of an iteration of 100,000 steps")
+    assert memory.values == (2.0,) and memory.target.limit == 3.5
+    assert any('"env.frame_size": [52, 40]' in part for program in asked for part in map(str, program))
+    monkeypatch.setattr(pixels, "has_extra", lambda name: False)
+    assert pixels.pixels(bench) == [] and "the extra atari is missing" in bench.notes[-1]
 
 
 def test_growth_measures_all_sizes_and_notes_what_fails(bench, monkeypatch):
