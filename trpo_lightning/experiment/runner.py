@@ -84,6 +84,8 @@ def run_cells(
     with _launcher(options or LauncherOptions(), cells, root, jobs) as launcher:
         if force:
             for cell in cells:
+                _check_job(root / cell.directory, launcher)
+            for cell in cells:
                 _move_away(root / cell.directory)
         return _Pool(cells, root, launcher, log_lines if log_lines is not None else len(cells) <= 8).run()
 
@@ -137,7 +139,7 @@ class _Pool:
         while self.pending and len(self.children) + len(cells) < self.launcher.capacity:
             cell = self.pending.popleft()
             run_dir = self.root / cell.directory
-            if not is_locked(run_dir):
+            if not is_locked(run_dir) or self.launcher.adopts(run_dir):
                 if is_finished(cell.settings, run_dir):
                     self._record(cell, "finished", "finished before")
                 else:
@@ -226,6 +228,11 @@ def _check(cell: Cell, run_dir: Path, force: bool) -> None:
         raise UserError(
             f"{run_dir} was run with other settings ({', '.join(changed)}): --force moves it away and starts over"
         )
+
+
+def _check_job(run_dir: Path, launcher: Launcher) -> None:
+    if launcher.adopts(run_dir):
+        raise UserError(f"{run_dir}: a job of an earlier call has this run: cancel it before --force moves it away")
 
 
 def _move_away(run_dir: Path) -> None:

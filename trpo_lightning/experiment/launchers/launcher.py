@@ -66,6 +66,10 @@ class Launcher(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
+    def adopts(self, run_dir: Path) -> bool:
+        """Whether a job of an earlier call has this run; `start` then goes on with watching it."""
+        ...
+
     def start(self, runs: list[PlannedRun]) -> list[Job]:
         """Start runs, at most `capacity` at a time, or queue them; none of them is finished or locked."""
         ...

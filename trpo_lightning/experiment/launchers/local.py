@@ -1,5 +1,6 @@
 """Runs on this machine, several at a time, each in its own process."""
 
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -24,6 +25,10 @@ class LocalLauncher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Leave the processes: they end by themselves, or go on if this one crashed."""
+
+    def adopts(self, run_dir: Path) -> bool:
+        """Never: a process that outlives its runner has the lock."""
+        return False
 
     def start(self, runs: list[PlannedRun]) -> list[Job]:
         """Start a process for each run."""

@@ -64,6 +64,10 @@ class RayLauncher:
             job.kill()
         self._disconnect()
 
+    def adopts(self, run_dir: Path) -> bool:
+        """Never: runs end with the process that started them."""
+        return False
+
     def start(self, runs: list[PlannedRun]) -> list[Job]:
         """Queue an actor for each run."""
         jobs = [_RayJob(run, self.options) for run in runs]
