@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +30,7 @@ def ray_cluster(*cpus: int, first_path: Path | None = None) -> Iterator[Any]:
     before = dict(os.environ)
     folder = tempfile.mkdtemp(prefix="ray")  # short: paths of sockets have at most 107 letters
     (Path(folder) / "ray").mkdir()
-    os.environ.update({**VARIABLES, "PYTHONPATH": paths, "RAY_TMPDIR": folder})
+    os.environ.update({**VARIABLES, "PYTHONPATH": paths, "RAY_TMPDIR": folder, "TMPDIR": folder})
     try:
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         try:
@@ -42,3 +44,17 @@ def ray_cluster(*cpus: int, first_path: Path | None = None) -> Iterator[Any]:
         os.environ.clear()
         os.environ.update(before)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def node_without(folder: Path, address: str) -> Iterator[None]:
+    """Another node of a cluster, which sees an empty folder where the others see `folder`."""
+    ray = str(Path(sys.executable).with_name("ray"))
+    start = [ray, "start", f"--address={address}", "--num-cpus=1", "--block"]
+    hide = ["unshare", "-m", "sh", "-c", f'mount -t tmpfs none {folder} && exec "$@"', "sh"]
+    with subprocess.Popen([*hide, *start], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as node:
+        try:
+            yield
+        finally:
+            node.terminate()
+            node.wait(30)

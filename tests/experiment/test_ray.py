@@ -3,13 +3,14 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from ray_clusters import ray_cluster
+from ray_clusters import node_without, ray_cluster
 from small_experiment import assert_bits_of_a_local_run, barriers, cells, declare, do_when, starts, states, wait_for
 
 from trpo_lightning.errors import UserError
@@ -145,15 +146,32 @@ def test_runs_end_with_a_killed_runner_and_the_next_one_loses_nothing(folder, mo
 
 
 @pytest.mark.faults
-def test_nodes_with_other_versions_and_folders_that_are_not_shared_are_named(folder):
-    (folder / "other" / "numpy-1.0.dist-info").mkdir(parents=True)
-    (folder / "other" / "numpy-1.0.dist-info" / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: numpy\nVersion: 1.0\n"
-    )
+def test_a_node_with_other_versions_is_named(folder):
+    other = folder / "other" / "numpy-1.0.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 1.0\n")
     with ray_cluster(1, first_path=folder / "other") as found:
         with pytest.raises(UserError, match=r"node .* has other versions: numpy 1\.0 instead of") as error:
             run_cells(cells(), folder / "runs", options=on(found))
     assert "install the same on all nodes" in str(error.value) and not (folder / "runs").exists()
+
+
+@pytest.mark.faults
+def test_a_folder_that_one_node_does_not_have_is_named(folder):
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-m", "true"], check=False).returncode != 0:
+        pytest.skip("nothing can be hidden from a process here: unshare -m is not allowed")
+    (folder / "runs").mkdir()
+    with ray_cluster(1) as found, node_without(folder / "runs", found.address):
+        import ray
+
+        ray.init(found.address, log_to_driver=False)
+        wait_for(lambda: ray.cluster_resources().get("CPU") == 2)
+        with pytest.raises(UserError, match=r"--root .*/runs is not shared with node .*: give a folder that all nodes"):
+            run_cells(cells(), folder / "runs", options=on(found, shared=True))
+        assert states(run_cells(cells("seed=0", "total_iterations=2"), folder / "runs", options=on(found))) == [
+            "finished"
+        ]
+    assert [path.name for path in (folder / "runs").iterdir()] == ["small"]
 
 
 def trainings():

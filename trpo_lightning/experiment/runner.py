@@ -172,7 +172,8 @@ class _Pool:
                 self._record(child.cell, "interrupted", "stopped; the next call resumes it")
         elif ending.lost and lost < MOST_LOSSES:
             self.losses[child.cell.directory] += 1
-            self.view.lost(child.run_dir, f"{ending.reason}: goes on elsewhere from its last barrier")
+            if child.shown:
+                self.view.lost(child.run_dir, f"{ending.reason}: goes on elsewhere from its last barrier")
             self.pending.appendleft(child.cell)
         elif (ending.again and not ending.lost) or (code == BUSY and lost):
             self.pending.append(child.cell)

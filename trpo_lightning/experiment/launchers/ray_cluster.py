@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -17,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from trpo_lightning.errors import BusyError, UserError
 from trpo_lightning.experiment.launchers.launcher import Ending, Job, PlannedRun
-from trpo_lightning.experiment.launchers.mirror import apply, contents
+from trpo_lightning.experiment.launchers.mirror import Changes, apply, contents
 from trpo_lightning.experiment.launchers.options import LauncherOptions
 from trpo_lightning.experiment.launchers.ray_node import BEFORE, NodeRun, look_around
 from trpo_lightning.experiment.launchers.versions import check_versions, versions
@@ -61,7 +62,7 @@ class RayLauncher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for job in self._jobs:
-            job.kill()
+            job.abandon()
         self._disconnect()
 
     def adopts(self, run_dir: Path) -> bool:
@@ -78,6 +79,7 @@ class RayLauncher:
         if ray.is_initialized():
             return
         _check_that_someone_listens(self.address)
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it prints each attempt to connect
         environment = {"working_dir": str(Path.cwd()), "excludes": [*NOT_SENT, str(self.root)]}
         try:
             ray.init(
@@ -183,7 +185,7 @@ class _RayJob:
 
     def _begin(self) -> None:
         """The actor has a node: from now on the run is this process's, and the files of earlier ones go there."""
-        before = None
+        before = Changes()
         if not self._shared:
             self._lock.enter_context(locked(self._run.run_dir))
             before = contents(self._run.run_dir)
@@ -192,9 +194,9 @@ class _RayJob:
         self.started = True
 
     def stop(self, number: int) -> None:
-        """Pass the signal on."""
+        """Have SIGTERM sent: Ray's workers ignore SIGINT, and so do their children."""
         if self.started:
-            self._actor.stop.remote(number)
+            self._actor.stop.remote(signal.SIGTERM)
         else:
             self._give_up(number)
 
@@ -203,7 +205,12 @@ class _RayJob:
         if self.started and self._ending is None:
             self._actor.kill.remote()
         else:
-            self._give_up(9)
+            self._give_up(signal.SIGKILL)
+
+    def abandon(self) -> None:
+        """Kill the run, if it has not ended, and clear its node up."""
+        if self._ending is None:
+            self._end(Ending(-signal.SIGKILL)) if self.started else self._give_up(signal.SIGKILL)
 
     def _has_answer(self) -> bool:
         """Whether the actor has answered; asks it anew after a pause."""

@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from trpo_lightning.experiment.launchers.launcher import Ending, PlannedRun
@@ -13,7 +14,9 @@ from trpo_lightning.experiment.launchers.mirror import Changes, Watched, apply
 from trpo_lightning.experiment.launchers.process import RunProcess
 from trpo_lightning.experiment.launchers.versions import check_versions, versions
 from trpo_lightning.runs.config import load_settings
+from trpo_lightning.storage.file_lock import try_lock
 
+SCRATCH = "trpo_lightning_"
 BEFORE = 1
 """The number of the changes that the files of earlier processes are: the other side has sent them."""
 SET_PARENT_DEATH_SIGNAL = 1
@@ -41,30 +44,34 @@ class NodeRun:
     """
 
     def __init__(self, folder: Path | None, home: Path | None) -> None:
-        self._scratch = None if folder else Path(tempfile.mkdtemp(prefix="trpo_lightning_"))
-        self.run_dir = folder or self._scratch / "run"  # pyright: ignore[reportOptionalOperand]
-        self._watched = Watched(self.run_dir) if self._scratch else None
+        self._folder, self._home = folder, home
+        self._scratch: _Scratch | None = None
+        self._watched: Watched | None = None
         self._process: RunProcess | None = None
-        if home is not None:
-            os.chdir(home)
-            sys.path.insert(0, str(home))
 
     def is_there(self) -> None:
         """Answer: the actor has a node, with the CPUs that it declares."""
 
     def begin(
-        self, config: str, before: Changes | None, variables: dict[str, str], expected: dict[str, str | None]
+        self, config: str, before: Changes, variables: dict[str, str], expected: dict[str, str | None]
     ) -> tuple[Ending | None, Changes]:
         """Start the run's process, on top of the files of earlier ones; the node may be newer than the first look."""
         check_versions(expected, versions(), f"node {os.uname().nodename}")
-        if self._watched is not None and before is not None:
-            self.run_dir.mkdir(exist_ok=True)
-            apply(self.run_dir, before)
+        if self._home is not None:
+            os.chdir(self._home)
+            sys.path.insert(0, str(self._home))
+        run_dir = self._folder
+        if run_dir is None:
+            self._scratch = _Scratch()
+            run_dir = self._scratch.folder / "run"
+            run_dir.mkdir()
+            apply(run_dir, before)
+            self._watched = Watched(run_dir)
             self._watched.changes(0)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "config.yaml"
             file.write_text(config, encoding="utf-8")
-            run = PlannedRun(load_settings([], file), self.run_dir)
+            run = PlannedRun(load_settings([], file), run_dir)
         self._process = RunProcess(run, variables, _die_with_this_process)
         return self.poll(BEFORE)
 
@@ -85,9 +92,31 @@ class NodeRun:
             self._process.kill()
 
     def close(self) -> None:
-        """Remove this node's copy of the run, which has ended."""
+        """End the run if it goes on, and remove this node's copy."""
+        self.kill()
+        if self._process is not None:
+            self._process.process.wait()
         if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch.remove()
+
+
+class _Scratch:
+    """A folder of this node, locked as long as this process lives; those of processes that were killed are removed."""
+
+    def __init__(self) -> None:
+        new = Path(tempfile.mkdtemp(prefix=f".{SCRATCH}"))
+        self._lock = open(new / "lock", "w")
+        try_lock(self._lock)
+        self.folder = new.rename(new.with_name(new.name.removeprefix(".")))
+        for lock in self.folder.parent.glob(f"{SCRATCH}*/lock"):
+            with suppress(OSError), open(lock) as file:
+                if try_lock(file):
+                    shutil.rmtree(lock.parent, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.close()
 
 
 def _die_with_this_process() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
@@ -17,8 +18,8 @@ from typing import Self
 import submitit
 from submitit.core.utils import FailedJobError
 
-from trpo_lightning.errors import UserError
-from trpo_lightning.experiment.launchers.launcher import Ending, Job, PlannedRun
+from trpo_lightning.errors import BusyError, UserError
+from trpo_lightning.experiment.launchers.launcher import Ending, Job, NeverStarted, PlannedRun
 from trpo_lightning.experiment.launchers.options import LauncherOptions, minutes
 from trpo_lightning.experiment.launchers.slurm_job import QueuedRun
 from trpo_lightning.experiment.launchers.versions import versions
@@ -83,16 +84,21 @@ class SlurmLauncher:
         for cpus, alike in groupby(new, key=self._cpus):
             for part in _parts([*alike], min(self.options.array_size, _largest_array())):
                 found |= dict(zip((run.run_dir for run in part), self._submit(part, cpus), strict=True))
-        self._queue.expect(str(name) for name in found.values())
-        jobs = [_SlurmJob(str(found[run.run_dir]), run, self.folder, self._queue) for run in runs]
-        self._jobs += jobs
-        return [*jobs]
+        return [self._job(run, found[run.run_dir]) for run in runs]
+
+    def _job(self, run: PlannedRun, note: "_Note | None") -> Job:
+        assert note is not None
+        if note.settings != _digest(config_text(run.settings)):
+            return NeverStarted(BusyError(f"job {note.job} has it with other settings"))
+        job = _SlurmJob(note.job, run, self.folder, self._queue)
+        self._jobs.append(job)
+        return job
 
     def _cpus(self, run: PlannedRun) -> int:
         return self.options.cpus_of(run.settings)
 
-    def _submit(self, runs: list[PlannedRun], cpus: int) -> list[str]:
-        """Submit one job array; returns the names of its jobs, and writes them down for the next call."""
+    def _submit(self, runs: list[PlannedRun], cpus: int) -> "list[_Note]":
+        """Submit one job array; returns notes of its jobs, and writes them down for the next call."""
         options, executor = self.options, submitit.SlurmExecutor(self.folder, max_num_timeout=FOREVER)
         executor.update_parameters(
             job_name=JOB_NAME,
@@ -102,6 +108,7 @@ class SlurmLauncher:
             signal_delay_s=options.notice,
             setup=options.setup,
             array_parallelism=len(runs),
+            srun_args=[f"--cpus-per-task={cpus}"],  # since version 22.05, srun does not take it from the job
             stderr_to_stdout=True,
             additional_parameters={"requeue": True, **options.sbatch},
         )
@@ -111,24 +118,26 @@ class SlurmLauncher:
             names = [job.job_id for job in jobs]
         except (FailedJobError, subprocess.CalledProcessError, OSError) as error:
             raise UserError(f"Slurm does not take the jobs: {_last_line(str(error))}") from error
-        for run, name in zip(runs, names, strict=True):
-            write_atomically(self._note(run.run_dir), name.encode())
-        return names
+        self._queue.expect(names)
+        notes = [_Note(name, _digest(config_text(run.settings))) for name, run in zip(names, runs, strict=True)]
+        for run, note in zip(runs, notes, strict=True):
+            write_atomically(self._file(run.run_dir), f"{note.job} {note.settings}".encode())
+        return notes
 
     def _queued(self, run: PlannedRun) -> QueuedRun:
         return QueuedRun(config_text(run.settings), run.run_dir.resolve(), self.options.notice, versions())
 
-    def _note(self, run_dir: Path) -> Path:
-        """The file with the name of the run's latest job."""
-        return self.folder / f"{hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]}.job"
+    def _file(self, run_dir: Path) -> Path:
+        """The file with the note of the run's latest job."""
+        return self.folder / f"{_digest(str(run_dir.resolve()))}.job"
 
-    def _earlier_job(self, run_dir: Path) -> str | None:
-        """The name of a job that has the run and is not over."""
+    def _earlier_job(self, run_dir: Path) -> "_Note | None":
+        """The note of a job that has the run and is not over."""
         try:
-            name = self._note(run_dir).read_text(encoding="utf-8")
-        except OSError:
+            note = _Note(*self._file(run_dir).read_text(encoding="utf-8").split())
+        except (OSError, TypeError):
             return None
-        return name if self._queue.state(name) not in (None, *OVER) else None
+        return note if self._queue.state(note.job) not in (None, *OVER) else None
 
     def _check_partition(self) -> None:
         """Raise a `UserError` if no node of the partition is large enough, or its limit is below the jobs'."""
@@ -155,6 +164,14 @@ class SlurmLauncher:
             raise UserError(f"--notice {options.notice} is as long as --time {options.time}: nothing would be done")
 
 
+@dataclass(frozen=True)
+class _Note:
+    """A job's name, such as 12_3, and the digest of the settings of its run."""
+
+    job: str
+    settings: str
+
+
 class _Queue:
     """The states of this user's jobs, looked up for all of them at once, and not too often."""
 
@@ -178,7 +195,7 @@ class _Queue:
         self._states = {name: state for name, state, title in rows if title == JOB_NAME}
         self._looked = time.monotonic()
 
-    def expect(self, names: Iterator[str]) -> None:
+    def expect(self, names: list[str]) -> None:
         """Take new jobs for waiting until the next look."""
         self._states |= {name: "PENDING" for name in names if name not in self._states}
 
@@ -238,6 +255,10 @@ class _SlurmJob:
                 f"{output.parent} is not"
             )
         return Ending(1, f"job {self._name} ended with {state or 'an unknown state'}, see {output}")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _parts(runs: list[PlannedRun], size: int) -> Iterator[list[PlannedRun]]:
