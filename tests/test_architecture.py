@@ -28,6 +28,8 @@ OWNERS = {
     "safetensors": ["storage/portable.py"],
     "onnx": ["export"],
     "huggingface_hub": ["export"],
+    "ray": ["experiment/launchers"],
+    "submitit": ["experiment/launchers"],
 }
 MOST_FILES = 14
 """Of one folder, `__init__.py` not counted: more is no room but a store."""
