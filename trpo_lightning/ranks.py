@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -73,7 +73,7 @@ class Ranks:
         """Let an exception of this kind that one rank raises in the block be raised by all of them."""
         yield
 
-    def check_same(self, tensors: Callable[[], Iterable[Tensor]]) -> None:
+    def check_same(self, tensors: Callable[[], Mapping[str, Tensor]]) -> None:
         """Raise `RankError` if tensors that must be the same on all ranks differ in a bit."""
 
     def measure(self) -> dict[str, float]:
@@ -191,13 +191,14 @@ class DistributedRanks(Ranks):
         told = [text for text in self.objects(None if failure is None else str(failure)) if text is not None]
         raise failure or kind(told[0])
 
-    def check_same(self, tensors: Callable[[], Iterable[Tensor]]) -> None:
-        sums = [zlib.crc32(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data) for x in tensors()]
-        found = self.gather(torch.tensor(sums, dtype=torch.int64))
+    def check_same(self, tensors: Callable[[], Mapping[str, Tensor]]) -> None:
+        named = {name: x.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for name, x in tensors().items()}
+        found = self.gather(torch.tensor([zlib.crc32(x.numpy().data) for x in named.values()], dtype=torch.int64))
         if not torch.equal(found, found[:1].expand_as(found)):
+            different = [name for name, column in zip(named, found.T, strict=True) if len(column.unique()) > 1]
             raise RankError(
-                f"rank {self.index} of {self.size}: ranks have drifted apart, their parameters differ: they need "
-                "processors, devices and versions of one kind"
+                f"rank {self.index} of {self.size}: ranks have drifted apart in {', '.join(different)[:200]}: they "
+                "need processors, devices and versions of one kind"
             )
 
 

@@ -20,7 +20,7 @@ from trpo_lightning.experiment.progress import ProgressView
 from trpo_lightning.output import print_what_there_is_no_letter_for
 from trpo_lightning.runs.config import recorded_settings, write_config
 from trpo_lightning.settings import RESUMABLE, changed_keys, covers, different_keys, get
-from trpo_lightning.stopping import BREAK, handle_signals
+from trpo_lightning.stopping import BREAK, OWN_GROUP, handle_signals
 from trpo_lightning.storage.file_lock import try_lock
 from trpo_lightning.threads import available_cores, thread_environment
 from trpo_lightning.tracking.packages import check_loggers
@@ -33,10 +33,6 @@ PRIVATE_VARIABLES = ("WANDB_SERVICE", "WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_S
 
 
 HANG_UP: int = getattr(signal, "SIGHUP", signal.SIGTERM)
-OWN_GROUP: dict[str, Any] = {"process_group": 0}
-"""Starts each child in its own process group: Ctrl-C in a terminal then reaches it only once, through the runner."""
-if sys.platform == "win32":
-    OWN_GROUP = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
 
 
 @dataclass(frozen=True)

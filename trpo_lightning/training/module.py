@@ -102,7 +102,7 @@ class TRPO(LightningHabits):
     def join(self, ranks: Ranks) -> None:
         """Train together with other processes from the next `fit` on, each with its share of environments and cores.
 
-        Raises `UserError` if the settings do not allow it.
+        All begin where the first one is. Raises `UserError` if the settings do not allow it.
         """
         check_ranks(self.settings, ranks.size)
         self.ranks = self.normalizer.ranks = ranks
@@ -110,6 +110,7 @@ class TRPO(LightningHabits):
         self.scheme.threads = max(1, min(cores, torch.get_num_threads()))
         torch.set_num_threads(self.scheme.threads)
         self.scheme.join(ranks)
+        self.load_state_dict(ranks.of_first(self.state_dict()))  # layers are drawn by a thread-dependent algorithm
 
     # The loop. Lightning asks `train_dataloader` for a batch, which is `collect`, and gives it to `training_step`;
     # then it calls `on_train_batch_end` and `on_train_epoch_end`, each after the callbacks' own.
@@ -165,7 +166,7 @@ class TRPO(LightningHabits):
 
         # ---- 4. merge: normalizers use this rollout's statistics from the next one on
         self.normalizer.merge(*rollout.statistics())
-        self.ranks.check_same(lambda: self.state_dict().values())
+        self.ranks.check_same(self.state_dict)
         self.iteration += 1
         self.env_steps += rollout.env_steps
         self._count_rejection(rollout, estimated.batch, result)
