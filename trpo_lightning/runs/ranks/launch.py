@@ -162,8 +162,10 @@ class _Followers:
         said = self._said[rank]
         said.seek(0)
         lines = said.read().decode(errors="replace").strip().splitlines()
-        text = lines[-1].removeprefix("error: ") if lines else "it said nothing"
-        return f"rank {rank} of {self.size} ended with exit code {code}: {text[:300]}"
+        last = lines[-1][:500] if lines else "it said nothing"
+        if last.startswith("error: "):
+            return f"rank {rank} of {self.size}: {last.removeprefix('error: ')}"
+        return f"rank {rank} of {self.size} ended with exit code {code}: {last}"
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
         try:
