@@ -128,6 +128,7 @@ ELSEWHERE = {
     "tracking.tags": "test_wandb",
     "name": "test_declaration: names the run directory",
     "threads": "test_threads_and_device_reach_their_places",
+    "devices": "test_ranks, runs/test_devices: the same results from several processes",
     "device": "test_threads_and_device_reach_their_places",
 }
 
