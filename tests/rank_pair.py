@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ import torch
 import torch.distributed as dist
 
 from trpo_lightning.ranks import DistributedRanks
+from trpo_lightning.runs.ranks import launch
 from trpo_lightning.runs.ranks.launch import process_group
+
+launch.SILENCE = timedelta(seconds=60)  # what hangs is an error soon
 
 
 class RankPair:
@@ -39,8 +43,12 @@ class RankPair:
 
     def __call__(self, function, *arguments) -> list[Any]:
         """What the function returns on each rank; it stands at the top of a module of tests, found by name."""
-        self.ranks.of_first((Path(sys.modules[function.__module__].__file__).stem, function.__name__, arguments))
-        return self.ranks.objects(function(self.ranks, *arguments))
+        try:
+            self.ranks.of_first((Path(sys.modules[function.__module__].__file__).stem, function.__name__, arguments))
+            return self.ranks.objects(function(self.ranks, *arguments))
+        except BaseException:
+            self.second.kill()  # it waits for what does not come
+            raise
 
     def __exit__(self, *_):
         if self.second.poll() is None:

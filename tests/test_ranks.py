@@ -230,6 +230,19 @@ def test_ranks_that_drift_apart_by_a_bit_are_noticed(pair):
         assert "theta" in message and "same" not in message.partition("in ")[2].partition(":")[0]
 
 
+def differing(ranks):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("platform.python_version", lambda: f"3.1{ranks.index}")
+        with pytest.raises(UserError) as refused:
+            ranks.check_versions()
+    ranks.check_versions()
+    return str(refused.value)
+
+
+def test_ranks_of_other_versions_are_refused_in_a_line(pair):
+    assert pair(differing) == ["rank 1 has Python 3.11, rank 0 has 3.10: install the same"] * 2
+
+
 def exchanged(ranks):
     numbers = ranks.largest(3.0 if ranks.index else math.nan), ranks.sum(0.5), ranks.all(ranks.index == 0)
     x = torch.full((2,), 1.0 + ranks.index)

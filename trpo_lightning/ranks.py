@@ -6,7 +6,9 @@ explicit all-reduce. One rank alone is the rule: every operation then returns it
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import platform
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -72,6 +74,9 @@ class Ranks:
     def together(self, kind: type[Exception]) -> Iterator[None]:
         """Let an exception of this kind that one rank raises in the block be raised by all of them."""
         yield
+
+    def check_versions(self) -> None:
+        """Raise `UserError` if ranks have other versions of Python, torch, NumPy or this package."""
 
     def check_same(self, tensors: Callable[[], Mapping[str, Tensor]]) -> None:
         """Raise `RankError` if tensors that must be the same on all ranks differ in a bit."""
@@ -191,6 +196,14 @@ class DistributedRanks(Ranks):
         told = [text for text in self.objects(None if failure is None else str(failure)) if text is not None]
         raise failure or kind(told[0])
 
+    def check_versions(self) -> None:
+        for rank, found in enumerate(versions := self.objects(_versions())):
+            for name, version in found.items():
+                if version != versions[0][name]:
+                    raise UserError(
+                        f"rank {rank} has {name} {version}, rank 0 has {versions[0][name]}: install the same"
+                    )
+
     def check_same(self, tensors: Callable[[], Mapping[str, Tensor]]) -> None:
         named = {name: x.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for name, x in tensors().items()}
         found = self.gather(torch.tensor([zlib.crc32(x.numpy().data) for x in named.values()], dtype=torch.int64))
@@ -200,6 +213,11 @@ class DistributedRanks(Ranks):
                 f"rank {self.index} of {self.size}: ranks have drifted apart in {', '.join(different)[:200]}: they "
                 "need processors, devices and versions of one kind"
             )
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: importlib.metadata.version(name) for name in ("torch", "numpy", "trpo_lightning")}
+    return {"Python": platform.python_version(), **packages}
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,7 @@ class TRPO(LightningHabits):
         All begin where the first one is. Raises `UserError` if the settings do not allow it.
         """
         check_ranks(self.settings, ranks.size)
+        ranks.check_versions()
         self.ranks = self.normalizer.ranks = ranks
         cores = (self.settings.threads or available_cores()) // ranks.on_this_machine
         self.scheme.threads = max(1, min(cores, torch.get_num_threads()))
@@ -316,6 +317,7 @@ class TRPO(LightningHabits):
 
     def on_train_start(self) -> None:
         """Start the clock of the first row."""
+        self.ranks.measure()  # what came before belongs to no row
         self.iteration_log.start_clock()
 
     def configure_optimizers(self) -> ParameterUpdate:

@@ -43,6 +43,8 @@ def all_ranks(settings: RunSettings) -> Iterator[Ranks]:
         return
     place = torchrun_place()
     if place is not None:
+        if place[0] > 0:
+            raise UserError(f"devices={settings.devices}: torchrun starts the ranks of `train` only")
         with group_of_torchrun(settings, place) as ranks:
             yield ranks
         return
