@@ -102,6 +102,7 @@ def fisher_vector_product(
     *,
     weights: Tensor | None = None,
     chunk: int = 65536,
+    parts: list[slice] | None = None,
 ) -> Callable[[Tensor], Tensor]:
     """The operator v `[P]` -> sum_n w_n J_n' M_n J_n v `[P]` at `theta` `[P]`.
 
@@ -114,9 +115,10 @@ def fisher_vector_product(
         rows: The number N of rows in the batch.
         weights: w_n `[rows]`; by default 1/rows each.
         chunk: The largest number of rows evaluated at once.
+        parts: Slices that cover the rows, if they cannot be cut everywhere; then `chunk` does not count.
     """
     theta = theta.detach().clone().requires_grad_(True)
-    slices = row_slices(rows, chunk)
+    slices = row_slices(rows, chunk) if parts is None else parts
     kept = _linearized(model(theta, slices[0]), theta) if len(slices) == 1 else None
 
     def product(v: Tensor) -> Tensor:
@@ -130,12 +132,18 @@ def fisher_vector_product(
 
 
 def curvature_of_rows(
-    model: Callable[[Tensor, slice], Linearizable], theta: Tensor, v: Tensor, rows: int, *, chunk: int = 65536
+    model: Callable[[Tensor, slice], Linearizable],
+    theta: Tensor,
+    v: Tensor,
+    rows: int,
+    *,
+    chunk: int = 65536,
+    parts: list[slice] | None = None,
 ) -> Tensor:
-    """Each row's own curvature along v `[P]`: v' J_n' M_n J_n v, `[rows]`."""
+    """Each row's own curvature along v `[P]`: v' J_n' M_n J_n v, `[rows]`; arguments as `fisher_vector_product`."""
     theta = theta.detach().clone().requires_grad_(True)
     found = []
-    for part in row_slices(rows, chunk):
+    for part in row_slices(rows, chunk) if parts is None else parts:
         linearized = _linearized(model(theta, part), theta)
         tangents = linearized.push(v)
         cotangents = linearized.fisher_product(tangents)

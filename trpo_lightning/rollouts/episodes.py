@@ -1,5 +1,6 @@
 """Whole episodes of a policy in separate environments, for evaluation."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from trpo_lightning.environments.backends import make_environments, open_limit
 from trpo_lightning.environments.vector_environment import EnvironmentFailure, EnvironmentSpec, VectorEnvironment
 from trpo_lightning.errors import UserError
-from trpo_lightning.policies.inference import fast_forward
+from trpo_lightning.policies.inference import remembering_forward
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.randomness import Stream, environment_seed, global_generators, numpy_generator
 from trpo_lightning.rollouts.normalizers import Normalizer
@@ -110,9 +111,12 @@ class _Actor:
 
     def __init__(self, policy: Policy, normalizer: Normalizer, generators: list[np.random.Generator] | None) -> None:
         self._policy, self._normalizer, self._generators = policy, normalizer, generators
-        self._forward = fast_forward(policy.network)
+        self._forward: Callable[[np.ndarray], np.ndarray] | None = None
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
+        if self._forward is None:  # the episodes begin: there is no memory yet
+            states = np.zeros((len(observations), self._policy.state_size), dtype=np.float32)
+            self._forward = remembering_forward(self._policy.network, states)
         outputs = torch.from_numpy(self._forward(self._normalizer.normalize(observations)))
         distribution = self._policy.distribution(outputs)
         action = distribution.mode()

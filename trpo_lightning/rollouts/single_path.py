@@ -8,7 +8,7 @@ import torch
 from trpo_lightning.environments.backends import make_environments
 from trpo_lightning.environments.vector_environment import VectorEnvironment
 from trpo_lightning.errors import UserError
-from trpo_lightning.policies.inference import fast_forward
+from trpo_lightning.policies.inference import remembering_forward
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.randomness import Stream, environment_seed, numpy_generator
 from trpo_lightning.rollouts.episode_log import EpisodeLog
@@ -64,6 +64,7 @@ class SinglePathScheme(SamplingScheme):
         self._idle = np.zeros(self.num_envs, dtype=bool)
         self._done_steps = np.zeros(self.num_envs, dtype=np.int64)
         self._running_return = np.zeros(self.num_envs)
+        self._states: np.ndarray | None = None
         # whole episodes have no first ones that end early: all that begin also end
         hold = self.spec.max_episode_steps is not None and not self.whole_episodes
         self._episodes = EpisodeLog(self.num_envs, hold, skip_first=self._first_limits() is not None)
@@ -85,12 +86,16 @@ class SinglePathScheme(SamplingScheme):
         assert self._envs is not None
         began = time.perf_counter()
         simulator = inference = 0.0
-        forward = fast_forward(policy.network)
-        example = policy.distribution(torch.from_numpy(forward(normalizer.normalize(self._observations))))
+        states = self._remembered(policy)
+        rehearsal = remembering_forward(policy.network, states.copy())(normalizer.normalize(self._observations))
+        example = policy.distribution(torch.from_numpy(rehearsal))
         rollout = self._buffers(example.mode())
+        rollout.states = states.copy() if policy.state_size else None
+        forward = remembering_forward(policy.network, states)
         act = _Actions(self, policy, iteration, example.noise, rollout.actions.shape[2])
         t = recorded = 0
-        while t < len(rollout.valid) and not (self._records_at_once and self._idle.all()):
+        at_once = self._records_at_once or policy.state_size > 0
+        while t < len(rollout.valid) and not (at_once and self._idle.all()):
             self._visit(t)
             start = time.perf_counter()
             rollout.raw_observations[t] = self._observations
@@ -102,7 +107,8 @@ class SinglePathScheme(SamplingScheme):
             inference += acted - start
             self._observations, rollout.rewards[t], rollout.terminated[t], rollout.truncated[t] = step
             t += 1
-            if self._records_at_once:
+            if at_once:
+                states[self._resetting | self._idle] = 0.0  # what was seen now is of an episode that is over
                 self._record(rollout, range(recorded, t))
                 recorded = t
         self._record(rollout, range(recorded, t))
@@ -117,6 +123,12 @@ class SinglePathScheme(SamplingScheme):
         rollout.env_steps = int(rollout.valid.sum())
         rollout.seconds = {"collect": time.perf_counter() - began, "simulator": simulator, "inference": inference}
         return rollout
+
+    def _remembered(self, policy: Policy) -> np.ndarray:
+        """The policy's memory `[N, M]` of the episodes that go on, to be moved in place; zero when they begin."""
+        if self._states is None:
+            self._states = np.zeros((self.num_envs, policy.state_size), dtype=np.float32)
+        return self._states
 
     @property
     def _records_at_once(self) -> bool:
@@ -197,6 +209,6 @@ class _Actions:
 def _first_rows(rollout: SinglePathRollout, rows: int) -> SinglePathRollout:
     """The rollout cut to its first `rows` steps, as views."""
     for name, array in vars(rollout).items():
-        if isinstance(array, np.ndarray):
+        if isinstance(array, np.ndarray) and name != "states":
             setattr(rollout, name, array[: rows + 1] if name == "observations" else array[:rows])
     return rollout

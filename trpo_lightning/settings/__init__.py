@@ -38,12 +38,15 @@ from trpo_lightning.settings.keys import (
 )
 from trpo_lightning.settings.models import (
     AdamValueSettings,
+    DescentValueSettings,
     FittedValueSettings,
     LBFGSValueSettings,
     LinearValueSettings,
     MLPPolicySettings,
     NetworkValueSettings,
     PolicySettings,
+    RecurrentPolicySettings,
+    RecurrentValueSettings,
     TrustRegionValueSettings,
     ValueSettings,
 )
@@ -94,6 +97,7 @@ __all__ = [
     "CMAESSettings",
     "CheckpointSettings",
     "CrossEntropySettings",
+    "DescentValueSettings",
     "EnvSettings",
     "EvaluationSettings",
     "ExactSettings",
@@ -107,6 +111,8 @@ __all__ = [
     "PolicySettings",
     "PopulationRuleSettings",
     "PopulationSettings",
+    "RecurrentPolicySettings",
+    "RecurrentValueSettings",
     "RewardWeightedRegressionSettings",
     "RolloutSettings",
     "RuleSettings",

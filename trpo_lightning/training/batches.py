@@ -1,6 +1,8 @@
 """Turns rollouts into what is learned from: advantages, value targets, batches."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ import torch
 from torch import Tensor
 
 from trpo_lightning.numerics.returns import discounted_returns, generalized_advantages, standardize
+from trpo_lightning.policies.sequences import Observations
 from trpo_lightning.rollouts.exact import TabularRollout
 from trpo_lightning.rollouts.population import PopulationRollout
 from trpo_lightning.rollouts.rollout import (
@@ -15,6 +18,7 @@ from trpo_lightning.rollouts.rollout import (
     Batch,
     PopulationBatch,
     Rollout,
+    SequenceSlots,
     SinglePathRollout,
     TabularBatch,
     VineBatch,
@@ -26,9 +30,12 @@ from trpo_lightning.settings import AdvantageRuleSettings, FittedValueSettings, 
 
 @dataclass(frozen=True)
 class ValueData:
-    """What a value function is fitted to: observations `[B, *O]`, `targets` and the old `values` `[B]`."""
+    """What a value function is fitted to: observations `[B, *O]`, `targets` and the old `values` `[B]`.
 
-    observations: Tensor
+    Its rows are the batch's, but sequence by sequence if it has a memory.
+    """
+
+    observations: Observations
     targets: Tensor
     values: Tensor
 
@@ -66,9 +73,7 @@ def _vine(rollout: VineRollout, device: torch.device) -> VineBatch:
 
 def _single_path(rollout: SinglePathRollout, value_function: Any, s: RunSettings, device: torch.device) -> Estimate:
     """Generalized advantages (GAE 2016), with values from before this iteration's fit."""
-    slots = rollout.observations.shape[:2]
-    observations = torch.from_numpy(rollout.observations)
-    values = value_function.predict(observations.flatten(0, 1).to(device)).cpu().double().view(slots)
+    values, fit_rows, fitted_to = _values(rollout, value_function, device)
     ends = rollout.terminated | rollout.truncated
     fitted = s.value if isinstance(s.value, FittedValueSettings) else FittedValueSettings()
     terminated = rollout.terminated if fitted.bootstrap_time_limits else ends
@@ -80,16 +85,62 @@ def _single_path(rollout: SinglePathRollout, value_function: Any, s: RunSettings
     else:
         targets = advantages + values[:-1]
 
-    def rows(x: np.ndarray | Tensor) -> Tensor:
-        return valid_rows(x, rollout.valid, device)
-
+    rows, observations = _policy_rows(rollout, device)
     raw = rows(advantages)
     standardized, std = standardize(raw)
     rule = s.rule if isinstance(s.rule, AdvantageRuleSettings) else AdvantageRuleSettings()
     chosen, divisor = (standardized, std) if rule.standardize_advantages else (raw, 1.0)
     if rule.discounted_state_weights:
         chosen = chosen * s.gamma ** rows(rollout.episode_steps)
-    batch = Batch(rows(rollout.observations), rows(rollout.actions), chosen.float(), divisor)
+    batch = Batch(observations, rows(rollout.actions), chosen.float(), divisor)
     metrics = {"advantages/std": std} if len(raw) else {}
-    value_data = ValueData(batch.observations, rows(targets).float(), rows(values).float())
+    value_data = ValueData(fitted_to, fit_rows(targets).float(), fit_rows(values).float())
     return Estimate(batch, value_data, metrics)
+
+
+Rows = Callable[[np.ndarray | Tensor], Tensor]
+"""From an array over the slots, `[T, N, ...]`, to rows of the valid ones, `[B, ...]`."""
+
+
+def _policy_rows(rollout: SinglePathRollout, device: torch.device) -> tuple[Rows, Observations]:
+    """The batch's order of rows, and its observations: sequences for a policy with a memory."""
+    if rollout.states is None:
+        return _in_order_of_time(rollout, device)
+    slots = SequenceSlots(rollout.valid)
+    return partial(slots.rows, device=device), slots.sequences(rollout.observations, rollout.states, device)
+
+
+def _in_order_of_time(rollout: SinglePathRollout, device: torch.device) -> tuple[Rows, Tensor]:
+    rows = partial(valid_rows, valid=rollout.valid, device=device)
+    return rows, rows(rollout.observations)
+
+
+def _values(rollout: SinglePathRollout, value_function: Any, device: torch.device) -> tuple[Tensor, Rows, Observations]:
+    """V `[T + 1, N]` (float64, on the CPU), and the order of rows and the observations of a fit of V."""
+    shape = rollout.observations.shape[:2]
+    if value_function.state_size:
+        return _remembering_values(rollout, value_function, device)
+    observations = torch.from_numpy(rollout.observations).flatten(0, 1)
+    values = value_function.predict(observations.to(device)).cpu().double().view(shape)
+    return values, *_in_order_of_time(rollout, device)
+
+
+def _remembering_values(
+    rollout: SinglePathRollout, value_function: Any, device: torch.device
+) -> tuple[Tensor, Rows, Observations]:
+    """The same for a V with a memory, which it keeps for the next rollout; V is 0 in slots that nothing asks for."""
+    slots, observations = SequenceSlots(rollout.valid), rollout.observations
+    steps, envs = observations.shape[:2]
+    began = rollout.episode_steps[:1].T == 0
+    states = np.zeros((envs, value_function.state_size)) if value_function.states is None else value_function.states
+    sequences = slots.sequences(observations, np.where(began, 0.0, states), device)
+    values, states = np.zeros((steps, envs)), np.zeros_like(states)
+    if len(sequences):
+        after = torch.from_numpy(slots.after(observations)).to(device)
+        along, last, ends = (found.cpu().numpy() for found in value_function.run(sequences, after))
+        values[slots.steps, slots.envs] = along
+        values[slots.first_steps + slots.lengths, slots.owners] = last
+        whole = slots.first_steps + slots.lengths == steps - 1
+        states[slots.owners[whole]] = ends[whole]
+    value_function.states = states
+    return torch.from_numpy(values), partial(slots.rows, device=device), sequences
