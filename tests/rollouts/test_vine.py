@@ -166,7 +166,7 @@ def test_random_numbers_are_of_the_state_and_iteration_and_not_the_trunk_s():
     of_trunks = rewards[t[inner], n[inner]] + 0.9 * rewards[t[inner] + 1, n[inner]]
     same = np.isclose(rollout.q_values[inner, 0], of_trunks)
     assert 0.1 < same.mean() < 0.9
-    noise = [scheme._choose(policy, rollout.observations, iteration)[2].flatten(1) for iteration in (0, 1)]
+    noise = [scheme._choose(policy(torch.from_numpy(rollout.observations)), iteration)[2].flatten(1) for iteration in (0, 1)]
     assert len(torch.cat(noise).unique(dim=0)) == 80
 
 

@@ -47,19 +47,20 @@ def perceptron_layers(network: nn.Module) -> Layers | None:
     return layers
 
 
-def remembering_forward(network: nn.Module, state: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """As `fast_forward`; a network with a memory begins in `state` `[N, M]` and moves it, in place, at each call."""
-    if not state.shape[1]:
-        return fast_forward(network)
+def remembering_forward(network: nn.Module) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """As `fast_forward`, from float32 arrays `[N, *O]` and states `[N, M]`, which it moves in place if M > 0."""
+    if not getattr(network, "state_size", 0):
+        forward = fast_forward(network)
+        return lambda x, state: forward(x)
     step: Any = network.step
 
     @torch.no_grad()
-    def forward(x: np.ndarray) -> np.ndarray:
+    def step_forward(x: np.ndarray, state: np.ndarray) -> np.ndarray:
         outputs, moved = step(torch.from_numpy(x), torch.from_numpy(state))
         state[...] = moved.numpy()
         return outputs.numpy()
 
-    return forward
+    return step_forward
 
 
 def fast_forward(network: nn.Module) -> Callable[[np.ndarray], np.ndarray]:

@@ -1,6 +1,5 @@
 """Whole episodes of a policy in separate environments, for evaluation."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,13 +110,13 @@ class _Actor:
 
     def __init__(self, policy: Policy, normalizer: Normalizer, generators: list[np.random.Generator] | None) -> None:
         self._policy, self._normalizer, self._generators = policy, normalizer, generators
-        self._forward: Callable[[np.ndarray], np.ndarray] | None = None
+        self._forward = remembering_forward(policy.network)
+        self._states: np.ndarray | None = None
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
-        if self._forward is None:  # the episodes begin: there is no memory yet
-            states = np.zeros((len(observations), self._policy.state_size), dtype=np.float32)
-            self._forward = remembering_forward(self._policy.network, states)
-        outputs = torch.from_numpy(self._forward(self._normalizer.normalize(observations)))
+        if self._states is None:
+            self._states = np.zeros((len(observations), self._policy.state_size), dtype=np.float32)
+        outputs = torch.from_numpy(self._forward(self._normalizer.normalize(observations), self._states))
         distribution = self._policy.distribution(outputs)
         action = distribution.mode()
         if self._generators is None:

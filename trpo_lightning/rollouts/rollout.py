@@ -87,12 +87,12 @@ class Batch:
 class VineBatch:
     """The S states of a rollout set, on the policy's device, each with K branches (TRPO 2015, section 5.2).
 
-    `observations` `[S, *O]`, `actions` `[S, K, A]`, `q_values` `[S, K]`; `log_q` `[S, K]` are the log-probabilities of
-    the actions under the distribution that chose them, or None if that was the policy. With `all_actions`, the K
-    actions are all that exist, in order.
+    `observations` `[S, *O]`, for a policy with a memory the ways to them; `actions` `[S, K, A]`, `q_values` `[S, K]`;
+    `log_q` `[S, K]` are the log-probabilities of the actions under the distribution that chose them, or None if that was
+    the policy. With `all_actions`, the K actions are all that exist, in order.
     """
 
-    observations: Tensor
+    observations: Observations
     actions: Tensor
     q_values: Tensor
     log_q: Tensor | None = None
@@ -167,6 +167,12 @@ class SequenceSlots:
         initial = np.where(going_on, states[self.owners], 0.0).astype(np.float32)
         lengths = torch.from_numpy(self.lengths.astype(np.int64))
         return Sequences(self.rows(observations, device), lengths, torch.from_numpy(initial).to(device))
+
+    def row_of(self, steps: np.ndarray, envs: np.ndarray) -> np.ndarray:
+        """The row of each of these valid slots."""
+        rows = np.zeros((self.steps.max(initial=0) + 1, self.envs.max(initial=0) + 1), dtype=np.int64)
+        rows[self.steps, self.envs] = np.arange(len(self.steps))
+        return rows[steps, envs]
 
     def after(self, array: np.ndarray) -> np.ndarray:
         """The entries `[S, ...]` of `array` `[T + 1, N, ...]` in the slot after each sequence's last."""

@@ -87,11 +87,11 @@ class SinglePathScheme(SamplingScheme):
         began = time.perf_counter()
         simulator = inference = 0.0
         states = self._remembered(policy)
-        rehearsal = remembering_forward(policy.network, states.copy())(normalizer.normalize(self._observations))
-        example = policy.distribution(torch.from_numpy(rehearsal))
+        forward = remembering_forward(policy.network)
+        first = forward(normalizer.normalize(self._observations), states.copy())
+        example = policy.distribution(torch.from_numpy(first))
         rollout = self._buffers(example.mode())
         rollout.states = states.copy() if policy.state_size else None
-        forward = remembering_forward(policy.network, states)
         act = _Actions(self, policy, iteration, example.noise, rollout.actions.shape[2])
         t = recorded = 0
         at_once = self._records_at_once or policy.state_size > 0
@@ -100,7 +100,7 @@ class SinglePathScheme(SamplingScheme):
             start = time.perf_counter()
             rollout.raw_observations[t] = self._observations
             seen = normalizer.normalize(self._observations, out=rollout.observations[t])
-            rollout.actions[t] = act(t, forward(seen))
+            rollout.actions[t] = act(t, forward(seen, states))
             acted = time.perf_counter()
             step = self._envs.step(rollout.actions[t])
             simulator += time.perf_counter() - acted

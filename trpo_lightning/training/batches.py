@@ -1,7 +1,7 @@
 """Turns rollouts into what is learned from: advantages, value targets, batches."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trpo_lightning.numerics.returns import discounted_returns, generalized_advantages, standardize
-from trpo_lightning.policies.sequences import Observations
+from trpo_lightning.policies.sequences import Observations, Sequences
 from trpo_lightning.rollouts.exact import TabularRollout
 from trpo_lightning.rollouts.population import PopulationRollout
 from trpo_lightning.rollouts.rollout import (
@@ -67,8 +67,19 @@ def make_batch(rollout: Rollout, value_function: Any, settings: RunSettings, dev
 def _vine(rollout: VineRollout, device: torch.device) -> VineBatch:
     arrays = (rollout.observations, rollout.actions, rollout.q_values)
     observations, actions, q_values = (torch.from_numpy(array).to(device) for array in arrays)
+    if rollout.trunks.states is not None:
+        observations, order = _ways_to_branches(rollout, rollout.trunks.states, device)
+        actions, q_values = actions[order], q_values[order]
     log_q = None if rollout.log_q is None else torch.full_like(q_values, rollout.log_q)
     return VineBatch(observations, actions, q_values, log_q, rollout.all_actions)
+
+
+def _ways_to_branches(rollout: VineRollout, states: np.ndarray, device: torch.device) -> tuple[Sequences, Tensor]:
+    """The trunks' sequences in which the states of the rollout set count, and the order of these states there."""
+    slots = SequenceSlots(rollout.trunks.valid)
+    rows, order = torch.from_numpy(slots.row_of(*rollout.slots.T)).sort()
+    ways = replace(slots.sequences(rollout.trunks.observations, states, device), counted=rows)
+    return ways.take(ways.counts.nonzero()[:, 0]), order.to(device)
 
 
 def _single_path(rollout: SinglePathRollout, value_function: Any, s: RunSettings, device: torch.device) -> Estimate:

@@ -65,6 +65,12 @@ class RecurrentValueFunction(DescentValueFunction):
         last, _ = self.network.step(after, states)
         return along.squeeze(-1), last.squeeze(-1), states
 
+    @torch.no_grad()
+    def predict(self, observations: Sequences, chunk: int = 65536) -> Tensor:
+        """V `[B]` for sequences."""
+        found = [self.network(observations[part]).squeeze(-1) for part in observations.parts(chunk)]
+        return torch.cat(found) if found else observations.observations.new_zeros(0)
+
     def rows_of_a_step(self, rows: int) -> int:
         """As `DescentValueFunction.rows_of_a_step`: of one step in time, at most one for each sequence."""
         return rows // self.settings.minibatches

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from trpo_lightning.policies.networks import build_network
-from trpo_lightning.policies.sequences import Observations, row_parts
 from trpo_lightning.settings import FittedValueSettings, NetworkValueSettings, ValueSettings
 
 
@@ -93,9 +92,9 @@ class NeuralValueFunction(ValueFunction):
         )
 
     @torch.no_grad()
-    def predict(self, observations: Observations, chunk: int = 65536) -> Tensor:
-        """V `[B]` for observations `[B, *O]`, or for `Sequences` if V has a memory."""
-        return torch.cat([self.network(observations[part]).squeeze(-1) for part in row_parts(observations, chunk)])
+    def predict(self, observations: Any, chunk: int = 65536) -> Tensor:
+        """V `[B]` for observations `[B, *O]`."""
+        return torch.cat([self.network(part).squeeze(-1) for part in observations.split(chunk)])
 
 
 class NoValueFunction(ValueFunction):
