@@ -88,8 +88,8 @@ class VineBatch:
     """The S states of a rollout set, on the policy's device, each with K branches (TRPO 2015, section 5.2).
 
     `observations` `[S, *O]`, for a policy with a memory the ways to them; `actions` `[S, K, A]`, `q_values` `[S, K]`;
-    `log_q` `[S, K]` are the log-probabilities of the actions under the distribution that chose them, or None if that was
-    the policy. With `all_actions`, the K actions are all that exist, in order.
+    `log_q` `[S, K]` are the log-probabilities of the actions under the distribution that chose them, or None if that
+    was the policy. With `all_actions`, the K actions are all that exist, in order.
     """
 
     observations: Observations
