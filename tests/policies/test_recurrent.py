@@ -28,19 +28,18 @@ def test_sequences_of_any_lengths_follow_the_equations_step_by_step(name, sizes,
 
 
 @every_cell
-def test_an_lstm_begins_with_open_forget_gates(name):
-    policy = recurrent_policy(name)
-    forgets = policy.network.cell.bias_ih[3:6]
-    assert (forgets == (1.0 if name == "lstm" else 0.0)).all()
+def test_what_was_seen_lasts_at_first(name):
+    """The gates that keep the state, an LSTM's forget gates and a GRU's update gates, are the second ones."""
+    biases = recurrent_policy(name).network.cell.bias_ih.view(-1, 3)
+    assert (biases[1] == 1.0).all() and biases.sum() == 3.0
 
 
 @every_cell
 def test_a_step_at_a_time_gives_what_the_whole_sequence_gives(name):
     policy = recurrent_policy(name)
     observed = sequences(policy, (6, 6, 6), dtype=torch.float32)
-    states = observed.states.numpy().copy()
-    forward = remembering_forward(policy.network, states)
-    steps = [forward(x) for x in observed.observations.view(3, 6, 3).transpose(0, 1).numpy()]
+    states, forward = observed.states.numpy().copy(), remembering_forward(policy.network)
+    steps = [forward(x, states) for x in observed.observations.view(3, 6, 3).transpose(0, 1).numpy()]
     with torch.no_grad():
         outputs, last = policy.network.run(observed)
     np.testing.assert_allclose(np.stack(steps, axis=1).reshape(18, -1), outputs.numpy(), atol=1e-6)

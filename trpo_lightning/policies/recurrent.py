@@ -15,6 +15,10 @@ from trpo_lightning.policies.spaces import ActionSpec
 from trpo_lightning.settings import PolicySettings, RecurrentPolicySettings
 
 
+KEPT_AT_FIRST = 1.0
+"""Initial bias of the gates that keep the state: without it, what was seen 20 steps ago is hardly learned from."""
+
+
 class Cell(nn.Module):
     """Base of recurrent layers: from inputs `[T, S, I]` and a state `[S, M]` to outputs `[T, S, H]` and a state.
 
@@ -35,11 +39,16 @@ class Cell(nn.Module):
 
 
 class GRU(Cell):
-    """Gated recurrent units (Cho et al. 2014), with torch's kernel; the state is the output."""
+    """Gated recurrent units (Cho et al. 2014), with torch's kernel; the state is the output.
+
+    The update gates' biases, which keep the state, are 1 at first, as an LSTM's forget gates'.
+    """
 
     def __init__(self, inputs: int, size: int, generator: torch.Generator) -> None:
         super().__init__(inputs, size, generator, gates=3, state_size=size)
         self.bias_hh = nn.Parameter(torch.zeros(3 * size))
+        with torch.no_grad():
+            self.bias_ih[size : 2 * size] = KEPT_AT_FIRST
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """As `Cell.forward`."""
@@ -58,7 +67,7 @@ class LSTM(Cell):
     def __init__(self, inputs: int, size: int, generator: torch.Generator) -> None:
         super().__init__(inputs, size, generator, gates=4, state_size=2 * size)
         with torch.no_grad():
-            self.bias_ih[size : 2 * size] = 1.0
+            self.bias_ih[size : 2 * size] = KEPT_AT_FIRST
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """As `Cell.forward`."""
