@@ -15,7 +15,7 @@ from trpo_lightning.benchmark.configurations import ENVIRONMENTS, PEER_ENVIRONME
 from trpo_lightning.benchmark.growth import gpu, growth, update
 from trpo_lightning.benchmark.parity import parity
 from trpo_lightning.benchmark.results import Result
-from trpo_lightning.benchmark.sections import ceiling, experiments, profile, startup
+from trpo_lightning.benchmark.sections import ceiling, experiments, memory, profile, startup
 from trpo_lightning.benchmark.time_to_return import time_to_return
 from trpo_lightning.environments.backends import describe_environment
 from trpo_lightning.errors import UserError, nearest
@@ -32,6 +32,7 @@ SECTIONS: dict[str, Callable[[Bench], list[Result]]] = {
     "experiments": experiments,
     "update": update,
     "growth": growth,
+    "memory": memory,
     "startup": startup,
     "profile": profile,
     "gpu": gpu,

@@ -14,7 +14,6 @@ from trpo_lightning.policies.sequences import Sequences
 from trpo_lightning.policies.spaces import ActionSpec
 from trpo_lightning.settings import PolicySettings, RecurrentPolicySettings
 
-
 KEPT_AT_FIRST = 1.0
 """Initial bias of the gates that keep the state: without it, what was seen 20 steps ago is hardly learned from."""
 
