@@ -14,6 +14,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "hub": ("huggingface_hub",),
     "ray": ("ray",),
     "slurm": ("submitit",),
+    "memory": ("popgym", "minigrid"),
 }
 """Modules without which what an extra is for does not work."""
 

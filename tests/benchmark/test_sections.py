@@ -49,6 +49,22 @@ def test_a_run_leaves_out_its_warm_up_and_adds_up_its_parts():
     assert run.final_return() == 50.0
 
 
+def test_memories_are_beside_feed_forward_with_the_same_sizes(bench, monkeypatch):
+    asked = []
+
+    def train(settings, threads, folder):
+        asked.append((settings["env.id"], settings.get("policy.name"), "value.minibatch_size" in settings, threads))
+        slow = 10.0 if "policy.name" in settings else 1.0
+        return a_run(seconds=[slow] * 4)
+
+    monkeypatch.setattr(sections, "train", train)
+    results = sections.memory(bench)
+    assert {("A-v1", None, True, 1), ("A-v1", "gru", False, 1), ("A-v1", "lstm", False, 1)} == set(asked)
+    assert found(results, "A-v1", "feed-forward, training").values == (100.0, 100.0)
+    assert found(results, "A-v1", "gru, training").values == (10.0, 10.0)
+    assert found(results, "A-v1", "lstm, value fit").values == (3.0, 3.0)
+
+
 def test_the_ceiling_is_training_over_the_environments_alone(bench, monkeypatch):
     asked = []
 

@@ -96,6 +96,7 @@ CHANGES = {
     "value.epochs": ({}, 2),
     "value.minibatch_size": ({}, 64),
     "value.clip": ({}, 0.001),
+    "value.minibatches": ({"value.name": "gru"}, 2),
     "value.iterations": ({"value.name": "lbfgs"}, 1),
     "value.l2": ({"value.name": "lbfgs"}, 1.0),
     "value.epsilon": ({"value.name": "trust_region"}, 1e-4),

@@ -16,7 +16,7 @@ from trpo_lightning.benchmark.growth import gpu, growth, update
 from trpo_lightning.benchmark.parity import parity
 from trpo_lightning.benchmark.ranks import ranks
 from trpo_lightning.benchmark.results import Result
-from trpo_lightning.benchmark.sections import ceiling, experiments, profile, startup
+from trpo_lightning.benchmark.sections import ceiling, experiments, memory, profile, startup
 from trpo_lightning.benchmark.time_to_return import time_to_return
 from trpo_lightning.environments.backends import describe_environment
 from trpo_lightning.errors import UserError, nearest
@@ -34,6 +34,7 @@ SECTIONS: dict[str, Callable[[Bench], list[Result]]] = {
     "ranks": ranks,
     "update": update,
     "growth": growth,
+    "memory": memory,
     "startup": startup,
     "profile": profile,
     "gpu": gpu,

@@ -105,6 +105,7 @@ def fisher_vector_product(
     weights: Tensor | None = None,
     chunk: int = 65536,
     share: Share | None = None,
+    parts: list[slice] | None = None,
 ) -> Callable[[Tensor], Tensor]:
     """The operator v `[P]` -> sum_n w_n J_n' M_n J_n v `[P]` at `theta` `[P]`.
 
@@ -118,10 +119,11 @@ def fisher_vector_product(
         weights: w_n `[rows]`; by default 1/rows each.
         chunk: The largest number of rows evaluated at once.
         share: Which of all ranks' rows these are, so that the sum is over all; by default they are all.
+        parts: Slices that cover the rows, if they cannot be cut everywhere; then `chunk` does not count.
     """
     share = share or Share(rows)
     theta = theta.detach().clone().requires_grad_(True)
-    slices = row_slices(rows, chunk)
+    slices = row_slices(rows, chunk) if parts is None else parts
     kept = _linearized(model(theta, slices[0]), theta) if len(slices) == 1 else None
 
     def product(v: Tensor) -> Tensor:
@@ -135,12 +137,18 @@ def fisher_vector_product(
 
 
 def curvature_of_rows(
-    model: Callable[[Tensor, slice], Linearizable], theta: Tensor, v: Tensor, rows: int, *, chunk: int = 65536
+    model: Callable[[Tensor, slice], Linearizable],
+    theta: Tensor,
+    v: Tensor,
+    rows: int,
+    *,
+    chunk: int = 65536,
+    parts: list[slice] | None = None,
 ) -> Tensor:
-    """Each row's own curvature along v `[P]`: v' J_n' M_n J_n v, `[rows]`."""
+    """Each row's own curvature along v `[P]`: v' J_n' M_n J_n v, `[rows]`; arguments as `fisher_vector_product`."""
     theta = theta.detach().clone().requires_grad_(True)
     found = []
-    for part in row_slices(rows, chunk):
+    for part in row_slices(rows, chunk) if parts is None else parts:
         linearized = _linearized(model(theta, part), theta)
         tangents = linearized.push(v)
         cotangents = linearized.fisher_product(tangents)

@@ -9,7 +9,7 @@ import torch
 from trpo_lightning.environments.backends import make_environments
 from trpo_lightning.environments.vector_environment import EnvironmentFailure, VectorEnvironment
 from trpo_lightning.errors import UserError
-from trpo_lightning.policies.inference import fast_forward
+from trpo_lightning.policies.inference import remembering_forward
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.randomness import Stream, environment_seed, numpy_generator
 from trpo_lightning.ranks import Share
@@ -66,6 +66,7 @@ class SinglePathScheme(SamplingScheme):
         self._idle = np.zeros(self.num_envs, dtype=bool)
         self._done_steps = np.zeros(self.num_envs, dtype=np.int64)
         self._running_return = np.zeros(self.num_envs)
+        self._states: np.ndarray | None = None
         # whole episodes have no first ones that end early: all that begin also end
         hold = self.spec.max_episode_steps is not None and not self.whole_episodes
         skip_first = self._first_limits() is not None
@@ -112,26 +113,31 @@ class SinglePathScheme(SamplingScheme):
             self._begin(self._envs)
         assert self._envs is not None
         simulator = inference = 0.0
-        forward = fast_forward(policy.network)
-        example = policy.distribution(torch.from_numpy(forward(normalizer.normalize(self._observations))))
+        states = self._remembered(policy)
+        forward = remembering_forward(policy.network)
+        first = forward(normalizer.normalize(self._observations), states.copy())
+        example = policy.distribution(torch.from_numpy(first))
         rollout = self._buffers(example.mode())
+        rollout.states = states.copy() if policy.state_size else None
         act = _Actions(self, policy, iteration, example.noise, rollout.actions.shape[2])
         self._ended = []
         t = recorded = 0
-        while t < len(rollout.valid) and not (self._records_at_once and self._idle.all()):
+        at_once = self._records_at_once or policy.state_size > 0
+        while t < len(rollout.valid) and not (at_once and self._idle.all()):
             self.ranks.check()
             self._visit(t)
             start = time.perf_counter()
             rollout.raw_observations[t] = self._observations
             seen = normalizer.normalize(self._observations, out=rollout.observations[t])
-            rollout.actions[t] = act(t, forward(seen))
+            rollout.actions[t] = act(t, forward(seen, states))
             acted = time.perf_counter()
             step = self._envs.step(rollout.actions[t])
             simulator += time.perf_counter() - acted
             inference += acted - start
             self._observations, rollout.rewards[t], rollout.terminated[t], rollout.truncated[t] = step
             t += 1
-            if self._records_at_once:
+            if at_once:
+                states[self._resetting | self._idle] = 0.0  # what was seen now is of an episode that is over
                 self._record(rollout, range(recorded, t))
                 recorded = t
         self._record(rollout, range(recorded, t))
@@ -143,6 +149,12 @@ class SinglePathScheme(SamplingScheme):
             rollout.observations[:t][~finite] = np.nan
         rollout.seconds = {"collect": 0.0, "simulator": simulator, "inference": inference}
         return rollout
+
+    def _remembered(self, policy: Policy) -> np.ndarray:
+        """The policy's memory `[N, M]` of the episodes that go on, to be moved in place; zero when they begin."""
+        if self._states is None:
+            self._states = np.zeros((self.num_envs, policy.state_size), dtype=np.float32)
+        return self._states
 
     @property
     def _records_at_once(self) -> bool:
@@ -221,6 +233,6 @@ class _Actions:
 def _first_rows(rollout: SinglePathRollout, rows: int) -> SinglePathRollout:
     """The rollout cut to its first `rows` steps, as views."""
     for name, array in vars(rollout).items():
-        if isinstance(array, np.ndarray):
+        if isinstance(array, np.ndarray) and name != "states":
             setattr(rollout, name, array[: rows + 1] if name == "observations" else array[:rows])
     return rollout

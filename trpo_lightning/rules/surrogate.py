@@ -6,7 +6,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from trpo_lightning.numerics.curvature import row_slices
 from trpo_lightning.numerics.objectives import (
     all_actions_surrogate,
     importance_sampled_surrogate,
@@ -14,6 +13,7 @@ from trpo_lightning.numerics.objectives import (
 )
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy
+from trpo_lightning.policies.sequences import Observations, row_parts
 from trpo_lightning.ranks import Share
 from trpo_lightning.rollouts.rollout import Batch, TabularBatch, VineBatch
 
@@ -26,8 +26,8 @@ ENTROPY_METRIC = {"policy/entropy": "mean entropy of the policy at collection, i
 class Surrogate(Protocol):
     """L at any distributions; the mean KL is taken over the same states."""
 
-    observations: Tensor
-    """States `[B, *O]`."""
+    observations: Observations
+    """States `[B, *O]`, or sequences of them."""
     share: Share
     """Which of all ranks' states these are."""
     old: list[tuple[slice, Any]]
@@ -73,7 +73,8 @@ class BranchesWeighted:
     kl_weights: Tensor | None = None
 
     def __init__(self, policy: Policy, batch: VineBatch) -> None:
-        self.batch, self.observations, self.share = batch, batch.observations, Share(len(batch))
+        self.batch, self.share = batch, Share(len(batch))
+        self.observations: Observations = batch.observations
         self.old = old_distributions(policy, batch.observations)
         self.log_q = batch.log_q
         if self.log_q is None:
@@ -106,7 +107,8 @@ class Exact:
     """
 
     def __init__(self, policy: Policy, batch: TabularBatch) -> None:
-        self.observations, self.share = batch.observations, Share(len(batch))
+        self.share = Share(len(batch))
+        self.observations: Observations = batch.observations
         self.old = old_distributions(policy, batch.observations)
         visits = batch.values.visitation.clamp(min=0.0)  # below 0 by rounding only
         weighted = len(batch) * visits[:, None] * batch.values.advantages
@@ -154,9 +156,9 @@ def build_surrogate(policy: Policy, batch: Any, entropy_bonus: float = 0.0) -> S
 
 
 @torch.no_grad()
-def old_distributions(policy: Policy, observations: Tensor) -> list[tuple[slice, Any]]:
+def old_distributions(policy: Policy, observations: Observations) -> list[tuple[slice, Any]]:
     """The current policy's distributions at observations `[B, *O]`, without gradients."""
-    return [(part, policy(observations[part])) for part in row_slices(len(observations), CHUNK)]
+    return [(part, policy(observations[part])) for part in row_parts(observations, CHUNK)]
 
 
 @torch.no_grad()
@@ -177,7 +179,7 @@ def surrogate_gradient(policy: Policy, surrogate: Surrogate, chunk: int = CHUNK)
     """The mean surrogate's gradient `[P]` at the policy's parameters; for single path the mean of A grad log pi."""
     parameters = list(policy.parameters())
     total = torch.zeros_like(parameter_vector(policy))
-    for part in row_slices(len(surrogate.observations), chunk):
+    for part in row_parts(surrogate.observations, chunk):
         value = surrogate.total(policy(surrogate.observations[part]), part)
         total += torch.cat([g.reshape(-1) for g in torch.autograd.grad(value, parameters)])
     return surrogate.share.mean(total)

@@ -39,12 +39,15 @@ from trpo_lightning.settings.keys import (
 )
 from trpo_lightning.settings.models import (
     AdamValueSettings,
+    DescentValueSettings,
     FittedValueSettings,
     LBFGSValueSettings,
     LinearValueSettings,
     MLPPolicySettings,
     NetworkValueSettings,
     PolicySettings,
+    RecurrentPolicySettings,
+    RecurrentValueSettings,
     TrustRegionValueSettings,
     ValueSettings,
 )
@@ -95,6 +98,7 @@ __all__ = [
     "CMAESSettings",
     "CheckpointSettings",
     "CrossEntropySettings",
+    "DescentValueSettings",
     "EnvSettings",
     "EvaluationSettings",
     "ExactSettings",
@@ -108,6 +112,8 @@ __all__ = [
     "PolicySettings",
     "PopulationRuleSettings",
     "PopulationSettings",
+    "RecurrentPolicySettings",
+    "RecurrentValueSettings",
     "RewardWeightedRegressionSettings",
     "RolloutSettings",
     "RuleSettings",

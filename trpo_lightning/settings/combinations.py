@@ -1,6 +1,7 @@
 """Values that are valid on their own but not together."""
 
 from trpo_lightning.errors import UserError
+from trpo_lightning.settings.models import RecurrentPolicySettings, RecurrentValueSettings
 from trpo_lightning.settings.rule import TrustRegionSettings
 from trpo_lightning.settings.run import RunSettings, TrackingSettings
 from trpo_lightning.settings.sampling import PathSettings, VineSettings
@@ -16,6 +17,7 @@ def check_combination(settings: RunSettings) -> None:
         _check_steps(rollout, settings.env.num_envs)
     if settings.env.instances is not None:
         _check_instances(settings.env.instances, settings)
+    _check_memory(settings)
     if rollout.kind == "exact":
         _check_exact(settings)
     if rollout.kind == "vine":
@@ -73,6 +75,21 @@ def _check_steps(rollout: PathSettings, envs: int) -> None:
         raise UserError(
             f"rollout.steps_per_iteration={steps} is not a multiple of env.num_envs={envs}: use {low} or {low + envs}"
         )
+
+
+def _check_memory(settings: RunSettings) -> None:
+    """Refuse networks with a memory that have no recurrent layer, and methods that cannot train them."""
+    policy, value, scheme = settings.policy, settings.value, settings.rollout.kind
+    for group, chosen in (("policy", policy), ("value", value)):
+        if isinstance(chosen, RecurrentPolicySettings | RecurrentValueSettings) and not chosen.hidden_sizes:
+            raise UserError(
+                f"{group}.hidden_sizes=[] has no last layer to be recurrent: {group}.name={chosen.name} needs one"
+            )
+    reasons = {
+        "population": "each candidate acts alone on single observations: use policy.name=mlp",
+        "exact": "a table of states has no history: use policy.name=mlp",
+    }
+    _refuse([(policy.has_memory and scheme in reasons, f"policy.name={policy.name}", reasons.get(scheme, ""))], scheme)
 
 
 def _check_exact(settings: RunSettings) -> None:

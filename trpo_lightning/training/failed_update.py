@@ -12,6 +12,7 @@ from trpo_lightning.environments.vector_environment import EnvironmentSpec
 from trpo_lightning.errors import DiskError, UserError
 from trpo_lightning.numerics.tabular import PolicyValues, TabularMDP
 from trpo_lightning.policies.policy import Policy
+from trpo_lightning.policies.sequences import Sequences
 from trpo_lightning.ranks import ONE, Ranks
 from trpo_lightning.rollouts.rollout import AnyBatch, Batch, PopulationBatch, Rollout, TabularBatch, VineBatch
 from trpo_lightning.rules import build_rule
@@ -22,7 +23,8 @@ from trpo_lightning.storage.checksummed_file import read, save
 from trpo_lightning.storage.files import plain
 from trpo_lightning.training.trained_policy import policy_state, rebuilt_policy
 
-CLASSES = {cls.__name__: cls for cls in (Batch, VineBatch, PopulationBatch, TabularBatch, TabularMDP, PolicyValues)}
+PARTS = (Sequences, TabularMDP, PolicyValues)
+CLASSES = {cls.__name__: cls for cls in (Batch, VineBatch, PopulationBatch, TabularBatch, *PARTS)}
 """The classes of batches and of their parts, by name."""
 KINDS = ("failed_update", "capsule")
 """The `kind` that such files state: `capsule` in those of version 0.1."""

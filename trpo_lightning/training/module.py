@@ -27,7 +27,7 @@ from trpo_lightning.training.iteration_log import IterationLog, Stopwatch
 from trpo_lightning.training.lightning_habits import LightningHabits
 from trpo_lightning.training.rollout_loader import RolloutLoader
 from trpo_lightning.training.theory import theory_metrics
-from trpo_lightning.training.trained_policy import TrainedPolicy
+from trpo_lightning.training.trained_policy import Session, TrainedPolicy
 from trpo_lightning.training.trainer_checks import hyperparameters
 from trpo_lightning.training.value_fit import ValueFit
 from trpo_lightning.values import build_value_function
@@ -286,6 +286,10 @@ class TRPO(LightningHabits):
     def act(self, observations: Any, **how: Any) -> Any:
         """Return the current policy's actions for raw observations; takes the same arguments as `TrainedPolicy.act`."""
         return self.trained_policy().act(observations, **how)
+
+    def session(self) -> Session:
+        """Begin to act with the current policy, as `TrainedPolicy.session`."""
+        return self.trained_policy().session()
 
     def save(self, path: str | Path, **metadata: Any) -> None:
         """Write the current policy, with its normalizer, to a file that `trpo_lightning.load` reads.
