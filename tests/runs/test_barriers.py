@@ -115,6 +115,22 @@ def test_other_value_functions_resume_bit_for_bit(tmp_path, name):
     assert rows_without_times(tmp_path / "straight") == rows_without_times(tmp_path / "broken")
 
 
+@pytest.mark.parametrize(
+    ("policy", "value", "backend"),
+    [("gru", "lstm", "gymnasium"), ("lstm", "adam", "envpool"), ("mlp", "gru", "envpool")],
+)
+def test_memories_resume_bit_for_bit(tmp_path, policy, value, backend):
+    """Episodes of 100 steps in iterations of 64: each barrier cuts them, and with them what was remembered."""
+    variant = [f"policy.name={policy}", f"value.name={value}", f"env.backend={backend}", "evaluation.every=0"]
+    variant += ["env.id=Pendulum-v1", "env.max_episode_steps=100"]
+    train(tmp_path / "straight", *variant, iterations=5)
+    train(tmp_path / "broken", *variant, iterations=3)  # ends between the barriers 2 and 4
+    train(tmp_path / "broken", *variant, iterations=5, resume=True)
+    for part in ("policy", "value_function", "value_optimizer", "normalizer"):
+        assert_same_bits(newest(tmp_path / "straight")[part], newest(tmp_path / "broken")[part])
+    assert rows_without_times(tmp_path / "straight") == rows_without_times(tmp_path / "broken")
+
+
 @pytest.mark.parametrize("env_id", ["Hopper-v5", "tiny_mdp:make"])
 def test_vine_resumes_bit_for_bit(tmp_path, env_id):
     actions = "policy" if env_id == "Hopper-v5" else "uniform"
@@ -181,7 +197,13 @@ def test_a_finished_run_is_left_and_can_be_extended(tmp_path):
 
 def test_an_annealed_radius_resumes_bit_for_bit_and_its_budget_is_fixed(tmp_path):
     straight, broken = tmp_path / "straight", tmp_path / "broken"
-    annealed = ("rule.delta=0.03", "rule.final_delta=0.01", "env.id=CartPole-v1", "evaluation.every=0")
+    annealed = (
+        "rule.delta=0.03",
+        "rule.final_delta=0.01",
+        "rule.annealing_steps=null",
+        "env.id=CartPole-v1",
+        "evaluation.every=0",
+    )
     train(straight, *annealed, iterations=4)
     shutil.copytree(straight, broken)
     (broken / "checkpoints" / "barrier_00000004.ckpt").unlink()

@@ -15,8 +15,9 @@ from trpo_lightning.benchmark.configurations import ENVIRONMENTS, PEER_ENVIRONME
 from trpo_lightning.benchmark.growth import gpu, growth, update
 from trpo_lightning.benchmark.parity import parity
 from trpo_lightning.benchmark.pixels import pixels
+from trpo_lightning.benchmark.ranks import ranks
 from trpo_lightning.benchmark.results import Result
-from trpo_lightning.benchmark.sections import ceiling, experiments, profile, startup
+from trpo_lightning.benchmark.sections import ceiling, experiments, memory, profile, startup
 from trpo_lightning.benchmark.time_to_return import time_to_return
 from trpo_lightning.environments.backends import describe_environment
 from trpo_lightning.errors import UserError, nearest
@@ -31,9 +32,11 @@ SECTIONS: dict[str, Callable[[Bench], list[Result]]] = {
     "returns": returns,
     "time_to_return": time_to_return,
     "experiments": experiments,
+    "ranks": ranks,
     "update": update,
     "growth": growth,
     "pixels": pixels,
+    "memory": memory,
     "startup": startup,
     "profile": profile,
     "gpu": gpu,

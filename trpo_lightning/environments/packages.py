@@ -8,6 +8,8 @@ import gymnasium as gym
 PACKAGES = {
     r"(dm_control|dm_control_multiagent)/": ("shimmy", "shimmy[dm-control]"),
     r"bsuite/": ("shimmy", "shimmy[bsuite]"),
+    r"popgym-": ("popgym", "trpo_lightning[memory]"),
+    r"MiniGrid-Memory": ("minigrid", "trpo_lightning[memory]"),
     r"(MiniGrid|BabyAI)-": ("minigrid", "minigrid"),
     r"MiniWorld-": ("miniworld", "miniworld"),
     r"MiniHack-": ("minihack", "minihack"),

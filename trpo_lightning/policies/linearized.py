@@ -10,6 +10,7 @@ from trpo_lightning.policies.convolutional import ImageChain, chain_of
 from trpo_lightning.policies.distributions import Distribution, Gaussian
 from trpo_lightning.policies.perceptron import Perceptron
 from trpo_lightning.policies.policy import BernoulliPolicy, CategoricalPolicy, GaussianPolicy, Policy
+from trpo_lightning.policies.sequences import Observations, Sequences
 
 DISTRIBUTIONS: dict[type[Policy], Callable[[Any, Tensor, Tensor], Distribution]] = {
     GaussianPolicy: lambda policy, outputs, own: Gaussian(outputs, own.expand_as(outputs)),
@@ -50,9 +51,11 @@ class LinearizedPolicy:
         return product
 
 
-def linearized(policy: Policy, theta: Tensor, observations: Tensor) -> LinearizedPolicy | None:
-    """`policy` at `theta` `[P]` for observations `[B, *O]`; None unless it is a built-in policy."""
+def linearized(policy: Policy, theta: Tensor, observations: Observations) -> LinearizedPolicy | None:
+    """`policy` at `theta` `[P]` for observations `[B, *O]`; None unless it is a built-in policy without a memory."""
+    if type(policy) not in DISTRIBUTIONS or isinstance(observations, Sequences):
+        return None
     size = sum(parameter.numel() for parameter in policy.network.parameters())
     own, network = theta.detach().split([len(theta) - size, size])
-    chain = chain_of(policy.network, network) if type(policy) in DISTRIBUTIONS else None
+    chain = chain_of(policy.network, network)
     return None if chain is None else LinearizedPolicy(policy, chain, own, observations)

@@ -6,16 +6,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from trpo_lightning.numerics.curvature import row_slices
 from trpo_lightning.numerics.objectives import (
     all_actions_surrogate,
     importance_sampled_surrogate,
     self_normalized_surrogate,
 )
-from trpo_lightning.policies.frames import ObservationRows
 from trpo_lightning.policies.images import rows_at_once
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy
+from trpo_lightning.policies.sequences import Observations, row_parts
+from trpo_lightning.ranks import Share
 from trpo_lightning.rollouts.rollout import Batch, TabularBatch, VineBatch
 
 CHUNK = 65536
@@ -27,8 +27,10 @@ ENTROPY_METRIC = {"policy/entropy": "mean entropy of the policy at collection, i
 class Surrogate(Protocol):
     """L at any distributions; the mean KL is taken over the same states."""
 
-    observations: ObservationRows
-    """States `[B, *O]`."""
+    observations: Observations
+    """States `[B, *O]`, or sequences of them."""
+    share: Share
+    """Which of all ranks' states these are."""
     old: list[tuple[slice, Any]]
     """The old policy's distributions there, by slices of the rows."""
     kl_weights: Tensor | None
@@ -49,7 +51,7 @@ class ImportanceSampled:
     kl_weights: Tensor | None = None
 
     def __init__(self, policy: Policy, batch: Batch) -> None:
-        self.batch, self.observations = batch, batch.observations
+        self.batch, self.observations, self.share = batch, batch.observations, batch.share
         self.old = old_distributions(policy, batch.observations)
         self.old_log_probs = torch.cat([old.log_prob(batch.actions[part]) for part, old in self.old])
 
@@ -60,7 +62,7 @@ class ImportanceSampled:
 
     def magnitude(self) -> float:
         """Mean |A|."""
-        return float(self.batch.advantages.abs().mean(dtype=torch.float64))
+        return self.share.mean(float(self.batch.advantages.abs().sum(dtype=torch.float64)))
 
 
 class BranchesWeighted:
@@ -72,8 +74,8 @@ class BranchesWeighted:
     kl_weights: Tensor | None = None
 
     def __init__(self, policy: Policy, batch: VineBatch) -> None:
-        self.batch = batch
-        self.observations: ObservationRows = batch.observations
+        self.batch, self.share = batch, Share(len(batch))
+        self.observations: Observations = batch.observations
         self.old = old_distributions(policy, batch.observations)
         self.log_q = batch.log_q
         if self.log_q is None:
@@ -106,7 +108,8 @@ class Exact:
     """
 
     def __init__(self, policy: Policy, batch: TabularBatch) -> None:
-        self.observations: ObservationRows = batch.observations
+        self.share = Share(len(batch))
+        self.observations: Observations = batch.observations
         self.old = old_distributions(policy, batch.observations)
         visits = batch.values.visitation.clamp(min=0.0)  # below 0 by rounding only
         weighted = len(batch) * visits[:, None] * batch.values.advantages
@@ -135,8 +138,9 @@ class WithEntropy:
 
     def __init__(self, surrogate: Surrogate, bonus: float) -> None:
         self.surrogate, self.bonus = surrogate, bonus
-        self.observations: ObservationRows = surrogate.observations
+        self.observations: Observations = surrogate.observations
         self.old, self.kl_weights = surrogate.old, surrogate.kl_weights
+        self.share = surrogate.share
 
     def total(self, distribution: Any, part: slice) -> Tensor:
         """The surrogate's total plus the bonus times the sum of entropies."""
@@ -154,16 +158,16 @@ def build_surrogate(policy: Policy, batch: Any, entropy_bonus: float = 0.0) -> S
 
 
 @torch.no_grad()
-def old_distributions(policy: Policy, observations: ObservationRows) -> list[tuple[slice, Any]]:
+def old_distributions(policy: Policy, observations: Observations) -> list[tuple[slice, Any]]:
     """The current policy's distributions at observations `[B, *O]`, without gradients."""
     chunk = rows_at_once(policy.network, CHUNK)
-    return [(part, policy(observations[part])) for part in row_slices(len(observations), chunk)]
+    return [(part, policy(observations[part])) for part in row_parts(observations, chunk)]
 
 
 @torch.no_grad()
 def mean_entropy(surrogate: Surrogate) -> float:
     """Mean entropy of the old policy over the states of the mean KL, in nats."""
-    return sum(float(_entropy(surrogate, old, part)) for part, old in surrogate.old) / len(surrogate.observations)
+    return surrogate.share.mean(sum(float(_entropy(surrogate, old, part)) for part, old in surrogate.old))
 
 
 def _entropy(surrogate: Surrogate, distribution: Any, part: slice) -> Tensor:
@@ -177,9 +181,8 @@ def _entropy(surrogate: Surrogate, distribution: Any, part: slice) -> Tensor:
 def surrogate_gradient(policy: Policy, surrogate: Surrogate, chunk: int = CHUNK) -> Tensor:
     """The mean surrogate's gradient `[P]` at the policy's parameters; for single path the mean of A grad log pi."""
     parameters = list(policy.parameters())
-    rows = len(surrogate.observations)
     total = torch.zeros_like(parameter_vector(policy))
-    for part in row_slices(rows, rows_at_once(policy.network, chunk)):
+    for part in row_parts(surrogate.observations, rows_at_once(policy.network, chunk)):
         value = surrogate.total(policy(surrogate.observations[part]), part)
         total += torch.cat([g.reshape(-1) for g in torch.autograd.grad(value, parameters)])
-    return total / rows
+    return surrogate.share.mean(total)

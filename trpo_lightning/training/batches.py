@@ -1,6 +1,8 @@
 """Turns rollouts into what is learned from: advantages, value targets, batches."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,8 @@ import torch
 from torch import Tensor
 
 from trpo_lightning.numerics.returns import discounted_returns, generalized_advantages, standardize
-from trpo_lightning.policies.frames import ObservationRows
+from trpo_lightning.policies.sequences import Observations, Sequences
+from trpo_lightning.ranks import Share
 from trpo_lightning.rollouts.exact import TabularRollout
 from trpo_lightning.rollouts.population import PopulationRollout
 from trpo_lightning.rollouts.rollout import (
@@ -16,6 +19,7 @@ from trpo_lightning.rollouts.rollout import (
     Batch,
     PopulationBatch,
     Rollout,
+    SequenceSlots,
     SinglePathRollout,
     TabularBatch,
     VineBatch,
@@ -28,11 +32,16 @@ from trpo_lightning.settings import AdvantageRuleSettings, FittedValueSettings, 
 
 @dataclass(frozen=True)
 class ValueData:
-    """What a value function is fitted to: observations `[B, *O]`, `targets` and the old `values` `[B]`."""
+    """What a value function is fitted to: observations `[B, *O]`, `targets` and the old `values` `[B]`.
 
-    observations: ObservationRows
+    Its rows are the batch's, but sequence by sequence if it has a memory. `share` says which of all ranks' rows these
+    are.
+    """
+
+    observations: Observations
     targets: Tensor
     values: Tensor
+    share: Share
 
 
 @dataclass(frozen=True)
@@ -62,14 +71,24 @@ def make_batch(rollout: Rollout, value_function: Any, settings: RunSettings, dev
 def _vine(rollout: VineRollout, device: torch.device) -> VineBatch:
     arrays = (rollout.observations, rollout.actions, rollout.q_values)
     observations, actions, q_values = (torch.from_numpy(array).to(device) for array in arrays)
+    if rollout.trunks.states is not None:
+        observations, order = _ways_to_branches(rollout, rollout.trunks.states, device)
+        actions, q_values = actions[order], q_values[order]
     log_q = None if rollout.log_q is None else torch.full_like(q_values, rollout.log_q)
     return VineBatch(observations, actions, q_values, log_q, rollout.all_actions)
 
 
+def _ways_to_branches(rollout: VineRollout, states: np.ndarray, device: torch.device) -> tuple[Sequences, Tensor]:
+    """The trunks' sequences in which the states of the rollout set count, and the order of these states there."""
+    slots = SequenceSlots(rollout.trunks.valid)
+    rows, order = torch.from_numpy(slots.row_of(*rollout.slots.T)).sort()
+    ways = replace(slots.sequences(rollout.trunks.observations, states, device), counted=rows)
+    return ways.take(ways.counts.nonzero()[:, 0]), order.to(device)
+
+
 def _single_path(rollout: SinglePathRollout, value_function: Any, s: RunSettings, device: torch.device) -> Estimate:
     """Generalized advantages (GAE 2016), with values from before this iteration's fit."""
-    slots = (len(rollout.observations), rollout.valid.shape[1])
-    values = value_function.predict(observation_rows(rollout.observations, None, device)).cpu().double().view(slots)
+    values, fit_rows, fitted_to = _values(rollout, value_function, device)
     ends = rollout.terminated | rollout.truncated
     fitted = s.value if isinstance(s.value, FittedValueSettings) else FittedValueSettings()
     terminated = rollout.terminated if fitted.bootstrap_time_limits else ends
@@ -81,17 +100,63 @@ def _single_path(rollout: SinglePathRollout, value_function: Any, s: RunSettings
     else:
         targets = advantages + values[:-1]
 
-    def rows(x: np.ndarray | Tensor) -> Tensor:
-        return valid_rows(x, rollout.valid, device)
-
+    rows, observations = _policy_rows(rollout, device)
     raw = rows(advantages)
-    standardized, std = standardize(raw)
+    share = rollout.share or Share(len(raw))
+    standardized, std = standardize(raw, share)
     rule = s.rule if isinstance(s.rule, AdvantageRuleSettings) else AdvantageRuleSettings()
     chosen, divisor = (standardized, std) if rule.standardize_advantages else (raw, 1.0)
     if rule.discounted_state_weights:
         chosen = chosen * s.gamma ** rows(rollout.episode_steps)
-    seen = observation_rows(rollout.observations, rollout.valid, device)
-    batch = Batch(seen, rows(rollout.actions), chosen.float(), divisor)
-    metrics = {"advantages/std": std} if len(raw) else {}
-    value_data = ValueData(batch.observations, rows(targets).float(), rows(values).float())
+    batch = Batch(observations, rows(rollout.actions), chosen.float(), divisor)
+    batch.share = share
+    metrics = {"advantages/std": std} if share.count else {}
+    value_data = ValueData(fitted_to, fit_rows(targets).float(), fit_rows(values).float(), share)
     return Estimate(batch, value_data, metrics)
+
+
+Rows = Callable[[np.ndarray | Tensor], Tensor]
+"""From an array over the slots, `[T, N, ...]`, to rows of the valid ones, `[B, ...]`."""
+
+
+def _policy_rows(rollout: SinglePathRollout, device: torch.device) -> tuple[Rows, Observations]:
+    """The batch's order of rows, and its observations: sequences for a policy with a memory."""
+    if rollout.states is None:
+        return _in_order_of_time(rollout, device)
+    slots = SequenceSlots(rollout.valid)
+    return partial(slots.rows, device=device), slots.sequences(rollout.observations, rollout.states, device)
+
+
+def _in_order_of_time(rollout: SinglePathRollout, device: torch.device) -> tuple[Rows, Observations]:
+    rows = partial(valid_rows, valid=rollout.valid, device=device)
+    return rows, observation_rows(rollout.observations, rollout.valid, device)
+
+
+def _values(rollout: SinglePathRollout, value_function: Any, device: torch.device) -> tuple[Tensor, Rows, Observations]:
+    """V `[T + 1, N]` (float64, on the CPU), and the order of rows and the observations of a fit of V."""
+    shape = (len(rollout.observations), rollout.valid.shape[1])
+    if value_function.state_size:
+        return _remembering_values(rollout, value_function, device)
+    values = value_function.predict(observation_rows(rollout.observations, None, device)).cpu().double().view(shape)
+    return values, *_in_order_of_time(rollout, device)
+
+
+def _remembering_values(
+    rollout: SinglePathRollout, value_function: Any, device: torch.device
+) -> tuple[Tensor, Rows, Observations]:
+    """The same for a V with a memory, which it keeps for the next rollout; V is 0 in slots that nothing asks for."""
+    slots, observations = SequenceSlots(rollout.valid), rollout.observations
+    steps, envs = observations.shape[:2]
+    began = rollout.episode_steps[:1].T == 0
+    states = np.zeros((envs, value_function.state_size)) if value_function.states is None else value_function.states
+    sequences = slots.sequences(observations, np.where(began, 0.0, states), device)
+    values, states = np.zeros((steps, envs)), np.zeros_like(states)
+    if len(sequences):
+        after = torch.from_numpy(slots.after(observations)).to(device)
+        along, last, ends = (found.cpu().numpy() for found in value_function.run(sequences, after))
+        values[slots.steps, slots.envs] = along
+        values[slots.first_steps + slots.lengths, slots.owners] = last
+        whole = slots.first_steps + slots.lengths == steps - 1
+        states[slots.owners[whole]] = ends[whole]
+    value_function.states = states
+    return torch.from_numpy(values), partial(slots.rows, device=device), sequences
