@@ -5,7 +5,6 @@ from pathlib import Path
 
 from trpo_lightning.experiment.declaration import Experiment
 from trpo_lightning.experiment.runner import CellResult
-from trpo_lightning.report.definitions import by_definition
 from trpo_lightning.report.diagnosis import diagnose
 from trpo_lightning.report.external import external_records
 from trpo_lightning.report.figures.curves import draw_curves
@@ -19,7 +18,7 @@ from trpo_lightning.report.provenance_summary import provenance_warnings
 from trpo_lightning.report.records import Record, read_record
 from trpo_lightning.report.references import chosen_references
 from trpo_lightning.report.style import panel_of, references_caption, sensitivities, styles
-from trpo_lightning.report.summary import curves, summarize
+from trpo_lightning.report.summary import by_definition, curves, summarize
 from trpo_lightning.report.tables import print_table, write_definitions, write_markdown, write_runs, write_scores
 from trpo_lightning.report.tracked import tracked_records
 from trpo_lightning.report.verdicts import judge

@@ -39,6 +39,7 @@ def check_ranks(settings: RunSettings, ranks: int) -> None:
     methods = [
         ("rollout.scheme", settings.rollout.scheme, settings.rollout.over_ranks),
         ("rule.name", settings.rule.name, settings.rule.over_ranks),
+        ("policy.name", settings.policy.name, not settings.policy.has_memory),
         ("value.name", value.name, value.over_ranks or value.name == "none"),
     ]
     for key, name, works in methods:

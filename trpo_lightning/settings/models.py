@@ -13,7 +13,7 @@ class PolicySettings:
     """Keys of every policy; a custom policy adds its own in a subclass, `MyPolicy.Settings`."""
 
     has_memory: ClassVar[bool] = False
-    """Whether actions depend on earlier observations of the episode, too."""
+    """Whether actions depend on earlier observations of the episode, too; then one device trains it."""
 
     name: str = option(
         "mlp",
