@@ -18,11 +18,14 @@ def generalized_advantages(
     *,
     gamma: float,
     gae_lambda: float,
+    ratios: Tensor | None = None,
 ) -> Tensor:
     """A_t = sum_l (gamma lambda)^l delta_{t+l}, delta_t = r_t + gamma V(s_{t+1}) - V(s_t) (GAE 2016, eq. 16).
 
     `values` is `[T + 1, N]`: row t + 1 holds V of the observation that step t returned, so a truncated episode
-    bootstraps from its own last observation and a terminated one from 0.
+    bootstraps from its own last observation and a terminated one from 0. With the ratios c_t of a policy to the one
+    that collected the batch, delta_{t+l} also has the factor c_{t+1} ... c_{t+l}, and A_t is an advantage of that
+    policy (Queeney et al. 2021; V-trace, Espeholt et al. 2018, eq. 1): the action of step t itself is given.
 
     Args:
         rewards: r_t `[T, N]`.
@@ -32,6 +35,7 @@ def generalized_advantages(
         valid: Slots that hold a transition, boolean `[T, N]`.
         gamma: The discount.
         gae_lambda: lambda.
+        ratios: c_t `[T, N]`, usually min(c, pi / mu); None where the policy itself collected, all of them 1.
 
     Returns:
         The advantages `[T, N]`.
@@ -44,6 +48,8 @@ def generalized_advantages(
     bootstrap = torch.where(alive, values[1:], 0.0)  # not a product: a terminal observation may be non-finite
     delta = torch.where(valid, rewards + gamma * bootstrap - values[:-1], 0.0)
     decay = going.to(delta.dtype) * (gamma * gae_lambda)
+    if ratios is not None:
+        decay[:-1] *= torch.where(valid[1:], ratios[1:], 0.0)  # the last row has nothing after it
     advantages = torch.empty_like(delta)
     later = torch.zeros_like(delta[0])
     for t in range(len(delta) - 1, -1, -1):
@@ -75,12 +81,20 @@ def _check_shapes(rewards: Tensor, values: Tensor, *masks: Tensor) -> None:
         raise ValueError(f"values must be [T + 1, N], not {list(values.shape)} for rewards {list(rewards.shape)}")
 
 
-def standardize(x: Tensor, epsilon: float = 1e-8) -> tuple[Tensor, float]:
-    """Return (x - mean) / (std + epsilon), with the population std, and the divisor; a constant `x` becomes zeros."""
+def standardize(x: Tensor, epsilon: float = 1e-8, weights: Tensor | None = None) -> tuple[Tensor, float]:
+    """Return (x - mean) / (std + epsilon), with the population std, and the divisor; a constant `x` becomes zeros.
+
+    With `weights` (positive, shaped like `x`), mean and std are weighted.
+    """
     x = x.double()
     if not len(x):
         return x, epsilon
     x = x - x[:1]  # the mean of a constant may be off by rounding; that of zeros is exact
+    if weights is not None:
+        share = weights.double() / weights.double().sum()
+        centred = x - (share * x).sum()
+        divisor = (share * centred.square()).sum().sqrt() + epsilon
+        return centred / divisor, float(divisor)
     divisor = x.std(correction=0) + epsilon
     return (x - x.mean()) / divisor, float(divisor)
 

@@ -112,6 +112,7 @@ class SinglePathScheme(SamplingScheme):
         finite = np.isfinite(rollout.raw_observations)
         if not finite.all():
             rollout.observations[:t][~finite] = np.nan
+        rollout.raw_rewards, rollout.last_observations = rollout.rewards, self._observations.copy()
         normalizer.first_scale(rollout.running_returns[rollout.valid])
         rollout.rewards = normalizer.scale_rewards(rollout.rewards)
         rollout.env_steps = int(rollout.valid.sum())

@@ -41,6 +41,7 @@ def state_of(module: TRPO, **extra: Any) -> dict[str, Any]:
             "value_optimizer": module.value_function.optimizer_state(),
             "rule": module.rule.state_dict(),
             "normalizer": module.normalizer.state_dict(),
+            **({"past_rollouts": module.reuse.state_dict()} if module.reuse else {}),
             "random": _global_random_state(),
             **extra,
         }
@@ -54,6 +55,8 @@ def restore(module: TRPO, state: dict[str, Any]) -> None:
     module.value_function.load_optimizer_state(state["value_optimizer"])
     module.rule.load_state_dict(state["rule"])
     module.normalizer.load_state_dict(state["normalizer"])
+    if module.reuse:
+        module.reuse.load_state_dict(state["past_rollouts"])
     module.iteration, module.env_steps = state["iteration"], state["env_steps"]
     module.restarts = state.get("restarts", 0)  # missing in files older than this counter
     module.rejected_in_a_row = state.get("rejected_in_a_row", 0)  # missing in files older than this counter

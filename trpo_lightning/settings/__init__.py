@@ -49,6 +49,7 @@ from trpo_lightning.settings.models import (
 )
 from trpo_lightning.settings.option import option
 from trpo_lightning.settings.resuming import RESUMABLE, changed_bits, changed_keys, different_keys, what_may_change
+from trpo_lightning.settings.reuse import ReuseSettings
 from trpo_lightning.settings.rule import (
     AdvantageRuleSettings,
     Algorithm1Settings,
@@ -107,6 +108,7 @@ __all__ = [
     "PolicySettings",
     "PopulationRuleSettings",
     "PopulationSettings",
+    "ReuseSettings",
     "RewardWeightedRegressionSettings",
     "RolloutSettings",
     "RuleSettings",

@@ -20,6 +20,8 @@ def check_combination(settings: RunSettings) -> None:
         _check_exact(settings)
     if rollout.kind == "vine":
         _check_vine(settings)
+    if isinstance(rule, TrustRegionSettings) and rule.reuse != "none":
+        _check_reuse(rule)
     _check_tracking(settings.tracking)
 
 
@@ -50,6 +52,20 @@ def _check_steps(rollout: PathSettings, envs: int) -> None:
         low = steps - steps % envs
         raise UserError(
             f"rollout.steps_per_iteration={steps} is not a multiple of env.num_envs={envs}: use {low} or {low + envs}"
+        )
+
+
+def _check_reuse(rule: TrustRegionSettings) -> None:
+    """Refuse what does not go with batches of several policies."""
+    if rule.reuse == "optimal" and rule.reuse_size > rule.reuse_batches:
+        raise UserError(
+            f"rule.reuse_size={rule.reuse_size:g} is larger than rule.reuse_batches={rule.reuse_batches}: so few "
+            "batches do not have that many samples"
+        )
+    if rule.curvature != "fisher":
+        raise UserError(
+            f"rule.curvature={rule.curvature} does not go with rule.reuse={rule.reuse}: it needs actions of the "
+            "current policy: use fisher"
         )
 
 
