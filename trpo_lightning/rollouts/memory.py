@@ -6,7 +6,7 @@ from pathlib import Path
 from trpo_lightning.environments.spaces import bytes_of_a_number
 from trpo_lightning.environments.vector_environment import EnvironmentSpec
 from trpo_lightning.errors import UserError
-from trpo_lightning.settings import ReuseSettings, RunSettings
+from trpo_lightning.settings import RunSettings, reuses
 from trpo_lightning.settings.sampling import PathSettings
 
 COPIES = 24
@@ -45,8 +45,7 @@ def check_memory(settings: RunSettings, spec: EnvironmentSpec) -> str | None:
 
 def _batches(settings: RunSettings) -> int:
     """The most batches that are learned from at once."""
-    rule = settings.rule
-    return rule.reuse_batches if isinstance(rule, ReuseSettings) and rule.reuse != "none" else 1
+    return settings.rule.reuse_batches if reuses(settings.rule) else 1
 
 
 def available_memory() -> int | None:

@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 
 from trpo_lightning.errors import UserError
-from trpo_lightning.settings import BUDGET, RunSettings, changed_keys, from_record, to_dict
+from trpo_lightning.settings import BUDGET, RunSettings, changed_keys, from_record, reuses, to_dict
 from trpo_lightning.storage.checksummed_file import read, save
 from trpo_lightning.storage.files import plain, writing
 from trpo_lightning.storage.migrations import FORMAT
@@ -109,6 +109,8 @@ def read_checkpoint(path: Path, settings: RunSettings, rows: int) -> dict[str, A
         raise UserError(f"{path}: was written by another version: {error}") from error
     if changed:
         raise UserError(f"{path}: is a barrier of a run with other settings ({', '.join(changed)})")
+    if reuses(settings.rule) and not isinstance(state.get("past_rollouts"), list):
+        raise UserError(f"{path}: lacks past_rollouts, the batches that rule.reuse={settings.rule.reuse} needs")
     if ahead:
         raise UserError(f"{path}: is from iteration {state['iteration']}, but metrics.csv has only {rows} whole rows")
     return state

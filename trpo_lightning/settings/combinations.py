@@ -1,6 +1,7 @@
 """Values that are valid on their own but not together."""
 
 from trpo_lightning.errors import UserError
+from trpo_lightning.settings.reuse import reuses
 from trpo_lightning.settings.rule import TrustRegionSettings
 from trpo_lightning.settings.run import RunSettings, TrackingSettings
 from trpo_lightning.settings.sampling import PathSettings, VineSettings
@@ -20,7 +21,7 @@ def check_combination(settings: RunSettings) -> None:
         _check_exact(settings)
     if rollout.kind == "vine":
         _check_vine(settings)
-    if isinstance(rule, TrustRegionSettings) and rule.reuse != "none":
+    if reuses(rule) and isinstance(rule, TrustRegionSettings):
         _check_reuse(rule)
     _check_tracking(settings.tracking)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from trpo_lightning.settings.option import SAMPLED_PATH, option
 
@@ -59,3 +60,8 @@ class ReuseSettings:
         above=0.0,
         when=REUSED,
     )
+
+
+def reuses(rule: object) -> TypeGuard[ReuseSettings]:
+    """Whether a rule with these settings learns from the batches of several policies."""
+    return isinstance(rule, ReuseSettings) and rule.reuse != "none"

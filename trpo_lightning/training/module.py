@@ -152,7 +152,7 @@ class TRPO(LightningHabits):
 
         # ---- 4. merge: normalizers use this rollout's statistics from the next one on; further updates its transitions
         if self.reuse:
-            self.reuse.keep(rollout, estimated.mixture)
+            self.reuse.keep(estimated.mixture)
         self.normalizer.merge(*rollout.statistics())
         self.iteration += 1
         self.env_steps += rollout.env_steps

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trpo_lightning.policies.policy import Policy
+from trpo_lightning.settings import reuses
 from trpo_lightning.training.batches import to_slots
 from trpo_lightning.training.reuse.mixture import Mixture, Part
 
@@ -23,8 +24,8 @@ METRICS = {
         "`reuse/kl_<age>` is that of each batch, age 0 the newest"
     ),
     "reuse/return_predicted": (
-        "off-policy estimate for the new policy: mean over the batches' states of the discounted return to go, in raw "
-        "rewards"
+        "off-policy estimate for the new policy, in raw rewards: mean over the batches' states of the discounted "
+        "return to go, as far as the current policy's value targets and the surrogate tell"
     ),
     "reuse/return_low": "lower end of its 95 % interval, from the spread of environments and batches",
     "reuse/return_high": "upper end",
@@ -32,6 +33,7 @@ METRICS = {
         "the same mean for the policy that collected this iteration's batch, in its own states: to be compared with "
         "what the row before predicted"
     ),
+    "reuse/return_measured_error": "its standard error, from the spread of environments",
 }
 """Names and meanings of what `reuse_metrics` returns."""
 NORMAL_95 = 1.959963984540054
@@ -58,20 +60,20 @@ def reuse_metrics(policy: Policy, mixture: Mixture | None) -> dict[str, float]:
     weighted = [part.weight * r / len(r) for part, r in zip(parts, ratios, strict=True)]
     metrics["reuse/effective_sample_size"] = effective_size(torch.cat(weighted))
     metrics["reuse/kl_oldest"] = metrics[f"reuse/kl_{parts[-1].age}"]
-    older = [part.ratios for part in parts if part.age]
-    limit = _truncation(parts[0])
-    if older:
-        metrics["reuse/truncated"] = float((torch.cat(older) > limit).double().mean())
+    rule, older = parts[0].valued.settings.rule, [part.ratios for part in parts if part.age]
+    if older and reuses(rule) and rule.reuse_truncation is not None:
+        metrics["reuse/truncated"] = float((torch.cat(older) > rule.reuse_truncation).double().mean())
     scale = 1.0 / mixture.reward_scale
-    predicted = combined(
-        [part.weight for part in parts], [value_of(p, r, limit) for p, r in zip(parts, ratios, strict=True)]
-    )
+    values = [value_of(part, r) for part, r in zip(parts, ratios, strict=True)]
+    predicted = combined([part.weight for part in parts], values)
     metrics["reuse/return_predicted"] = scale * predicted.mean
     if math.isfinite(predicted.error):
         metrics["reuse/return_low"] = scale * (predicted.mean - NORMAL_95 * predicted.error)
         metrics["reuse/return_high"] = scale * (predicted.mean + NORMAL_95 * predicted.error)
     if parts[0].age == 0:
-        metrics["reuse/return_measured"] = scale * value_of(parts[0], None, limit).mean
+        measured = value_of(parts[0])
+        metrics["reuse/return_measured"] = scale * measured.mean
+        metrics["reuse/return_measured_error"] = scale * measured.error
     return metrics
 
 
@@ -85,18 +87,22 @@ def kl_from_ratios(ratios: Tensor) -> float:
     return float((ratios - 1.0 - torch.log(ratios)).mean())
 
 
-def value_of(part: Part, ratios: Tensor | None, limit: float) -> MeanAndError:
-    """Mean over a part's states of the discounted return to go, for a policy with these ratios (None: the collector).
+def value_of(part: Part, ratios: Tensor | None = None) -> MeanAndError:
+    """Mean over a part's states of the discounted return to go, for a policy with these ratios (None: the current one).
 
-    V(s_t) + c_t A_t with the traces of `generalized_advantages`, c = min(r, limit). Environments are the clusters of
-    its error: a ratio estimator of their sums and counts.
+    The current policy's is the mean of its value targets. The surrogate promises (r_new - r) A for the action of each
+    step, to all states before it in its episode: sum_t sum_l gamma^l x_{t+l} = sum_k (1 - gamma^(k+1)) / (1 - gamma)
+    x_k, k counting from the episode's begin. What would follow a time limit is left out. Environments are the clusters
+    of the error: a ratio estimator of their sums and counts.
     """
-    valid = torch.from_numpy(part.valued.rollout.valid)
-    traces = None if ratios is None else to_slots(ratios.clamp(max=limit), part.valued.rollout.valid)
-    corrections = part.valued.advantages(traces)
-    corrections = corrections if traces is None else traces * corrections
-    values = torch.where(valid, part.valued.values[:-1] + corrections, 0.0)
-    sums, counts = values.sum(0), valid.sum(0).double()
+    t, gamma = part.transitions, part.valued.settings.gamma
+    values = t.targets
+    if ratios is not None:
+        steps = t.steps.double() + 1.0
+        reached = (1.0 - gamma**steps) / (1.0 - gamma) if gamma < 1.0 else steps
+        values = values + (ratios - part.ratios) * t.advantages * reached
+    valid = part.valued.rollout.valid
+    sums, counts = to_slots(values, valid).sum(0), torch.from_numpy(valid).sum(0).double()
     mean, clusters = float(sums.sum() / counts.sum()), len(sums)
     if clusters < 2:
         return MeanAndError(mean, math.nan)
@@ -109,9 +115,3 @@ def combined(weights: Sequence[float], parts: Sequence[MeanAndError]) -> MeanAnd
     """The weighted mean of independent means."""
     mean = sum(w * part.mean for w, part in zip(weights, parts, strict=True))
     return MeanAndError(mean, math.sqrt(sum((w * part.error) ** 2 for w, part in zip(weights, parts, strict=True))))
-
-
-def _truncation(part: Part) -> float:
-    """Where ratios are cut off; 1 for the diagnostics of a run that cuts off none."""
-    truncation = getattr(part.valued.settings.rule, "reuse_truncation", None)
-    return 1.0 if truncation is None else truncation

@@ -7,7 +7,7 @@ from trpo_lightning.randomness import Stream, numpy_generator
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.rollout import SinglePathRollout
 from trpo_lightning.rules.mixture import mixture_weights
-from trpo_lightning.settings import ReuseSettings, RunSettings
+from trpo_lightning.settings import RunSettings, reuses
 from trpo_lightning.training.batches import Estimate, to_slots, valued
 from trpo_lightning.training.reuse.mixture import Mixture, part_of
 from trpo_lightning.training.reuse.past import PastRollout, to_keep
@@ -18,7 +18,7 @@ class Reuse:
     """The rollouts of the last policies, newest first; `weights` are those of the newest one and of these."""
 
     def __init__(self, settings: RunSettings) -> None:
-        assert isinstance(settings.rule, ReuseSettings)
+        assert reuses(settings.rule)
         self.settings, self.truncation = settings, settings.rule.reuse_truncation
         self.weights = mixture_weights(settings.rule)
         self.past: list[PastRollout | None] = []
@@ -47,13 +47,15 @@ class Reuse:
         generator = numpy_generator(s.seed, Stream.VALUE_FIT, iteration, index=1)
         return Mixture(parts, normalizer.reward_scale).estimate(s, generator)
 
-    def keep(self, rollout: SinglePathRollout, mixture: Mixture) -> None:
+    def keep(self, mixture: Mixture) -> None:
         """After the update, put the newest rollout in front; the oldest one goes if there are too many."""
-        most, newest = len(self.weights) - 1, mixture.parts[0]
-        if most:
-            usable = newest.age == 0 and rollout.valid.any()
-            kept = to_keep(rollout, to_slots(newest.log_probs, rollout.valid).numpy()) if usable else None
-            self.past = [kept, *self.past][:most]
+        if len(self.weights) == 1:
+            return
+        newest, kept = mixture.parts[0], None
+        if newest.age == 0:
+            rollout = newest.valued.rollout
+            kept = to_keep(rollout, to_slots(newest.log_probs, rollout.valid).numpy())
+        self.past = [kept, *self.past][: len(self.weights) - 1]
 
     def state_dict(self) -> list[dict[str, Any]]:
         """The rollouts as tensors, newest first; an empty dict stands for None."""
@@ -66,5 +68,4 @@ class Reuse:
 
 def build_reuse(settings: RunSettings) -> Reuse | None:
     """What `rule.reuse` asks for; None if each batch is learned from once."""
-    rule = settings.rule
-    return Reuse(settings) if isinstance(rule, ReuseSettings) and rule.reuse != "none" else None
+    return Reuse(settings) if reuses(settings.rule) else None

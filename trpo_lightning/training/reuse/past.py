@@ -71,5 +71,13 @@ def to_keep(rollout: SinglePathRollout, log_probs: np.ndarray) -> PastRollout | 
     if not valid.any() or not all(np.isfinite(x).all() for x in (*numbers, log_probs[valid])):
         return None
     observations[~np.isfinite(observations)] = 0.0
-    kept = (rollout.actions, rollout.raw_rewards, rollout.terminated, rollout.truncated, valid, rollout.episode_steps)
-    return PastRollout(observations, *(array.copy() for array in kept), log_probs)
+    return PastRollout(
+        raw_observations=observations,
+        actions=rollout.actions.copy(),
+        raw_rewards=rollout.raw_rewards.copy(),
+        terminated=rollout.terminated.copy(),
+        truncated=rollout.truncated.copy(),
+        valid=valid.copy(),
+        episode_steps=rollout.episode_steps.copy(),
+        log_probs=log_probs,
+    )
