@@ -159,7 +159,7 @@ def test_a_scheme_that_does_not_say_what_it_normalized_is_told():
     module = TRPO("Pendulum-v1", num_envs=2, steps_per_iteration=8)
     rollout, log_probs = small_rollout(module)
     rollout.raw_rewards = None
-    with pytest.raises(UserError, match="rule.reuse needs raw_rewards"):
+    with pytest.raises(UserError, match=r"rule\.reuse needs raw_rewards"):
         to_keep(rollout, log_probs)
 
 
