@@ -145,6 +145,9 @@ def dense_update(
         kl = float(kls.mean() if settings.kl_over_states == "mean" else kls.max())
         ratio, slack = settings.improvement_ratio, settings.kl_slack
         improves = ratio is None or value - start > ratio * float(gradient @ step)
-        if improves and (slack is None or kl <= slack * delta):
+        within = slack is None or kl <= slack * delta
+        if settings.kl_over_states == "mean" and settings.kl_state_slack is not None and slack is not None:
+            within = within and float(kls.max()) <= settings.kl_state_slack * delta
+        if improves and within:
             return theta + step, k
     raise AssertionError("the oracle found no step")

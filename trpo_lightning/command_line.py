@@ -180,8 +180,10 @@ def _add_experiment_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_benchmark_options(parser: argparse.ArgumentParser) -> None:
-    names = "ceiling, peers, parity, returns, experiments, update, growth, startup, profile, gpu"
-    parser.add_argument("--sections", metavar="LIST", help=f"comma-separated, from {names}; default: all but returns")
+    names = "ceiling, peers, parity, returns, time_to_return, experiments, update, growth, startup, profile, gpu"
+    parser.add_argument(
+        "--sections", metavar="LIST", help=f"comma-separated, from {names}; default: all but returns and time_to_return"
+    )
     parser.add_argument("--returns", action="store_true", help="also train to compare returns (half an hour)")
     parser.add_argument("--env", metavar="LIST", help="default: Hopper-v5,HalfCheetah-v5,Humanoid-v5 (peers: two)")
     parser.add_argument("--threads", metavar="LIST", help="default: 1,2 if there are enough cores")
@@ -190,8 +192,8 @@ def _add_benchmark_options(parser: argparse.ArgumentParser) -> None:
         "steps": (100_000, "env steps of each measurement after its warm-up"),
         "repeats": (3, "repetitions of each measurement, interleaved with the others of its section"),
         "max-batch": (2**20, "steps of the largest batch in growth and gpu"),
-        "return-steps": (300_000, "env steps of a run in returns"),
-        "return-seeds": (5, "runs of each library in returns"),
+        "return-steps": (300_000, "env steps of a run in returns, and at most in time_to_return"),
+        "return-seeds": (5, "runs of each library in returns and time_to_return"),
     }
     for name, (default, meaning) in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{meaning}; default: {default}")

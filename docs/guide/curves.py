@@ -25,7 +25,7 @@ RUNS = {
     "no_value_fit": f"{HOPPER} value.epochs=0",
     "unsolved": f"{HOPPER} rule.damping=0 rule.fisher_fraction=0.01",
     "kept": SOLVED,
-    "lost": f"{SOLVED} rule.max_step_size=null",
+    "lost": f"{SOLVED} rule.max_step_size=null rule.kl_state_slack=null",
     "broken_reward": f"{PENDULUM} env.kwargs.steps=2000 checkpoint.every=0",
 }
 """Settings of each run; `broken_reward:make` is a file beside the records."""

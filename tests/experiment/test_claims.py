@@ -34,7 +34,10 @@ def test_a_claim_is_read():
         ({"says": ...}, "the key says is missing"),
         ({"of": ...}, "the key of is missing"),
         ({"seeds": ...}, "the key seeds is missing"),
-        ({"statistic": "median"}, "statistic=median is not one of score, area, first, final_over_best"),
+        (
+            {"statistic": "median"},
+            "statistic=median is not one of score, last_evaluation, best_evaluation, area, first",
+        ),
         ({"above": ...}, "give the threshold as one of above, below, within"),
         ({"below": 4}, "give the threshold as one of above, below, within"),
         ({"above": "high"}, "above='high' is not a number"),

@@ -157,3 +157,25 @@ def test_numbers_are_empty_not_nan(tmp_path):
     for name in ("runs.csv", "scores.csv"):
         assert "nan" not in (tmp_path / "made_up/full/report" / name).read_text()
     assert math.isfinite(len(table(tmp_path, "runs.csv")))
+
+
+def test_scores_by_definition_stand_side_by_side(tmp_path):
+    declared = experiment(tmp_path)
+    evaluated = [
+        [{**line, "evaluation/return_mean": e} for line, e in zip(learning(i), [5, 40 + i] * 5, strict=True)]
+        for i in range(3)
+    ]
+    for rows in evaluated:
+        rows[4]["evaluation/return_mean"] = 400.0
+    results = [result(tmp_path, cell, rows) for cell, rows in zip(declared.cells(), evaluated, strict=True)]
+    write_report(declared, results, tmp_path)
+    rows = {line["definition"]: line for line in table(tmp_path, "scores_by_definition.csv")}
+    (scores,) = table(tmp_path, "scores.csv")
+    assert [rows[name]["iqm"] for name in ("last_evaluation", "best_evaluation")] == ["41.0", "400.0"]
+    assert rows["last_evaluation"]["std"] == "1.0" and rows["last_evaluation"]["runs"] == "3"
+    shared = ("mean", "std", "iqm", "ci_low", "ci_high")
+    assert [rows["last_episodes"][key] for key in shared] == [scores[key] for key in shared]
+    assert "By definition" in (tmp_path / "made_up/full/report/scores.md").read_text()
+    assert "best evaluation" in (tmp_path / "made_up/full/report/report.html").read_text(encoding="utf-8")
+    write_report(declared, finished(tmp_path, declared), tmp_path)  # never evaluated
+    assert not (tmp_path / "made_up/full/report/scores_by_definition.csv").exists()

@@ -237,3 +237,13 @@ def test_claims_on_the_worst_stretch(tmp_path):
     found = verdicts(tmp_path, [claim, {**claim, "of": "b"}], rows)
     assert [v.verdict for v in found] == [HOLDS, FAILS]
     assert [v.estimate.value for v in found] == pytest.approx([0.6, 0.1])
+
+
+def test_claims_on_evaluations(tmp_path):
+    evaluations = {"a": (9.0, 4.0), "b": (9.0, 9.0), "c": (1.0, 1.0)}
+    rows = {
+        name: [[{**row(i + 1, 1.0, 50), "evaluation/return_mean": e + s} for i, e in enumerate(ends)] for s in range(5)]
+        for name, ends in evaluations.items()
+    }
+    found = verdicts(tmp_path, [{"statistic": f"{which}_evaluation", "above": 8.5} for which in ("last", "best")], rows)
+    assert [(v.verdict, v.estimate.value) for v in found] == [(FAILS, 6.0), (HOLDS, 11.0)]

@@ -67,6 +67,10 @@ def compare(kind: str, settings: RuleSettings, progress: float = 0.0, delta: flo
         {"kl_over_states": "max", "kl_over_dimensions": "mean", "kl_direction": "new_old", **FAR},
         {"kl_over_dimensions": "mean", **FAR},
         {"kl_over_dimensions": "mean", "curvature": "empirical_fisher"},
+        {"kl_state_slack": 1.5, **FAR},
+        {"kl_state_slack": 1.5, "kl_slack": 0.5, "kl_over_dimensions": "mean", **FAR},
+        {"kl_state_slack": 1e-3, "kl_over_states": "max"},
+        {"kl_state_slack": 1e-3, "kl_slack": None},
         {"entropy_bonus": 0.5},
         {"entropy_bonus": 0.5, "kl_slack": None, "improvement_ratio": 0.8, **FAR},
     ],
@@ -86,6 +90,24 @@ def test_a_limited_step_is_the_same_for_standardized_advantages_and_for_their_ow
     torch.testing.assert_close(steps[0].theta, steps[1].theta, rtol=1e-9, atol=1e-12)
     sizes = [step.metrics["trust_region/step_size"] for step in steps]
     assert sizes[0] == pytest.approx(std * sizes[1])
+
+
+def test_rare_states_are_bounded_where_the_mean_is_not():
+    """One state far from the others, where the mean KL hardly counts: the search goes on until it is bounded, too."""
+    policy, batch = problem("gaussian", hidden_sizes=(3,), rows=ROWS)
+    rare = replace(batch, observations=batch.observations.clone())
+    rare.observations[0] *= 30.0
+
+    def update(slack):
+        settings = rule_settings(**EXACT, kl_state_slack=slack, max_backtracks=40)
+        return TrustRegionRule(settings).update(policy, rare, generator()).metrics
+
+    free = update(None)
+    largest = free["trust_region/kl_max"] / 3.0
+    bounded = update(largest / rule_settings().delta)
+    assert free["trust_region/kl"] <= rule_settings().delta  # the mean alone shows nothing
+    assert bounded["trust_region/kl_max"] <= largest
+    assert bounded["line_search/backtracks"] > free["line_search/backtracks"]
 
 
 def test_a_fixed_step_has_no_limit():

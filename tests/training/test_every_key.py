@@ -61,6 +61,7 @@ CHANGES = {
     "rule.final_delta": ({}, 0.001),
     "rule.step_length": ({}, "undamped"),
     "rule.max_step_size": ({}, 1e-3),
+    "rule.kl_state_slack": ({}, 1e-2),
     "rule.step_size": ({"rule.step_length": "fixed"}, 0.01),
     "rule.curvature": ({}, "empirical_fisher"),
     "rule.solve_dtype": ({}, "float64"),

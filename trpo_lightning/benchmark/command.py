@@ -16,6 +16,7 @@ from trpo_lightning.benchmark.growth import gpu, growth, update
 from trpo_lightning.benchmark.parity import parity
 from trpo_lightning.benchmark.results import Result
 from trpo_lightning.benchmark.sections import ceiling, experiments, profile, startup
+from trpo_lightning.benchmark.time_to_return import time_to_return
 from trpo_lightning.environments.backends import describe_environment
 from trpo_lightning.errors import UserError, nearest
 from trpo_lightning.runs.provenance import provenance, started_as
@@ -27,6 +28,7 @@ SECTIONS: dict[str, Callable[[Bench], list[Result]]] = {
     "peers": peers,
     "parity": parity,
     "returns": returns,
+    "time_to_return": time_to_return,
     "experiments": experiments,
     "update": update,
     "growth": growth,
@@ -34,6 +36,10 @@ SECTIONS: dict[str, Callable[[Bench], list[Result]]] = {
     "profile": profile,
     "gpu": gpu,
 }
+
+
+SLOW = ("returns", "time_to_return")
+"""Sections that train to the end, hours in all: only when they are named."""
 
 
 def run(options: Namespace) -> int:
@@ -63,8 +69,8 @@ def run(options: Namespace) -> int:
 
 
 def chosen_sections(text: str | None, with_returns: bool) -> list[str]:
-    """The named sections in the order of `SECTIONS`, by default all but `returns`. Raises `UserError` for others."""
-    named = [name for name in SECTIONS if name != "returns"] if text is None else _items(text)
+    """The named sections in the order of `SECTIONS`, by default all but `SLOW`. Raises `UserError` for others."""
+    named = [name for name in SECTIONS if name not in SLOW] if text is None else _items(text)
     for name in named:
         if name not in SECTIONS:
             hint = nearest(name, list(SECTIONS)) or f": there are {', '.join(SECTIONS)}"

@@ -18,6 +18,7 @@ BENCHMARK: dict[str, Any] = {
     "rule.damping": 0.1,
     "rule.kl_over_dimensions": "sum",
     "rule.max_step_size": None,
+    "rule.kl_state_slack": None,
     "env.num_envs": 32,
     "rollout.steps_per_iteration": 4096,
     "rule.cg_iterations": 10,
@@ -37,6 +38,7 @@ LIKE_SB3: dict[str, Any] = {
     "rollout.steps_per_iteration": 2048,
     "policy.initial_log_std": 0.0,
     "rule.max_step_size": None,
+    "rule.kl_state_slack": None,
     "rule.cg_iterations": 10,
     "rule.fisher_fraction": 1.0,
     "rule.delta": 0.01,
@@ -67,6 +69,17 @@ LIKE_TIANSHOU: dict[str, Any] = {
     "value.minibatch_size": 1024,
 }
 """The settings of `peer_scripts/tianshou_trpo.py`: its MuJoCo example's."""
+
+
+ZOO: dict[str, Any] = {
+    "num_envs": 2,
+    "steps_per_iteration": 2048,
+    "minibatch": 128,
+    "cg_iterations": 25,
+    "critic_updates": 20,
+}
+"""What RL Zoo recommends for sb3-contrib's TRPO on MuJoCo, as options of `peer_scripts/sb3_trpo.py`."""
+ZOO_BY_TASK: dict[str, dict[str, Any]] = {"HalfCheetah-v5": {"delta": 0.04}}
 
 
 def overrides(settings: dict[str, Any]) -> list[str]:

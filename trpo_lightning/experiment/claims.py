@@ -9,6 +9,8 @@ from trpo_lightning.errors import UserError, nearest
 
 STATISTICS = {
     "score": "score of the experiment",
+    "last_evaluation": "mean return of the last evaluation (deterministic policy)",
+    "best_evaluation": "MAXIMUM over training of the evaluations' means (deterministic policy)",
     "area": "mean of the metric along the learning curve, where all these runs have data",
     "first": "where on the x axis the learning curve first reaches `level`",
     "final_over_best": "last evaluation over the best one of the same run (best over last where returns are negative)",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trpo_lightning.experiment.declaration import Experiment
+from trpo_lightning.report.definitions import DEFINITIONS, Defined
 from trpo_lightning.report.records import Record, score_definition
 from trpo_lightning.report.statistics import RESAMPLES, Estimate
 from trpo_lightning.report.summary import ALL, Summary
@@ -22,11 +23,13 @@ SCORE_COLUMNS = (
     *("env", "variant", "default", "finished", "declared", "scored", "mean", "std", "iqm", "ci_low", "ci_high"),
     *("evaluation", "steps_per_second", "improvement", "improvement_low", "improvement_high"),
 )
+DEFINITION_COLUMNS = ("env", "variant", "definition", "runs", "mean", "std", "iqm", "ci_low", "ci_high")
 HEADINGS = (
     *("environment", "variant", "runs", "mean ± std", "IQM", "95 % interval", "evaluation", "steps/s"),
     "P(better than default)",
 )
 """Headings of the tables for readers."""
+DEFINITION_HEADINGS = ("environment", "variant", "definition", "runs", "mean ± std", "IQM", "95 % interval")
 VERDICT_HEADINGS = ("claim", "verdict", "if", "measured", "seeds")
 NONE = "-"
 WIDE = 400
@@ -43,9 +46,18 @@ def write_scores(summaries: list[Summary], path: Path) -> None:
     _write(path, SCORE_COLUMNS, map(_score_row, summaries))
 
 
+def write_definitions(definitions: list[Defined], path: Path) -> None:
+    """Write a row for each environment, variant and definition of a score; without any, there is no file."""
+    if definitions:
+        _write(path, DEFINITION_COLUMNS, map(_definition_row, definitions))
+    else:
+        path.unlink(missing_ok=True)  # left over from an earlier report
+
+
 def write_markdown(
     experiment: Experiment,
     summaries: list[Summary],
+    definitions: list[Defined],
     verdicts: list[Verdict],
     warnings: list[str],
     references: list[str],
@@ -53,6 +65,8 @@ def write_markdown(
 ) -> None:
     """Write the scores and claims for readers, with explanations."""
     lines = [f"# {experiment.title}", "", *_markdown(HEADINGS, readable(summaries)), "", explanation(experiment), ""]
+    if definitions:
+        lines += ["## By definition", "", *_markdown(DEFINITION_HEADINGS, readable_definitions(definitions)), ""]
     if verdicts:
         table = _markdown(VERDICT_HEADINGS, [readable_verdict(verdict, experiment) for verdict in verdicts])
         lines += ["## Claims", "", *table, "", explanation_of_verdicts(verdicts, experiment), ""]
@@ -80,6 +94,22 @@ def readable(summaries: list[Summary]) -> list[tuple[str, ...]]:
             )
         )
     return rows
+
+
+def readable_definitions(definitions: list[Defined]) -> list[tuple[str, ...]]:
+    """The rows under `DEFINITION_HEADINGS`, as text."""
+    return [
+        (
+            d.env_id,
+            d.variant,
+            DEFINITIONS[d.definition],
+            str(len(d.scores)),
+            f"{number(d.mean)} ± {number(d.std)}" if d.std == d.std else number(d.mean),
+            number(d.iqm.value),
+            interval(d.iqm, len(d.scores)),
+        )
+        for d in definitions
+    ]
 
 
 def readable_verdict(verdict: Verdict, experiment: Experiment) -> tuple[str, ...]:
@@ -215,6 +245,11 @@ def _score_row(s: Summary) -> list[Any]:
     p = s.improvement
     ends = (_plain(p.value, 4), _plain(p.low, 4), _plain(p.high, 4))
     return [s.env_id, s.variant, *counts, *map(_plain, estimates), _plain(s.steps_per_second, 1), *ends]
+
+
+def _definition_row(d: Defined) -> list[Any]:
+    numbers = (d.mean, d.std, d.iqm.value, d.iqm.low, d.iqm.high)
+    return [d.env_id, d.variant, d.definition, len(d.scores), *map(_plain, numbers)]
 
 
 def _plain(value: float, digits: int = 2) -> float | str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from trpo_lightning.experiment.claims import STATISTICS, Claim
 from trpo_lightning.experiment.declaration import Experiment
-from trpo_lightning.report.records import Record
+from trpo_lightning.report.records import Record, score_of
 from trpo_lightning.report.statistics import (
     NOTHING,
     Estimate,
@@ -22,6 +22,8 @@ HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "not decided"
 OF_RUNS: dict[str, Callable[[Record], float]] = {
     "score": lambda record: record.score,
     "improvement": lambda record: record.score,
+    "last_evaluation": lambda record: record.evaluation,
+    "best_evaluation": lambda record: score_of(record.columns, "best_evaluation"),
     "final_over_best": lambda record: record.final_over_best,
     "worst_stretch": lambda record: record.worst_stretch,
 }

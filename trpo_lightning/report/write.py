@@ -5,6 +5,7 @@ from pathlib import Path
 
 from trpo_lightning.experiment.declaration import Experiment
 from trpo_lightning.experiment.runner import CellResult
+from trpo_lightning.report.definitions import by_definition
 from trpo_lightning.report.diagnosis import diagnose
 from trpo_lightning.report.external import external_records
 from trpo_lightning.report.figures.curves import draw_curves
@@ -19,7 +20,7 @@ from trpo_lightning.report.records import Record, read_record
 from trpo_lightning.report.references import chosen_references
 from trpo_lightning.report.style import panel_of, references_caption, sensitivities, styles
 from trpo_lightning.report.summary import curves, summarize
-from trpo_lightning.report.tables import print_table, write_markdown, write_runs, write_scores
+from trpo_lightning.report.tables import print_table, write_definitions, write_markdown, write_runs, write_scores
 from trpo_lightning.report.tracked import tracked_records
 from trpo_lightning.report.verdicts import judge
 
@@ -66,8 +67,10 @@ def write_report(
                 figure.with_suffix(suffix).unlink(missing_ok=True)
     write_runs(data.records, folder / "runs.csv")
     write_scores(data.summaries, folder / "scores.csv")
+    write_definitions(data.definitions, folder / "scores_by_definition.csv")
     captions = references_caption(data.references, [record.env_id for record in data.records])
-    write_markdown(experiment, data.summaries, data.verdicts, data.warnings, captions, folder / "scores.md")
+    tables = (data.summaries, data.definitions, data.verdicts)
+    write_markdown(experiment, *tables, data.warnings, captions, folder / "scores.md")
     stills = {figure.stem: figure for figure, is_there in zip(figures, drawn, strict=True) if is_there}
     write_page(data, stills, folder / "report.html")
     print()
@@ -97,6 +100,7 @@ def _gather(
         experiment=experiment,
         records=records,
         summaries=(summaries := summarize(records, default)),
+        definitions=by_definition(records),
         curves=curves(records, experiment.metric, experiment.x, panel_of(experiment, records)),
         styles=styles(experiment, records, default),
         sensitivities=sensitivities(experiment, summaries),

@@ -47,12 +47,16 @@ class Candidates:
     def __init__(self, policy: Policy, surrogate: Surrogate, settings: TrustRegionSettings) -> None:
         self.policy, self.surrogate, self.settings = policy, surrogate, settings
         self.factor = kl_factor(surrogate, settings)
+        self.share_of_largest = _share_of_largest(settings)
         self.kl: dict[str, float] = {}
         """Mean and largest KL of the last candidate."""
 
     @torch.no_grad()
     def evaluate(self, theta: Tensor) -> tuple[float, float]:
-        """The mean surrogate and the bounded KL at `theta` `[P]`."""
+        """The mean surrogate and the bounded KL at `theta` `[P]`.
+
+        The largest KL of a state counts for its share, `kl_slack / kl_state_slack`, so that one bound holds for both.
+        """
         value, kls = 0.0, []
         for part, old in self.surrogate.old:
             new: Any = self.policy.at(theta, self.surrogate.observations[part])
@@ -60,7 +64,14 @@ class Candidates:
             kls.append(self.factor * kl_divergence(old, new, self.settings.kl_direction))
         kl, weights = torch.cat(kls), self.surrogate.kl_weights
         self.kl = {name: over(kl, weights) for name, over in OVER_STATES.items()}
-        return value / len(kl), self.kl[self.settings.kl_over_states]
+        return value / len(kl), max(self.kl[self.settings.kl_over_states], self.share_of_largest * self.kl["max"])
+
+
+def _share_of_largest(s: TrustRegionSettings) -> float:
+    """What the largest KL of a state is multiplied by, next to the bounded KL: 0 if it is not bounded."""
+    if s.kl_slack is None or s.kl_state_slack is None or s.kl_over_states == "max":
+        return 0.0
+    return s.kl_slack / s.kl_state_slack
 
 
 def fisher(policy: Policy, observations: Tensor, actions: Tensor | None) -> Model:

@@ -39,18 +39,16 @@ class TrustRegionRule(UpdateRule):
         "trust_region/kl": (
             "mean KL of old and new policy over the batch after the search (per `rule.kl_over_dimensions`)"
         ),
-        "trust_region/kl_max": "the largest KL of a state there",
-        "trust_region/kl_quadratic": "what the Fisher matrix predicts for it: step' A step / 2",
+        "trust_region/kl_max": "the largest KL among those states",
+        "trust_region/kl_quadratic": "the mean KL that the Fisher matrix predicts: step' A step / 2",
         "trust_region/kl_quadratic_damped": "the same with damping: step' (A + damping I) step / 2",
         "trust_region/surrogate_improvement": "rise of the surrogate, entropy bonus included, over the whole batch",
         "trust_region/expected_improvement": "its first-order prediction: gradient' step",
         "trust_region/step_norm": "2-norm of the step in parameters",
-        "trust_region/step_size": (
-            "multiplier beta of the direction s in it: step = beta s, (A + damping I) s = gradient"
-        ),
+        "trust_region/step_size": ("multiplier beta of the step: step = beta s, with (A + damping I) s = gradient"),
         "cg/iterations": "conjugate-gradient iterations",
         "cg/residual": "true relative residual: the norm of g - (A + damping I) s over that of g",
-        "line_search/backtracks": "shrinkings of the full step",
+        "line_search/backtracks": "times the full step was shrunk",
         "line_search/accepted": "1 if the line search found a step",
         **ENTROPY_METRIC,
         "time/gradient": "seconds of the surrogate's gradient",

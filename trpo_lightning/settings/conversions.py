@@ -126,7 +126,7 @@ def completed(record: dict[str, Any]) -> dict[str, Any]:
     rewards = _group(record, "normalize").get("rewards")
     if rewards and _group(record, "rollout").get("scheme") not in ("population", "exact"):  # which scale no rewards
         record = _with_missing(record, "normalize", first_rewards="raw")
-    record = _with_missing(record, "rule", max_step_size=None, kl_over_dimensions="sum")
+    record = _with_missing(record, "rule", max_step_size=None, kl_over_dimensions="sum", kl_state_slack=None)
     return _with_missing(record, "env", scale_actions=False)
 
 

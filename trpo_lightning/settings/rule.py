@@ -66,12 +66,12 @@ class TrustRegionSettings(ReuseSettings, AdvantageRuleSettings):
     )
     final_delta: float | None = option(
         None,
-        "delta at the end of the run, approached linearly from rule.delta with the share of the budget that is done "
-        "(Engstrom 2020, TRPO+); such a run cannot be extended; null keeps delta",
+        "radius at the end of the run, approached linearly from rule.delta over the budget (Engstrom 2020, TRPO+); "
+        "such a run cannot be extended; null keeps delta constant",
         above=0.0,
     )
     cg_iterations: int = option(10, "conjugate-gradient iterations at most", source="TRPO 2015, app. C", minimum=1)
-    cg_tolerance: float = option(1e-10, "CG stops at this relative residual", minimum=0.0, maximum=1.0)
+    cg_tolerance: float = option(1e-10, "relative residual at which CG stops", minimum=0.0, maximum=1.0)
     damping: float = option(0.1, "CG solves with Fisher + damping * I", source="Henderson 2018", minimum=0.0)
     step_length: str = option(
         "damped",
@@ -89,9 +89,9 @@ class TrustRegionSettings(ReuseSettings, AdvantageRuleSettings):
     )
     max_step_size: float | None = option(
         10.0,
-        "the full step is at most this times the solution of (Fisher + damping * I) s = gradient, for advantages in "
-        "units of the scaled rewards: once a task is solved, they are noise, and standardized noise would fill the "
-        "trust region in every iteration; null: no limit but the trust region",
+        "the full step is at most this times the solution of (Fisher + damping * I) s = gradient, with advantages in "
+        "units of the scaled rewards: in a solved task they are noise, and standardized noise would fill the trust "
+        "region in every iteration; null: only the trust region limits steps",
         source="measured: experiments/results/defaults_search/exploration.csv",
         above=0.0,
         when={**SAMPLED_PATH, "rule.step_length": ("damped", "undamped")},
@@ -120,8 +120,8 @@ class TrustRegionSettings(ReuseSettings, AdvantageRuleSettings):
     )
     kl_over_dimensions: str = option(
         "mean",
-        "the bounded KL of a state, and its curvature: sum over action dimensions (joint; TRPO 2015, eq. 12), or their "
-        "mean, with which rule.delta and rule.damping mean as many times as much as there are dimensions",
+        "how the bounded KL of a state, and its curvature, combine action dimensions: sum is the joint KL (TRPO 2015, "
+        "eq. 12); mean divides it by their number, so that one rule.delta and rule.damping suit few and many actions",
         source="as in SB3; measured: experiments/results/defaults_search/exploration.csv",
         choices=("sum", "mean"),
     )
@@ -134,14 +134,25 @@ class TrustRegionSettings(ReuseSettings, AdvantageRuleSettings):
         0.2, "share of the batch in Fisher-vector products (TRPO 2015, app. C: 0.1)", above=0.0, maximum=1.0
     )
     backtrack_ratio: float = option(
-        0.8, "the line search shrinks the step by this", source="Spinning Up", above=0.0, maximum=0.99
+        0.8, "factor by which the line search shrinks the step", source="Spinning Up", above=0.0, maximum=0.99
     )
-    max_backtracks: int = option(10, "shrinkings before the update is rejected", source="Spinning Up", minimum=0)
+    max_backtracks: int = option(
+        10, "times the step is shrunk before the update is rejected", source="Spinning Up", minimum=0
+    )
     kl_slack: float | None = option(
         1.0,
         "the line search accepts a KL up to kl_slack * delta; null does not check it (OpenAI Baselines: 1.5)",
         source="TRPO 2015, app. C",
         above=0.0,
+    )
+    kl_state_slack: float | None = option(
+        50.0,
+        "where the mean over states is bounded, the line search also accepts at most kl_state_slack * delta in each "
+        "state of the batch: states that are rare in it, such as falls, have little weight in the mean, and policies of "
+        "solved tasks are lost there; null, or without rule.kl_slack: no such bound",
+        source="TRPO 2015, theorem 1 bounds the largest KL; measured: experiments/results/stability",
+        above=0.0,
+        when={"rule.kl_over_states": ("mean",)},
     )
     improvement_ratio: float | None = option(
         0.0,
@@ -177,7 +188,7 @@ class RewardWeightedRegressionSettings(AdvantageRuleSettings):
         above=0.0,
         maximum=0.99,
     )
-    least_log_std: float = option(-2.0, "a Gaussian's log std is raised to this after the fit", minimum=-20.0)
+    least_log_std: float = option(-2.0, "floor of a Gaussian's log std after the fit", minimum=-20.0)
     regression_iterations: int = option(
         20,
         "L-BFGS iterations of the fit, where it is not that of a linear Gaussian policy, which is solved for",
@@ -198,7 +209,7 @@ class PopulationRuleSettings(RuleSettings):
         minimum=2,
     )
     episodes_per_candidate: int = option(
-        1, "a candidate's return is the mean over so many episodes", source="modular_rl", minimum=1
+        1, "episodes that a candidate's return is the mean of", source="modular_rl", minimum=1
     )
     initial_std: float = option(1.0, "std of each parameter in the first population", source="modular_rl", above=0.0)
 
@@ -218,7 +229,7 @@ class CrossEntropySettings(PopulationRuleSettings):
         minimum=0.0,
     )
     extra_std_generations: int = option(
-        50, "generations until the extra variance is 0", source="Szita & Lorincz 2006", minimum=1
+        50, "generations until the extra variance reaches 0", source="Szita & Lorincz 2006", minimum=1
     )
 
 

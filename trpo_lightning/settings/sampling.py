@@ -29,8 +29,8 @@ class EnvSettings:
     )
     scale_actions: bool = option(
         True,
-        "the policy's [-1, 1] is the range of each bounded continuous action, so that its initial std means the same "
-        "everywhere; false: actions are the environment's own; either way they are clipped to the range",
+        "map the policy's [-1, 1] to the range of each bounded continuous action, so that the initial std means the "
+        "same everywhere; false: actions are in the environment's units; either way they are clipped to the range",
     )
     asynchronous: bool = option(False, "gymnasium backend: one process per environment instead of a loop")
     max_episode_steps: int | None = option(None, "time limit in steps; null keeps the id's own", minimum=1)
@@ -42,14 +42,14 @@ class EnvSettings:
     )
     timeout: float | None = option(
         300.0,
-        "seconds that one step or reset of all environments together may take, or building them, before the run ends "
-        "with an error; null: for ever",
+        "seconds that building, resetting or stepping all environments may take before the run ends with an error; "
+        "null: no limit",
         above=0.0,
     )
     restarts: int = option(
         0,
-        "how often in a run failed or hanging environments are built anew, with other seeds: episodes are cut, and "
-        "the iteration is collected again",
+        "times per run that failed or hanging environments are rebuilt, with new seeds; episodes are cut, and the "
+        "iteration is collected again",
         minimum=0,
     )
 
@@ -84,8 +84,8 @@ class PathSettings(RolloutSettings):
 
     steps_per_iteration: int = option(
         2048,
-        "slots of one batch, num_envs times the steps of each environment (slots that only reset are left out); "
-        "vine: of the trunks, branches come on top",
+        "steps of all environments together in one batch (steps that only reset are left out); vine: steps of the "
+        "trunks, branches come on top",
         source="experiments/defaults_search",
         minimum=1,
     )
@@ -97,14 +97,13 @@ class SinglePathSettings(PathSettings):
 
     whole_episodes: bool = option(
         False,
-        "each iteration begins new episodes and collects whole ones, steps_per_iteration steps or more "
-        "(the batches of TRPO 2015); false: episodes go on from one iteration to the next",
+        "each iteration starts new episodes and collects only whole ones, at least steps_per_iteration steps (the "
+        "batches of TRPO 2015); false: episodes continue from one iteration to the next",
     )
     spread_episodes: bool = option(
         False,
-        "after the start and after each barrier the first episode of the i-th environment is cut at i / env.num_envs "
-        "of the time limit, and not reported, so that long episodes are in all phases at once; false: they all begin "
-        "together",
+        "at the start and after each barrier, cut the first episode of the i-th environment at i / env.num_envs of "
+        "the time limit, without reporting it, so that batches hold all phases of long episodes; false: no cut",
         when={"rollout.whole_episodes": (False,)},
     )
 

@@ -15,14 +15,14 @@ COUNTERS = {
     "iteration": "updates done: one rollout and one policy update each; equals Lightning's `global_step`",
     "env_steps": "real steps of the training environments so far; the x axis of figures that do not count iterations",
 }
-RESTARTS = {"env/restarts": "how often failed or hanging environments were built anew so far (`env.restarts`)"}
+RESTARTS = {"env/restarts": "times that failed or hanging environments were rebuilt so far (`env.restarts`)"}
 EVALUATION = {
     "evaluation/return_mean": "mean return of the evaluation episodes, deterministic policy (the distribution's mode)",
     "evaluation/return_mean_stochastic": "the same for the stochastic policy",
 }
 THEORY = {
     "theory/return": "exact: discounted return eta of the policy after the update",
-    "theory/improvement": "exact: its rise over the policy before",
+    "theory/improvement": "exact: its rise over the policy before the update",
     "theory/bound": "exact: L - C max KL, which that return is never below (TRPO 2015, theorem 1)",
     "theory/max_kl": "exact: the largest KL of old and new policy in a state that can be reached",
 }
@@ -38,7 +38,7 @@ UPDATES = {
 }
 TIMES = {
     "time/advantages": "seconds of value predictions and advantages",
-    "time/value_fit": "seconds of the value function's fit; beside the next rollout, of the wait for it",
+    "time/value_fit": "seconds of the value function's fit; of waiting for it, where it runs beside the next rollout",
     "time/evaluation": "seconds of evaluation episodes",
     "time/overhead": "seconds of the rest: normalizers, Lightning, logging, checkpoints, progress",
     "time/steps_per_second": "env steps of this iteration over all its seconds",

@@ -6,6 +6,7 @@ import warnings
 MESSAGES = (
     ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning 2.6 with torch 2.13, about its own code
     ".*smaller than the logging interval.*",  # every iteration's row is logged, whatever log_every_n_steps says
+    ".*`srun` command is available.*",  # a run on a cluster's login node is a choice, too
     ".*GPU available but not used.*",  # device=cpu is a choice
 )
 

@@ -18,11 +18,12 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 
 class Clock(BaseCallback):
-    """The time at the start of each rollout and at the end of training."""
+    """The time at the start of each rollout and at the end of training; each episode, if a file is given for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, episodes: Path | None) -> None:
         super().__init__()
         self.times: list[float] = []
+        self.file = None if episodes is None else open(episodes, "w", buffering=1, encoding="utf-8")
 
     def _on_rollout_start(self) -> None:
         self.times.append(time.perf_counter())
@@ -31,6 +32,10 @@ class Clock(BaseCallback):
         self.times.append(time.perf_counter())
 
     def _on_step(self) -> bool:
+        for info in self.locals["infos"] if self.file else ():
+            if "episode" in info:
+                seconds = time.perf_counter() - self.times[0]
+                print(seconds, self.num_timesteps, info["episode"]["r"], sep=",", file=self.file)
         return True
 
 
@@ -79,6 +84,10 @@ def main() -> None:
     parser.add_argument("--env", required=True)
     for name in ("num-envs", "steps-per-iteration", "minibatch", "iterations", "warmup", "seed", "threads"):
         parser.add_argument(f"--{name}", type=int, required=True)
+    for name, default in (("cg-iterations", 10), ("critic-updates", 10)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--delta", type=float, default=0.01)
+    parser.add_argument("--episodes", type=Path, help="a file for each episode's seconds, env steps and return")
     parser.add_argument("--batches", type=Path, help="a folder for each iteration's batch and update")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -92,16 +101,16 @@ def main() -> None:
         batch_size=options.minibatch,
         gamma=0.99,
         gae_lambda=0.95,
-        cg_max_steps=10,
+        cg_max_steps=options.cg_iterations,
         cg_damping=0.1,
-        target_kl=0.01,
-        n_critic_updates=10,
+        target_kl=options.delta,
+        n_critic_updates=options.critic_updates,
         sub_sampling_factor=1,
         rollout_buffer_class=RolloutBuffer if options.batches is None else RecordedBuffer,
         seed=options.seed,
         device="cpu",
     )
-    clock = Clock()
+    clock = Clock(options.episodes)
     model.learn(options.iterations * options.steps_per_iteration, callback=clock)
     seconds = clock.times[-1] - clock.times[options.warmup]
     steps = (options.iterations - options.warmup) * options.steps_per_iteration

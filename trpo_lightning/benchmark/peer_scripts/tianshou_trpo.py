@@ -10,7 +10,8 @@ import importlib.metadata
 import json
 import time
 import warnings
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -28,14 +29,20 @@ HIDDEN_SIZES = (64, 64)
 
 
 class EpisodeCollector(Collector):
-    """Remembers the returns of all episodes."""
+    """Remembers the returns of all episodes, and writes them to a file, if there is one for them."""
 
     returns: tuple[float, ...] = ()
+    file: TextIO | None = None
+    began = 0.0
+    steps = 0
 
     def collect(self, *args: Any, **kwargs: Any) -> CollectStats:
         """As its base class."""
         stats = super().collect(*args, **kwargs)
         self.returns += tuple(float(value) for value in stats.returns)
+        self.steps += stats.n_collected_steps
+        for value in stats.returns if self.file else ():
+            print(time.perf_counter() - self.began, self.steps, float(value), sep=",", file=self.file)
         return stats
 
 
@@ -94,6 +101,7 @@ def main() -> None:
     parser.add_argument("--env", required=True)
     for name in ("num-envs", "steps-per-iteration", "iterations", "warmup", "seed", "threads"):
         parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--episodes", type=Path, help="a file for each episode's seconds, env steps and return")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")  # a line for each backtracking step
     torch.set_num_threads(options.threads)
@@ -106,7 +114,10 @@ def main() -> None:
         VectorReplayBuffer(max(4096, options.steps_per_iteration), options.num_envs),
         exploration_noise=True,
     )
+    if options.episodes is not None:
+        collector.file = open(options.episodes, "w", buffering=1, encoding="utf-8")
     times: list[float] = []
+    collector.began = time.perf_counter()
     algorithm.run_training(
         OnPolicyTrainerParams(
             training_collector=collector,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from trpo_lightning.experiment.declaration import Experiment
+from trpo_lightning.report.definitions import Defined
 from trpo_lightning.report.diagnosis import Diagnosis
 from trpo_lightning.report.heat_map import HeatMap
 from trpo_lightning.report.panels import Panel
@@ -20,6 +21,7 @@ class Report:
     experiment: Experiment
     records: list[Record]
     summaries: list[Summary]
+    definitions: list[Defined]
     curves: list[Curve]
     styles: dict[str, Style]
     sensitivities: list[Sensitivity]

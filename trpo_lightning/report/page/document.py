@@ -39,6 +39,7 @@ def write_page(data: Report, stills: dict[str, Path], path: Path) -> None:
         section("Heat map", _heat_map(data, stills)),
         section("Claims", sections.claims(data)),
         section("Scores", sections.scores(data)),
+        section("Scores by definition", sections.by_definition(data)),
         section("Diagnosis", _diagnosis(data)),
         *(section(escape(panel.title), _own_panel(panel, index)) for index, panel in enumerate(data.panels)),
         section("Published scores", sections.published_scores(data)),

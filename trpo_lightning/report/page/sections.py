@@ -10,6 +10,7 @@ from trpo_lightning.report.records import STRETCH, Record, score_of
 from trpo_lightning.report.references import for_environment, letters
 from trpo_lightning.report.style import steps_text, value_text
 from trpo_lightning.report.tables import (
+    DEFINITION_HEADINGS,
     HEADINGS,
     NONE,
     VERDICT_HEADINGS,
@@ -17,6 +18,7 @@ from trpo_lightning.report.tables import (
     number,
     probability,
     readable,
+    readable_definitions,
     readable_verdict,
     unfinished,
 )
@@ -56,6 +58,19 @@ def scores(data: Report) -> str:
         rows.append((" ".join(kinds), [escape(text) for text in texts]))
         before = summary.env_id
     return f'{table(HEADINGS, rows, NUMERIC)}<p class="soft">{escape(explanation(data.experiment))}</p>'
+
+
+def by_definition(data: Report) -> str:
+    """The same runs by each definition of a score."""
+    rows, before = [], None
+    for d, texts in zip(data.definitions, readable_definitions(data.definitions), strict=True):
+        rows.append(("env" if d.env_id != before else "", [escape(text) for text in texts]))
+        before = d.env_id
+    note = (
+        "Training episodes: sampled actions. Evaluations: the deterministic policy. The best one is a MAXIMUM over "
+        "training, so it flatters. Compare a published number with the row of its own definition."
+    )
+    return f'{table(DEFINITION_HEADINGS, rows, (3, 4, 5, 6))}<p class="soft">{note}</p>' if rows else ""
 
 
 def claims(data: Report) -> str:
