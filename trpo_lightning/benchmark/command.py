@@ -12,7 +12,7 @@ from trpo_lightning.benchmark import report
 from trpo_lightning.benchmark.bench import Bench
 from trpo_lightning.benchmark.comparisons import peers, returns
 from trpo_lightning.benchmark.configurations import ENVIRONMENTS, PEER_ENVIRONMENTS
-from trpo_lightning.benchmark.growth import gpu, growth, update
+from trpo_lightning.benchmark.growth import gpu, growth, reuse, update
 from trpo_lightning.benchmark.parity import parity
 from trpo_lightning.benchmark.results import Result
 from trpo_lightning.benchmark.sections import ceiling, experiments, profile, startup
@@ -32,6 +32,7 @@ SECTIONS: dict[str, Callable[[Bench], list[Result]]] = {
     "experiments": experiments,
     "update": update,
     "growth": growth,
+    "reuse": reuse,
     "startup": startup,
     "profile": profile,
     "gpu": gpu,
