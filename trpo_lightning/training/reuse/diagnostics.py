@@ -16,12 +16,13 @@ METRICS = {
     "reuse/batches": "batches that were learned from together (`rule.reuse`)",
     "reuse/effective_sample_size": (
         "what their transitions are worth for the new policy: (sum w r)^2 / sum (w r)^2, w the weights, r the new "
-        "policy's ratios; `reuse/effective_share_<age>` is (sum r)^2 / (B sum r^2) of a single batch, 1 at best"
+        "policy's ratios; `reuse/effective_share_0` and so on, by age, are (sum r)^2 / (B sum r^2) of single batches, "
+        "1 at best"
     ),
     "reuse/truncated": "share of the older batches' ratios that were cut off in advantages and targets",
     "reuse/kl_oldest": (
-        "KL(collector || new) of the oldest batch, estimated from its actions as the mean of r - 1 - log r; "
-        "`reuse/kl_<age>` is that of each batch, age 0 the newest"
+        "KL of the policy that collected the oldest batch and the new one, estimated from its actions as the mean of "
+        "r - 1 - log r; `reuse/kl_0` and so on are those of all batches, age 0 the newest"
     ),
     "reuse/return_predicted": (
         "off-policy estimate for the new policy, in raw rewards: mean over the batches' states of the discounted "
