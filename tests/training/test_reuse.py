@@ -17,7 +17,7 @@ from trpo_lightning.settings import RunSettings, from_keywords, updated
 from trpo_lightning.training.reuse.past import PastRollout, to_keep
 
 UNIFORM = {"rule.reuse": "uniform", "rule.reuse_batches": 3}
-SMALL = {**BASE, "checkpoint.every": 0, "evaluation.every": 0, "total_env_steps": 10**6}
+SMALL = {**BASE, "checkpoint.every": 0, "evaluation.every": 0, "total_env_steps": 10**6, "rule.final_delta": None}
 
 
 def fitted(iterations: int, environment: str = "Pendulum-v1", **values) -> TRPO:
@@ -164,10 +164,10 @@ def test_a_scheme_that_does_not_say_what_it_normalized_is_told():
 
 
 def test_radius_and_lengths_shrink_with_the_mean_age():
-    rule = from_keywords(rule={"reuse": "optimal", "reuse_size": 2.0, "delta": 0.02}).rule
+    rule = from_keywords(rule={"reuse": "optimal", "reuse_size": 2.0, "delta": 0.02, "final_delta": None}).rule
     assert mean_age(mixture_weights(rule)) == pytest.approx(2.0) == shortening(rule)
     assert TrustRegionRule(rule).delta() == pytest.approx(0.02 / 4.0)
-    assert TrustRegionRule(from_keywords(delta=0.02).rule).delta() == 0.02
+    assert TrustRegionRule(from_keywords(delta=0.02, final_delta=None).rule).delta() == 0.02
     # delta = epsilon^2 / 2: the next policy is i epsilon away from the one of batch i, in the mean as far as one step
     epsilon = math.sqrt(2.0 * TrustRegionRule(rule).delta())
     change = sum(w * i * epsilon for i, w in enumerate(mixture_weights(rule), start=1))
