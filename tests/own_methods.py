@@ -6,6 +6,7 @@ import torch
 
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import MLPPolicy
+from trpo_lightning.policies.recurrent import Cell, RecurrentPolicy
 from trpo_lightning.rollouts.single_path import SinglePathScheme
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
 from trpo_lightning.settings import AdvantageRuleSettings, MLPPolicySettings, RuleSettings, SinglePathSettings, option
@@ -22,6 +23,27 @@ class WideStart(MLPPolicy):
             for parameter in policy.parameters():
                 parameter.mul_(1.5)
         return policy
+
+
+class MinimalUnit(Cell):
+    """A minimal gated unit (Zhou et al. 2016), step by step."""
+
+    def __init__(self, inputs, size, generator):
+        super().__init__(inputs, size, generator, gates=2, state_size=size)
+
+    def forward(self, x, state):
+        w, u, b, found = self.weight_ih.chunk(2), self.weight_hh.chunk(2), self.bias_ih.chunk(2), []
+        for now in x:
+            f = torch.sigmoid(now @ w[0].T + state @ u[0].T + b[0])
+            state = (1 - f) * state + f * torch.tanh(now @ w[1].T + (f * state) @ u[1].T + b[1])
+            found.append(state)
+        return torch.stack(found), state
+
+
+class MinimalPolicy(RecurrentPolicy):
+    """A built-in distribution with a recurrent layer of one's own."""
+
+    cell = MinimalUnit
 
 
 @dataclass

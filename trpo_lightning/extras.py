@@ -12,6 +12,9 @@ MODULES: dict[str, tuple[str, ...]] = {
     "trackio": ("trackio",),
     "export": ("safetensors", "onnx", "onnxscript"),
     "hub": ("huggingface_hub",),
+    "ray": ("ray",),
+    "slurm": ("submitit",),
+    "memory": ("popgym", "minigrid"),
 }
 """Modules without which what an extra is for does not work."""
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trpo_lightning.benchmark import comparisons, growth, sections
+from trpo_lightning.benchmark import comparisons, growth, ranks, sections
 from trpo_lightning.benchmark.bench import Bench
 from trpo_lightning.benchmark.comparisons import SB3, TIANSHOU
 from trpo_lightning.benchmark.processes import MeasurementError
@@ -47,6 +47,22 @@ def test_a_run_leaves_out_its_warm_up_and_adds_up_its_parts():
     assert set(run.parts()) == {"collect", "value_fit", "evaluation", "overhead"}
     assert run.part("evaluation").tolist() == [0.0] * 4 == run.part("unknown").tolist()
     assert run.final_return() == 50.0
+
+
+def test_memories_are_beside_feed_forward_with_the_same_sizes(bench, monkeypatch):
+    asked = []
+
+    def train(settings, threads, folder):
+        asked.append((settings["env.id"], settings.get("policy.name"), "value.minibatch_size" in settings, threads))
+        slow = 10.0 if "policy.name" in settings else 1.0
+        return a_run(seconds=[slow] * 4)
+
+    monkeypatch.setattr(sections, "train", train)
+    results = sections.memory(bench)
+    assert {("A-v1", None, True, 1), ("A-v1", "gru", False, 1), ("A-v1", "lstm", False, 1)} == set(asked)
+    assert found(results, "A-v1", "feed-forward, training").values == (100.0, 100.0)
+    assert found(results, "A-v1", "gru, training").values == (10.0, 10.0)
+    assert found(results, "A-v1", "lstm, value fit").values == (3.0, 3.0)
 
 
 def test_the_ceiling_is_training_over_the_environments_alone(bench, monkeypatch):
@@ -245,3 +261,25 @@ def test_with_a_gpu_both_devices_are_compared(bench, monkeypatch):
     assert found(results, "A GPU", "CPU / GPU").values == (3.0,)
     assert [p[p.index("--rows") + 1] for p in programs] == ["64", str(2**20)]
     assert found(results, "A-v1", "training, gpu").values == (100.0, 100.0)
+
+
+def test_two_ranks_are_measured_and_more_are_calculated(bench, monkeypatch):
+    def train(settings, threads, folder):
+        run = a_run(steps=150.0 if settings["devices"] == 2 else 100.0)
+        assert threads == settings["devices"]
+        shares = {f"time/{name}": 0.1 * run.seconds for name in ("advantages", "gradient", "cg", "line_search")}
+        return TrainingRun({**run.columns, **shares, "ranks/seconds": 0.2 * run.seconds}, 0.0, 0.0)
+
+    monkeypatch.setattr(ranks, "train", train)
+    monkeypatch.setattr(ranks, "measure", lambda *_: {"1": 1e-3, "4096": 2e-3, "65536": 3e-3, "1048576": 5e-3})
+    monkeypatch.setattr(ranks, "_parameters", lambda environment, part: 1000)
+    results = ranks.ranks(bench)
+    assert found(results, "A-v1", "2 ranks / 1 rank").median == 1.5
+    assert found(results, "A-v1", "update, 2 ranks, 1 thread each").median == pytest.approx(700.0)
+    assert found(results, "A-v1", "of it exchanges and waits of 2 ranks, a whole iteration").median == pytest.approx(
+        200.0
+    )
+    assert found(results, "2 processes", "all-reduce of 1 numbers").median == 1.0
+    efficiencies = [r.median for r in results if r.subject.endswith("256 on each rank") and r.unit == "%"]
+    assert len(efficiencies) == 8 and all(0.0 < x < 100.0 for x in efficiencies)
+    assert efficiencies[:4] == sorted(efficiencies[:4], reverse=True)

@@ -15,6 +15,7 @@ METHODS = {
     "kl_penalty_rule": "rule.name=kl_penalty_rule:KLPenalty rule.kl_target=0.001 rule.epochs=2 env.id=CartPole-v1",
     "state_dependent_std": "policy.name=state_dependent_std:StateDependentStd env.id=Pendulum-v1",
     "ensemble_value": "value.name=ensemble_value:Ensemble value.members=2 env.id=CartPole-v1",
+    "memory": "policy.name=own_methods:MinimalPolicy value.name=gru value.epochs=2 env.id=Pendulum-v1",
     "own_scheme": "rollout.scheme=own_scheme:FreshStarts rollout.fresh_every=3 env.id=Pendulum-v1",
     "own_metric": "rule.name=own_metric:MeasuredTrustRegion env.id=CartPole-v1",
 }

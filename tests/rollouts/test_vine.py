@@ -166,7 +166,9 @@ def test_random_numbers_are_of_the_state_and_iteration_and_not_the_trunk_s():
     of_trunks = rewards[t[inner], n[inner]] + 0.9 * rewards[t[inner] + 1, n[inner]]
     same = np.isclose(rollout.q_values[inner, 0], of_trunks)
     assert 0.1 < same.mean() < 0.9
-    noise = [scheme._choose(policy, rollout.observations, iteration)[2].flatten(1) for iteration in (0, 1)]
+    noise = [
+        scheme._choose(policy(torch.from_numpy(rollout.observations)), iteration)[2].flatten(1) for iteration in (0, 1)
+    ]
     assert len(torch.cat(noise).unique(dim=0)) == 80
 
 
@@ -176,7 +178,8 @@ def test_the_environment_s_random_numbers_are_of_state_and_iteration():
     env = checked_environment(scheme.settings.env)
     env.reset(seed=0)
     snapshots = [Restorable(env, "tiny").snapshot()] * 6
-    arguments = snapshots, np.zeros((6, 2, 1), dtype=np.int64), torch.full((6, 8, 1), 0.5)
+    nothing = np.zeros((6, 0), dtype=np.float32)
+    arguments = snapshots, np.zeros((6, 2, 1), dtype=np.int64), torch.full((6, 8, 1), 0.5), nothing
     found = [scheme._branches.run(policy, normalizer, iteration, *arguments)[0] for iteration in (0, 1, 0)]
     np.testing.assert_array_equal(found[0], found[2])
     np.testing.assert_array_equal(found[0][:, 0], found[0][:, 1])

@@ -146,6 +146,22 @@ def test_a_barrier_without_the_batches_it_needs_is_refused(tmp_path, capsys):
     assert "lacks past_rollouts, the batches that rule.reuse=uniform needs" in line
 
 
+@pytest.mark.parametrize(
+    ("policy", "value", "backend"),
+    [("gru", "lstm", "gymnasium"), ("lstm", "adam", "envpool"), ("mlp", "gru", "envpool")],
+)
+def test_memories_resume_bit_for_bit(tmp_path, policy, value, backend):
+    """Episodes of 100 steps in iterations of 64: each barrier cuts them, and with them what was remembered."""
+    variant = [f"policy.name={policy}", f"value.name={value}", f"env.backend={backend}", "evaluation.every=0"]
+    variant += ["env.id=Pendulum-v1", "env.max_episode_steps=100"]
+    train(tmp_path / "straight", *variant, iterations=5)
+    train(tmp_path / "broken", *variant, iterations=3)  # ends between the barriers 2 and 4
+    train(tmp_path / "broken", *variant, iterations=5, resume=True)
+    for part in ("policy", "value_function", "value_optimizer", "normalizer"):
+        assert_same_bits(newest(tmp_path / "straight")[part], newest(tmp_path / "broken")[part])
+    assert rows_without_times(tmp_path / "straight") == rows_without_times(tmp_path / "broken")
+
+
 @pytest.mark.parametrize("env_id", ["Hopper-v5", "tiny_mdp:make"])
 def test_vine_resumes_bit_for_bit(tmp_path, env_id):
     actions = "policy" if env_id == "Hopper-v5" else "uniform"

@@ -101,6 +101,7 @@ CHANGES = {
     "value.epochs": ({}, 2),
     "value.minibatch_size": ({}, 64),
     "value.clip": ({}, 0.001),
+    "value.minibatches": ({"value.name": "gru"}, 2),
     "value.iterations": ({"value.name": "lbfgs"}, 1),
     "value.l2": ({"value.name": "lbfgs"}, 1.0),
     "value.epsilon": ({"value.name": "trust_region"}, 1e-4),
@@ -134,6 +135,7 @@ ELSEWHERE = {
     "tracking.tags": "test_wandb",
     "name": "test_declaration: names the run directory",
     "threads": "test_threads_and_device_reach_their_places",
+    "devices": "test_ranks, runs/test_devices: the same results from several processes",
     "device": "test_threads_and_device_reach_their_places",
 }
 
@@ -190,6 +192,7 @@ def test_the_last_iteration_may_be_evaluated_over_more_episodes(every, expected,
 
 def test_threads_and_device_reach_their_places(tmp_path, monkeypatch):
     from trpo_lightning.runs import run
+    from trpo_lightning.runs.ranks import member
 
     seen = {}
 
@@ -200,7 +203,7 @@ def test_threads_and_device_reach_their_places(tmp_path, monkeypatch):
         seen.update(arguments)
         raise Stop
 
-    monkeypatch.setattr(run.pl, "Trainer", trainer)
+    monkeypatch.setattr(member.pl, "Trainer", trainer)
     settings = updated(RunSettings(), {**BASE, "threads": 2, "device": "gpu", "tracking.wandb": "disabled"})
     with pytest.raises(Stop):
         run.train_run(settings, tmp_path, quiet=True)

@@ -179,6 +179,9 @@ def test_radius_and_lengths_shrink_with_the_mean_age():
     [
         ({"rule.reuse": "optimal", "rule.reuse_size": 5.0}, "rule.reuse_size=5 is larger than rule.reuse_batches=4"),
         ({"rule.reuse": "uniform", "rule.curvature": "empirical_fisher"}, "rule.curvature=empirical_fisher does not"),
+        ({"rule.reuse": "uniform", "policy.name": "gru"}, "policy.name=gru does not go with rule.reuse=uniform"),
+        ({"rule.reuse": "uniform", "value.name": "lstm"}, "value.name=lstm does not go with rule.reuse=uniform"),
+        ({"rule.reuse": "uniform", "devices": 2}, "rule.reuse=uniform does not go with devices=2"),
         ({"rule.reuse": "uniform", "rule.reuse_size": 2.0}, "rule.reuse_size does not count with rule.reuse=uniform"),
         ({"rule.reuse_batches": 2}, "rule.reuse_batches does not count with rule.reuse=none"),
         ({"rule.reuse": "uniform", "rule.name": "vanilla_policy_gradient"}, "rule.reuse does not count with rule.name"),

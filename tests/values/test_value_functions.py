@@ -12,7 +12,8 @@ from trpo_lightning.settings import CHOICES, ValueSettings, load_class
 from trpo_lightning.values import build_value_function
 from trpo_lightning.values.value_function import ValueFunction
 
-VALUE_FUNCTIONS = CHOICES["value.name"].methods
+WITH_MEMORY = ("gru", "lstm")  # test_recurrent_value_functions: they take sequences
+VALUE_FUNCTIONS = {n: method for n, method in CHOICES["value.name"].methods.items() if n not in WITH_MEMORY}
 FITTED = [name for name in VALUE_FUNCTIONS if name != "none"]
 SMALL = {"hidden_sizes": [8], "learning_rate": 0.01, "minibatch_size": 64}
 
@@ -43,8 +44,8 @@ def error(vf: ValueFunction, observations: Tensor, targets: Tensor) -> float:
 
 
 def test_the_registry_is_what_value_name_offers():
-    assert set(VALUE_FUNCTIONS) == set(ValueSettings.__dataclass_fields__["name"].metadata["choices"])
-    for name, method in VALUE_FUNCTIONS.items():
+    assert {*VALUE_FUNCTIONS, *WITH_MEMORY} == set(ValueSettings.__dataclass_fields__["name"].metadata["choices"])
+    for name, method in CHOICES["value.name"].methods.items():
         built = build(name)
         assert type(built) is load_class("value.name", name)
         assert type(built.settings) is method.settings and issubclass(method.settings, type(built).Settings)

@@ -14,8 +14,9 @@ from trpo_lightning.benchmark.comparisons import peers, returns
 from trpo_lightning.benchmark.configurations import ENVIRONMENTS, PEER_ENVIRONMENTS
 from trpo_lightning.benchmark.growth import gpu, growth, reuse, update
 from trpo_lightning.benchmark.parity import parity
+from trpo_lightning.benchmark.ranks import ranks
 from trpo_lightning.benchmark.results import Result
-from trpo_lightning.benchmark.sections import ceiling, experiments, profile, startup
+from trpo_lightning.benchmark.sections import ceiling, experiments, memory, profile, startup
 from trpo_lightning.benchmark.time_to_return import time_to_return
 from trpo_lightning.environments.backends import describe_environment
 from trpo_lightning.errors import UserError, nearest
@@ -30,9 +31,11 @@ SECTIONS: dict[str, Callable[[Bench], list[Result]]] = {
     "returns": returns,
     "time_to_return": time_to_return,
     "experiments": experiments,
+    "ranks": ranks,
     "update": update,
     "growth": growth,
     "reuse": reuse,
+    "memory": memory,
     "startup": startup,
     "profile": profile,
     "gpu": gpu,

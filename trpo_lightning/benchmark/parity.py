@@ -17,6 +17,7 @@ from trpo_lightning.environments.backends import describe_environment
 from trpo_lightning.numerics.returns import generalized_advantages, standardize
 from trpo_lightning.policies.networks import assign_parameter_vector
 from trpo_lightning.policies.policy import build_policy
+from trpo_lightning.policies.sequences import rows_of
 from trpo_lightning.policies.spaces import ContinuousActions
 from trpo_lightning.rollouts.rollout import Batch
 from trpo_lightning.rules.trust_region import TrustRegionRule
@@ -98,7 +99,7 @@ def update_difference(batch: Arrays, settings: RunSettings) -> float:
 
 def _policy(batch: Batch, theta: Tensor, settings: RunSettings) -> Any:
     policy = build_policy(
-        tuple(batch.observations.shape[1:]),
+        tuple(rows_of(batch.observations).shape[1:]),
         ContinuousActions(batch.actions.shape[1]),
         settings.policy,
         torch.Generator(),

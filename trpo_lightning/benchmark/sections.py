@@ -63,6 +63,30 @@ def experiments(bench: Bench) -> list[Result]:
     ]
 
 
+MEMORIES = ("gru", "lstm")
+UPDATE = ("gradient", "cg", "line_search")
+"""The phases of a policy update."""
+
+
+def memory(bench: Bench) -> list[Result]:
+    """Policies and value functions with a memory against feed-forward ones, with the same sizes, on one thread."""
+    environment = bench.environments[0]
+    cells = {"feed-forward": lambda: train(bench.settings(environment), 1, bench.folder)}
+    for name in MEMORIES:
+        keys = {**bench.settings(environment), "policy.name": name, "value.name": name}
+        del keys["value.minibatch_size"]  # there, minibatches are shares of the sequences
+        cells[name] = lambda keys=keys: train(keys, 1, bench.folder)
+    runs = bench.interleaved(cells, lambda run: f"{run.steps_per_second():,.0f} {RATE}")
+    subject, results = f"{environment}, 1 thread", []
+    for name, found in runs.items():
+        update = tuple(sum(float(np.median(run.part(phase))) for phase in UPDATE) for run in found)
+        fit = tuple(float(np.median(run.part("value_fit"))) for run in found)
+        results.append(Result(subject, f"{name}, training", RATE, tuple(run.steps_per_second() for run in found)))
+        results.append(Result(subject, f"{name}, policy update", "s", update))
+        results.append(Result(subject, f"{name}, value fit", "s", fit))
+    return results
+
+
 def startup(bench: Bench) -> list[Result]:
     """Time of `--help`, and of a run until its first one-step iteration is in `metrics.csv`: after its first step."""
     environment, threads = bench.environments[0], max(bench.threads)

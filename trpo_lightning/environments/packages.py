@@ -9,6 +9,8 @@ PACKAGES = {
     r"ALE/|.*(NoFrameskip|Deterministic)-v\d": ("ale_py", "ale-py"),
     r"(dm_control|dm_control_multiagent)/": ("shimmy", "shimmy[dm-control]"),
     r"bsuite/": ("shimmy", "shimmy[bsuite]"),
+    r"popgym-": ("popgym", "trpo_lightning[memory]"),
+    r"MiniGrid-Memory": ("minigrid", "trpo_lightning[memory]"),
     r"(MiniGrid|BabyAI)-": ("minigrid", "minigrid"),
     r"MiniWorld-": ("miniworld", "miniworld"),
     r"MiniHack-": ("minihack", "minihack"),

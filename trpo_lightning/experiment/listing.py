@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from trpo_lightning.errors import UserError
 from trpo_lightning.experiment.declaration import Experiment
 from trpo_lightning.experiment.experiment_file import FULL, experiment_files, foreign_files, values_at
-from trpo_lightning.experiment.runner import standing
+from trpo_lightning.experiment.states import standing
 from trpo_lightning.runs.config import read_yaml
 
 SIGNS_OF_LIFE = ("status.json", "metrics.csv")

@@ -91,6 +91,10 @@ def _scores(facts: RunSummary) -> str:
 def _use(trained: TrainedPolicy, name: str, with_onnx: bool) -> str:
     env_id = trained.settings.env.id
     make = f'env = gymnasium.make("{env_id}")' if ":" not in env_id else f"env = ...  # {env_id}"
+    act = "action = policy.act(observation)"
+    if trained.policy.state_size:
+        act = "session = policy.session()  # it remembers the episode: session.reset() when the next one begins\n"
+        act += "action = session.act(observation)"
     text = f"""```python
 import gymnasium
 from trpo_lightning import load
@@ -98,7 +102,7 @@ from trpo_lightning import load
 policy = load("{name}")  # this folder
 {make}
 observation, _ = env.reset(seed=0)
-action = policy.act(observation)
+{act}
 ```"""
     if with_onnx:
         text += f"""

@@ -88,6 +88,10 @@ def _onnx(trained: TrainedPolicy, file: Path) -> bool:
     """Whether the policy could be written as ONNX; one of someone's own may do what no graph can."""
     from trpo_lightning.export.onnx_policy import write_onnx
 
+    if trained.policy.state_size:
+        name = trained.settings.policy.name
+        print(f"warning: no {file.name}: policy.name={name} remembers the episode, and the graph is of one step")
+        return False
     try:
         write_onnx(trained, file)
     except UserError as error:

@@ -9,6 +9,7 @@ from torch import Tensor
 from trpo_lightning.policies.distributions import Distribution, Gaussian
 from trpo_lightning.policies.perceptron import Perceptron
 from trpo_lightning.policies.policy import BernoulliPolicy, CategoricalPolicy, GaussianPolicy, Policy
+from trpo_lightning.policies.sequences import Observations, Sequences
 
 DISTRIBUTIONS: dict[type[Policy], Callable[[Any, Tensor, Tensor], Distribution]] = {
     GaussianPolicy: lambda policy, outputs, own: Gaussian(outputs, own.expand_as(outputs)),
@@ -49,9 +50,13 @@ class LinearizedPolicy:
         return product
 
 
-def linearized(policy: Policy, theta: Tensor, observations: Tensor) -> LinearizedPolicy | None:
+def linearized(policy: Policy, theta: Tensor, observations: Observations) -> LinearizedPolicy | None:
     """`policy` at `theta` `[P]` for observations `[B, *O]`; None unless it is a built-in policy of a perceptron."""
     size = sum(parameter.numel() for parameter in policy.network.parameters())
     own, network = theta.detach().split([len(theta) - size, size])
     perceptron = Perceptron.of(policy.network, network) if type(policy) in DISTRIBUTIONS else None
-    return None if perceptron is None else LinearizedPolicy(policy, perceptron, own, observations)
+    return (
+        None
+        if perceptron is None or isinstance(observations, Sequences)
+        else LinearizedPolicy(policy, perceptron, own, observations)
+    )

@@ -7,8 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trpo_lightning.errors import UserError
 from trpo_lightning.policies.distributions import Bernoulli, Categorical, Distribution, Gaussian
 from trpo_lightning.policies.networks import build_network, named_views
+from trpo_lightning.policies.sequences import Observations
 from trpo_lightning.policies.spaces import ActionSpec, BinaryActions, ContinuousActions, DiscreteActions
 from trpo_lightning.settings import MLPPolicySettings, PolicySettings, load_class
 
@@ -27,6 +29,11 @@ class Policy(nn.Module):
     network: nn.Module
     metrics: ClassVar[dict[str, str]] = {}
     """Names and meanings of the metrics that `measure` returns."""
+
+    @property
+    def state_size(self) -> int:
+        """How many numbers the policy remembers of an episode: its network's `state_size`, or 0 without a memory."""
+        return getattr(self.network, "state_size", 0)
 
     def measure(self) -> dict[str, float]:
         """Metrics of the policy after an update, by name; none by default."""
@@ -58,15 +65,15 @@ class Policy(nn.Module):
         """A function from (step t, the network's outputs `[N, M]`) to actions `[N, A]`, with `noise` `[T, N, A]`."""
         return lambda t, outputs: self.distribution(torch.from_numpy(outputs)).sample(noise[t]).numpy()
 
-    def forward(self, observations: Tensor) -> Any:
-        """The action distributions for observations `[B, *O]`."""
+    def forward(self, observations: Observations) -> Any:
+        """The action distributions for observations `[B, *O]`, or for `Sequences` if the policy has a memory."""
         return self.distribution(self.network(observations))
 
     def mode_parameters(self) -> list[nn.Parameter]:
         """The parameters on which the distributions' mode depends."""
         return list(self.parameters())
 
-    def at(self, theta: Tensor, observations: Tensor) -> Any:
+    def at(self, theta: Tensor, observations: Observations) -> Any:
         """The distributions that `theta` `[P]` would give, differentiable in `theta`; the module is unchanged."""
         return torch.func.functional_call(self, named_views(self, theta), (observations,))
 
@@ -97,13 +104,7 @@ class MLPPolicy(Policy):
                 generator=generator,
             )
 
-        match actions:
-            case ContinuousActions(size):
-                return GaussianPolicy(network(size), size, settings.initial_log_std)
-            case DiscreteActions(choices):
-                return CategoricalPolicy(network(sum(choices)), choices)
-            case BinaryActions(size):
-                return BernoulliPolicy(network(size))
+        return policy_for_actions(network, actions, settings.initial_log_std)
 
 
 class GaussianPolicy(MLPPolicy):
@@ -149,10 +150,28 @@ class BernoulliPolicy(MLPPolicy):
         return Bernoulli(outputs)
 
 
+def policy_for_actions(
+    network: Callable[[int], nn.Module], actions: ActionSpec, initial_log_std: float
+) -> GaussianPolicy | CategoricalPolicy | BernoulliPolicy:
+    """The built-in policy for the kind of actions; `network(M)` makes a network with M outputs."""
+    match actions:
+        case ContinuousActions(size):
+            return GaussianPolicy(network(size), size, initial_log_std)
+        case DiscreteActions(choices):
+            return CategoricalPolicy(network(sum(choices)), choices)
+        case BinaryActions(size):
+            return BernoulliPolicy(network(size))
+
+
 def build_policy(
     observation_shape: tuple[int, ...], actions: ActionSpec, settings: PolicySettings, generator: torch.Generator
 ) -> Policy:
     """The policy named by `policy.name`, for an environment's spaces; `generator` draws its initial parameters."""
     cls = load_class("policy.name", settings.name)
     assert issubclass(cls, Policy)
-    return cls.for_spaces(observation_shape, actions, settings, generator)
+    policy = cls.for_spaces(observation_shape, actions, settings, generator)
+    if policy.state_size and not settings.has_memory:
+        raise UserError(
+            f"policy.name={settings.name}: its network has a state: its Settings must say has_memory = True"
+        )
+    return policy

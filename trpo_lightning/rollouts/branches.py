@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trpo_lightning.environments.snapshots import Restorable, Snapshot
 from trpo_lightning.environments.supervised.workers import make_worker, step_workers
-from trpo_lightning.policies.inference import fast_forward
+from trpo_lightning.policies.inference import remembering_forward
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.randomness import Stream, numpy_generator
 from trpo_lightning.rollouts.normalizers import Normalizer
@@ -54,6 +54,7 @@ class Branches:
         snapshots: list[Snapshot],
         actions: np.ndarray,
         noise: Tensor,
+        memory: np.ndarray,
     ) -> tuple[np.ndarray, BranchRecord]:
         """Run all branches.
 
@@ -64,6 +65,7 @@ class Branches:
             snapshots: The S states to start from.
             actions: First actions `[S, K, A]`.
             noise: The policy's noise `[S, branch_length - 1, A]` for later actions.
+            memory: What the policy remembers `[S, M]` after it saw the states; M is 0 without a memory.
 
         Returns:
             Discounted sums `[S, K]` of rewards as the update sees them, without a bootstrap at a branch's end, and what
@@ -81,14 +83,22 @@ class Branches:
                 worker.restore(snapshots[state])
                 generator = numpy_generator(self.settings.seed, Stream.BRANCH_ENVIRONMENT, iteration, int(state))
                 worker.env.unwrapped.np_random = generator
-            returns[wave] = self._wave(policy, normalizer, first[wave], noise[origin[wave]], record)
+            returns[wave] = self._wave(
+                policy, normalizer, first[wave], noise[origin[wave]], memory[origin[wave]], record
+            )
         return returns.reshape(states, branches), record
 
     def _wave(
-        self, policy: Policy, normalizer: Normalizer, actions: np.ndarray, noise: Tensor, record: BranchRecord
+        self,
+        policy: Policy,
+        normalizer: Normalizer,
+        actions: np.ndarray,
+        noise: Tensor,
+        memory: np.ndarray,
+        record: BranchRecord,
     ) -> np.ndarray:
         """Returns `[W]` of the first W workers, each from its current state."""
-        forward = fast_forward(policy.network)
+        forward = remembering_forward(policy.network)
         returns, discount, alive = np.zeros(len(actions)), 1.0, np.arange(len(actions))
         for step in range(self.length):
             began = time.perf_counter()
@@ -98,12 +108,12 @@ class Branches:
             record.env_steps += len(alive)
             returns[alive] += discount * normalizer.scale_rewards(rewards)
             discount *= self.settings.gamma
-            alive, observations = alive[~ended], observations[~ended]
+            alive, observations, memory = alive[~ended], observations[~ended], memory[~ended]
             if not len(alive) or step == self.length - 1:
                 break
             returns[alive[~np.isfinite(observations).reshape(len(alive), -1).all(1)]] = np.nan  # it acts on these
             began = time.perf_counter()
-            outputs = forward(normalizer.normalize(observations))
+            outputs = forward(normalizer.normalize(observations), memory)
             actions = policy.distribution(torch.from_numpy(outputs)).sample(noise[alive, step]).numpy()
             record.inference += time.perf_counter() - began
         return returns

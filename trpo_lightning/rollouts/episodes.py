@@ -8,7 +8,7 @@ import torch
 from trpo_lightning.environments.backends import make_environments, open_limit
 from trpo_lightning.environments.vector_environment import EnvironmentFailure, EnvironmentSpec, VectorEnvironment
 from trpo_lightning.errors import UserError
-from trpo_lightning.policies.inference import fast_forward
+from trpo_lightning.policies.inference import remembering_forward
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.randomness import Stream, environment_seed, global_generators, numpy_generator
 from trpo_lightning.rollouts.normalizers import Normalizer
@@ -110,10 +110,13 @@ class _Actor:
 
     def __init__(self, policy: Policy, normalizer: Normalizer, generators: list[np.random.Generator] | None) -> None:
         self._policy, self._normalizer, self._generators = policy, normalizer, generators
-        self._forward = fast_forward(policy.network)
+        self._forward = remembering_forward(policy.network)
+        self._states: np.ndarray | None = None
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
-        outputs = torch.from_numpy(self._forward(self._normalizer.normalize(observations)))
+        if self._states is None:
+            self._states = np.zeros((len(observations), self._policy.state_size), dtype=np.float32)
+        outputs = torch.from_numpy(self._forward(self._normalizer.normalize(observations), self._states))
         distribution = self._policy.distribution(outputs)
         action = distribution.mode()
         if self._generators is None:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from trpo_lightning.numerics.tabular import PolicyValues, TabularMDP
+from trpo_lightning.policies.sequences import Observations, Sequences
+from trpo_lightning.ranks import Share
 
 
 @dataclass(kw_only=True)
@@ -61,6 +63,10 @@ class SinglePathRollout(Rollout):
     """`[T, N]`: before scaling; with the next one, what a batch that is used again is normalized from."""
     last_observations: np.ndarray | None = None
     """`[N, *O]`: what follows the last row of `raw_observations`."""
+    share: Share | None = None
+    """Which of all ranks' valid slots these are; None for all."""
+    states: np.ndarray | None = None
+    """`[N, M]`: what a policy with a memory remembered before the first step; None without one."""
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Those of the valid slots."""
@@ -69,9 +75,13 @@ class SinglePathRollout(Rollout):
 
 @dataclass
 class Batch:
-    """The B valid transitions of a rollout on the policy's device: rows of `[B, ...]`."""
+    """The B valid transitions of a rollout on the policy's device: rows of `[B, ...]`.
 
-    observations: Tensor
+    For a policy with a memory they are in the order of its `Sequences`. `share` says which of all ranks' transitions
+    they are; by default they are all.
+    """
+
+    observations: Observations
     actions: Tensor
     advantages: Tensor
     advantage_std: float = 1.0
@@ -80,6 +90,10 @@ class Batch:
     """`[B]`: of the actions under the policies that collected them; None if the current policy collected all."""
     weights: Tensor | None = None
     """`[B]`: of the transitions in surrogate and mean KL, summing to B; None is 1 each."""
+    share: Share = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.share = Share(len(self.observations))
 
     def __len__(self) -> int:
         return len(self.observations)
@@ -89,12 +103,12 @@ class Batch:
 class VineBatch:
     """The S states of a rollout set, on the policy's device, each with K branches (TRPO 2015, section 5.2).
 
-    `observations` `[S, *O]`, `actions` `[S, K, A]`, `q_values` `[S, K]`; `log_q` `[S, K]` are the log-probabilities of
-    the actions under the distribution that chose them, or None if that was the policy. With `all_actions`, the K
-    actions are all that exist, in order.
+    `observations` `[S, *O]`, for a policy with a memory the ways to them; `actions` `[S, K, A]`, `q_values` `[S, K]`;
+    `log_q` `[S, K]` are the log-probabilities of the actions under the distribution that chose them, or None if that
+    was the policy. With `all_actions`, the K actions are all that exist, in order.
     """
 
-    observations: Tensor
+    observations: Observations
     actions: Tensor
     q_values: Tensor
     log_q: Tensor | None = None
@@ -135,3 +149,47 @@ def valid_rows(array: np.ndarray | Tensor, valid: np.ndarray, device: torch.devi
     mask = torch.from_numpy(valid)
     tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
     return tensor[: len(mask)][mask].to(device)
+
+
+class SequenceSlots:
+    """The valid slots `[T, N]` environment by environment, in sequences that begin and end with episodes.
+
+    An environment's slot after an episode's end only resets, so it is not valid: valid slots without a gap are of one
+    episode. The first sequence of an environment goes on with the episode of the last iteration if that had not ended.
+    """
+
+    def __init__(self, valid: np.ndarray) -> None:
+        self.envs, self.steps = np.nonzero(valid.T)
+        begins = np.ones(len(self.steps), dtype=bool)
+        begins[1:] = (np.diff(self.envs) != 0) | (np.diff(self.steps) != 1)
+        first = np.flatnonzero(begins)
+        self.lengths = np.diff(np.append(first, len(self.steps)))
+        self.first_steps, self.owners = self.steps[first], self.envs[first]
+        """The first step and the environment of each sequence, `[S]`."""
+
+    def rows(self, array: np.ndarray | Tensor, device: torch.device) -> Tensor:
+        """The valid slots of `array` `[T or T + 1, N, ...]` as rows `[B, ...]`, sequence by sequence."""
+        return torch.as_tensor(array[self.steps, self.envs]).to(device)
+
+    def sequences(self, observations: np.ndarray, states: np.ndarray, device: torch.device) -> Sequences:
+        """The sequences of `observations` `[T + 1, N, *O]`.
+
+        Args:
+            observations: What the policy saw.
+            states: The memory `[N, M]` before the rollout's first step.
+            device: Where the sequences are used.
+        """
+        going_on = (self.first_steps == 0)[:, None]
+        initial = np.where(going_on, states[self.owners], 0.0).astype(np.float32)
+        lengths = torch.from_numpy(self.lengths.astype(np.int64))
+        return Sequences(self.rows(observations, device), lengths, torch.from_numpy(initial).to(device))
+
+    def row_of(self, steps: np.ndarray, envs: np.ndarray) -> np.ndarray:
+        """The row of each of these valid slots."""
+        rows = np.zeros((self.steps.max(initial=0) + 1, self.envs.max(initial=0) + 1), dtype=np.int64)
+        rows[self.steps, self.envs] = np.arange(len(self.steps))
+        return rows[steps, envs]
+
+    def after(self, array: np.ndarray) -> np.ndarray:
+        """The entries `[S, ...]` of `array` `[T + 1, N, ...]` in the slot after each sequence's last."""
+        return array[self.first_steps + self.lengths, self.owners]

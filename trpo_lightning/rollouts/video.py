@@ -17,14 +17,22 @@ from trpo_lightning.rollouts.episodes import MAX_STEPS_WITHOUT_LIMIT
 from trpo_lightning.settings import RunSettings
 
 
+class Player(Protocol):
+    """Anything that acts on the raw observations of an episode, one after the other."""
+
+    def act(self, observations: Any, *, deterministic: bool = True) -> Any:
+        """Actions for observations."""
+        ...
+
+
 class Actor(Protocol):
-    """Anything that acts on raw observations."""
+    """Anything that can play an episode."""
 
     settings: RunSettings
     spec: EnvironmentSpec
 
-    def act(self, observations: Any, *, deterministic: bool = True) -> Any:
-        """Actions for observations."""
+    def session(self) -> Player:
+        """Begin an episode."""
         ...
 
 
@@ -68,13 +76,13 @@ def record_episode(actor: Actor, file: Path, seed: int) -> float:
 
 def _play(actor: Actor, env: gym.Env, seed: int) -> tuple[list[np.ndarray], float]:
     observation, _ = env.reset(seed=seed)
-    frames, total = [], 0.0
+    frames, total, player = [], 0.0, actor.session()
     for _ in range(MAX_STEPS_WITHOUT_LIMIT):
         frame = env.render()
         if not isinstance(frame, np.ndarray):
             raise UserError(f"env.id={actor.settings.env.id} does not render to pictures")
         frames.append(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2])  # the codec needs even sizes
-        observation, reward, terminated, truncated, _ = env.step(actor.act(observation))
+        observation, reward, terminated, truncated, _ = env.step(player.act(observation))
         total += float(reward)
         if terminated or truncated:
             break

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from trpo_lightning.environments.supervised.workers import check_restorable
 from trpo_lightning.environments.user_code import is_lone_instance
 from trpo_lightning.environments.vector_environment import EnvironmentSpec, VectorEnvironment
 from trpo_lightning.errors import UserError
+from trpo_lightning.policies.inference import remembering_forward
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.policies.spaces import ActionSpec, BinaryActions, ContinuousActions, DiscreteActions
 from trpo_lightning.randomness import Stream, numpy_generator
@@ -34,6 +36,8 @@ class VineRollout(Rollout):
     """
 
     trunks: SinglePathRollout
+    slots: np.ndarray
+    """`[S, 2]`: step and environment of each state in the trunks."""
     observations: np.ndarray
     actions: np.ndarray
     q_values: np.ndarray
@@ -88,12 +92,16 @@ class VineScheme(SamplingScheme):
         self._trunks.wanted = self._rollout_set(iteration)
         trunks = self._trunks.collect(policy, normalizer, iteration)
         snapshots, self._trunks.snapshots = self._trunks.snapshots, {}
-        t, n = np.array(list(snapshots), dtype=np.int64).reshape(-1, 2).T
-        observations = trunks.observations[t, n]
-        actions, log_q, noise = self._choose(policy, observations, iteration)
-        q_values, done = self._branches.run(policy, normalizer, iteration, list(snapshots.values()), actions, noise)
+        memories, self._trunks.memories = self._trunks.memories, []
+        slots = np.array(list(snapshots), dtype=np.int64).reshape(-1, 2)
+        observations = trunks.observations[slots[:, 0], slots[:, 1]]
+        distribution, memory = _seen(policy, observations, memories)
+        actions, log_q, noise = self._choose(distribution, iteration)
+        starts = list(snapshots.values())
+        q_values, done = self._branches.run(policy, normalizer, iteration, starts, actions, noise, memory)
         return VineRollout(
             trunks=trunks,
+            slots=slots,
             observations=observations,
             actions=actions,
             q_values=q_values,
@@ -115,12 +123,9 @@ class VineScheme(SamplingScheme):
         slots = generator.choice(self.steps * self.num_envs, self.rollout_settings.rollout_set_size, replace=False)
         return {divmod(int(slot), self.num_envs) for slot in slots}
 
-    def _choose(
-        self, policy: Policy, observations: np.ndarray, iteration: int
-    ) -> tuple[np.ndarray, float | None, Tensor]:
+    def _choose(self, distribution: Any, iteration: int) -> tuple[np.ndarray, float | None, Tensor]:
         """First actions `[S, K, A]`, their log q unless the policy chose, and the branches' noise `[S, L - 1, A]`."""
         s, spec = self.settings, self.spec.actions
-        distribution = policy(torch.from_numpy(observations))
         states, size = distribution.mode().shape
         branches = self.rollout_settings.branches
         noise = np.empty((states, branches + self.rollout_settings.branch_length - 1, size), dtype=np.float32)
@@ -139,11 +144,22 @@ class VineScheme(SamplingScheme):
         return np.repeat(every, states, axis=0), None, later
 
 
+def _seen(policy: Policy, observations: np.ndarray, memories: list[np.ndarray]) -> tuple[Any, np.ndarray]:
+    """The distributions in states `[S, *O]`, and what the policy remembers `[S, M]` after it saw them."""
+    memory = np.array(memories, dtype=np.float32).reshape(len(observations), policy.state_size)
+    if not policy.state_size:
+        return policy(torch.from_numpy(observations)), memory
+    outputs = remembering_forward(policy.network)(observations, memory)
+    return policy.distribution(torch.from_numpy(outputs)), memory
+
+
 class _Trunks(SinglePathScheme):
     """Single path that takes snapshots, in order of the slots (t, n), at those in `wanted` that are not just resets."""
 
     wanted: set[tuple[int, int]]
     snapshots: dict[tuple[int, int], Snapshot]
+    memories: list[np.ndarray]
+    """What the policy remembered `[M]` before it saw each of these states."""
 
     @property
     def _records_at_once(self) -> bool:
@@ -153,12 +169,14 @@ class _Trunks(SinglePathScheme):
         super()._begin(envs)
         assert isinstance(envs, GymnasiumEnvironments)
         self._restorables = [Restorable(env, self.settings.env.id) for env in envs.members]
-        self.snapshots = {}
+        self.snapshots, self.memories = {}, []
 
     def _visit(self, t: int) -> None:
         for n, restorable in enumerate(self._restorables):
             if (t, n) in self.wanted and not self._resetting[n]:
                 self.snapshots[t, n] = restorable.snapshot()
+                assert self._states is not None
+                self.memories.append(self._states[n].copy())
 
 
 def _check_actions(settings: RunSettings, actions: ActionSpec) -> None:

@@ -7,10 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from trpo_lightning.numerics.curvature import row_slices
 from trpo_lightning.numerics.least_squares import solved
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import GaussianPolicy, Policy
+from trpo_lightning.policies.sequences import row_parts, rows_of
 from trpo_lightning.rollouts.rollout import AnyBatch, Batch
 from trpo_lightning.rules.rejections import Rejection
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
@@ -47,7 +47,7 @@ class RewardWeightedRegression(UpdateRule):
         metrics = {"policy/entropy": mean_entropy(build_surrogate(policy, batch))}
         if not torch.isfinite(q).all():
             return RuleResult(old, Rejection.RETURN_NOT_FINITE, metrics)
-        if not (torch.isfinite(batch.observations).all() and torch.isfinite(batch.actions).all()):
+        if not (torch.isfinite(rows_of(batch.observations)).all() and torch.isfinite(batch.actions).all()):
             return RuleResult(old, Rejection.TRANSITION_NOT_FINITE, metrics)
         if q.max() == q.min():
             return RuleResult(old, Rejection.RETURNS_EQUAL, metrics, nothing_to_gain=True)
@@ -71,7 +71,7 @@ class RewardWeightedRegression(UpdateRule):
         else:
             theta = _maximised(likelihood, parameter_vector(policy), self.settings.regression_iterations)
         with torch.no_grad():
-            parts = row_slices(len(batch), CHUNK)
+            parts = row_parts(batch.observations, CHUNK)
             mean = torch.cat([policy.at(theta, batch.observations[part]).mean for part in parts])
             variance = weights @ (batch.actions - mean).double().square()  # the weights sum to 1
         log_std = (0.5 * variance.log()).clamp(min=self.settings.least_log_std)
@@ -102,7 +102,7 @@ def weighted_least_squares(layer: nn.Linear, batch: Batch, weights: Tensor) -> t
 
     Directions that the observations do not determine keep their values: of all solutions, the nearest is taken.
     """
-    observations, actions = batch.observations.cpu().double(), batch.actions.cpu().double()
+    observations, actions = rows_of(batch.observations).cpu().double(), batch.actions.cpu().double()
     old = torch.cat([layer.weight.detach(), layer.bias.detach()[:, None]], dim=1).cpu().double()  # [A, O + 1]
     inputs = torch.cat([observations, torch.ones_like(observations[:, :1])], dim=1)
     roots = weights.cpu().sqrt()[:, None]
@@ -116,7 +116,7 @@ def _log_likelihood(policy: Policy, batch: Batch, weights: Tensor) -> Callable[[
 
     def value(theta: Tensor) -> Tensor:
         total = weights.new_zeros(())
-        for part in row_slices(len(batch), CHUNK):
+        for part in row_parts(batch.observations, CHUNK):
             log_prob = policy.at(theta, batch.observations[part]).log_prob(batch.actions[part])
             total = total + weights[part] @ log_prob.double()
         return total

@@ -6,7 +6,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from trpo_lightning.numerics.curvature import row_slices
 from trpo_lightning.numerics.objectives import (
     all_actions_surrogate,
     importance_sampled_surrogate,
@@ -14,6 +13,8 @@ from trpo_lightning.numerics.objectives import (
 )
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy
+from trpo_lightning.policies.sequences import Observations, row_parts
+from trpo_lightning.ranks import Share
 from trpo_lightning.rollouts.rollout import Batch, TabularBatch, VineBatch
 
 CHUNK = 65536
@@ -25,8 +26,10 @@ ENTROPY_METRIC = {"policy/entropy": "mean entropy of the policy at collection, i
 class Surrogate(Protocol):
     """L at any distributions; the mean KL is taken over the same states."""
 
-    observations: Tensor
-    """States `[B, *O]`."""
+    observations: Observations
+    """States `[B, *O]`, or sequences of them."""
+    share: Share
+    """Which of all ranks' states these are."""
     old: list[tuple[slice, Any]]
     """The old policy's distributions there, by slices of the rows."""
     kl_weights: Tensor | None
@@ -49,7 +52,8 @@ class ImportanceSampled:
     """
 
     def __init__(self, policy: Policy, batch: Batch) -> None:
-        self.batch, self.observations, self.kl_weights = batch, batch.observations, batch.weights
+        self.batch, self.observations, self.share = batch, batch.observations, batch.share
+        self.kl_weights = batch.weights
         self.advantages = batch.advantages if batch.weights is None else batch.weights * batch.advantages
         self.old = old_distributions(policy, batch.observations)
         self.old_log_probs = torch.cat([old.log_prob(batch.actions[part]) for part, old in self.old])
@@ -63,10 +67,10 @@ class ImportanceSampled:
     @torch.no_grad()
     def magnitude(self) -> float:
         """Mean |A|, weighted as in L."""
-        if self.collected_log_probs is self.old_log_probs:
-            return float(self.advantages.abs().mean(dtype=torch.float64))
-        ratios = torch.exp(self.old_log_probs - self.collected_log_probs)
-        return float((ratios * self.advantages).abs().mean(dtype=torch.float64))
+        advantages = self.advantages
+        if self.collected_log_probs is not self.old_log_probs:
+            advantages = torch.exp(self.old_log_probs - self.collected_log_probs) * advantages
+        return self.share.mean(float(advantages.abs().sum(dtype=torch.float64)))
 
 
 class BranchesWeighted:
@@ -78,7 +82,8 @@ class BranchesWeighted:
     kl_weights: Tensor | None = None
 
     def __init__(self, policy: Policy, batch: VineBatch) -> None:
-        self.batch, self.observations = batch, batch.observations
+        self.batch, self.share = batch, Share(len(batch))
+        self.observations: Observations = batch.observations
         self.old = old_distributions(policy, batch.observations)
         self.log_q = batch.log_q
         if self.log_q is None:
@@ -111,7 +116,9 @@ class Exact:
     """
 
     def __init__(self, policy: Policy, batch: TabularBatch) -> None:
-        self.observations, self.old = batch.observations, old_distributions(policy, batch.observations)
+        self.share = Share(len(batch))
+        self.observations: Observations = batch.observations
+        self.old = old_distributions(policy, batch.observations)
         visits = batch.values.visitation.clamp(min=0.0)  # below 0 by rounding only
         weighted = len(batch) * visits[:, None] * batch.values.advantages
         self.kl_weights: Tensor | None = (visits * (len(batch) / visits.sum())).to(batch.observations.device)
@@ -140,6 +147,7 @@ class WithEntropy:
     def __init__(self, surrogate: Surrogate, bonus: float) -> None:
         self.surrogate, self.bonus = surrogate, bonus
         self.observations, self.old, self.kl_weights = surrogate.observations, surrogate.old, surrogate.kl_weights
+        self.share = surrogate.share
 
     def total(self, distribution: Any, part: slice) -> Tensor:
         """The surrogate's total plus the bonus times the sum of entropies."""
@@ -157,15 +165,15 @@ def build_surrogate(policy: Policy, batch: Any, entropy_bonus: float = 0.0) -> S
 
 
 @torch.no_grad()
-def old_distributions(policy: Policy, observations: Tensor) -> list[tuple[slice, Any]]:
+def old_distributions(policy: Policy, observations: Observations) -> list[tuple[slice, Any]]:
     """The current policy's distributions at observations `[B, *O]`, without gradients."""
-    return [(part, policy(observations[part])) for part in row_slices(len(observations), CHUNK)]
+    return [(part, policy(observations[part])) for part in row_parts(observations, CHUNK)]
 
 
 @torch.no_grad()
 def mean_entropy(surrogate: Surrogate) -> float:
     """Mean entropy of the old policy over the states of the mean KL, in nats."""
-    return sum(float(_entropy(surrogate, old, part)) for part, old in surrogate.old) / len(surrogate.observations)
+    return surrogate.share.mean(sum(float(_entropy(surrogate, old, part)) for part, old in surrogate.old))
 
 
 def _entropy(surrogate: Surrogate, distribution: Any, part: slice) -> Tensor:
@@ -179,9 +187,8 @@ def _entropy(surrogate: Surrogate, distribution: Any, part: slice) -> Tensor:
 def surrogate_gradient(policy: Policy, surrogate: Surrogate, chunk: int = CHUNK) -> Tensor:
     """The mean surrogate's gradient `[P]` at the policy's parameters; for single path the mean of A grad log pi."""
     parameters = list(policy.parameters())
-    rows = len(surrogate.observations)
     total = torch.zeros_like(parameter_vector(policy))
-    for part in row_slices(rows, chunk):
+    for part in row_parts(surrogate.observations, chunk):
         value = surrogate.total(policy(surrogate.observations[part]), part)
         total += torch.cat([g.reshape(-1) for g in torch.autograd.grad(value, parameters)])
-    return total / rows
+    return surrogate.share.mean(total)

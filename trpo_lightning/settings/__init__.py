@@ -14,6 +14,7 @@ from trpo_lightning.settings.choices import (
     is_own,
     load_class,
 )
+from trpo_lightning.settings.combinations import check_ranks
 from trpo_lightning.settings.conversions import (
     completed,
     flat,
@@ -38,12 +39,15 @@ from trpo_lightning.settings.keys import (
 )
 from trpo_lightning.settings.models import (
     AdamValueSettings,
+    DescentValueSettings,
     FittedValueSettings,
     LBFGSValueSettings,
     LinearValueSettings,
     MLPPolicySettings,
     NetworkValueSettings,
     PolicySettings,
+    RecurrentPolicySettings,
+    RecurrentValueSettings,
     TrustRegionValueSettings,
     ValueSettings,
 )
@@ -95,6 +99,7 @@ __all__ = [
     "CMAESSettings",
     "CheckpointSettings",
     "CrossEntropySettings",
+    "DescentValueSettings",
     "EnvSettings",
     "EvaluationSettings",
     "ExactSettings",
@@ -108,6 +113,8 @@ __all__ = [
     "PolicySettings",
     "PopulationRuleSettings",
     "PopulationSettings",
+    "RecurrentPolicySettings",
+    "RecurrentValueSettings",
     "ReuseSettings",
     "RewardWeightedRegressionSettings",
     "RolloutSettings",
@@ -126,6 +133,7 @@ __all__ = [
     "changed_bits",
     "changed_keys",
     "check",
+    "check_ranks",
     "completed",
     "conform",
     "counting_keys",

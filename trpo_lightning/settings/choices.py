@@ -16,6 +16,8 @@ from trpo_lightning.settings.models import (
     LinearValueSettings,
     MLPPolicySettings,
     PolicySettings,
+    RecurrentPolicySettings,
+    RecurrentValueSettings,
     TrustRegionValueSettings,
     ValueSettings,
 )
@@ -69,7 +71,11 @@ CHOICES: dict[str, Choice] = {
     "policy.name": Choice(
         "trpo_lightning.policies.policy:Policy",
         PolicySettings,
-        {"mlp": Method("trpo_lightning.policies.policy:MLPPolicy", MLPPolicySettings)},
+        {
+            "mlp": Method("trpo_lightning.policies.policy:MLPPolicy", MLPPolicySettings),
+            "gru": Method("trpo_lightning.policies.recurrent:GRUPolicy", RecurrentPolicySettings),
+            "lstm": Method("trpo_lightning.policies.recurrent:LSTMPolicy", RecurrentPolicySettings),
+        },
     ),
     "rule.name": Choice(
         "trpo_lightning.rules.rule:UpdateRule",
@@ -98,6 +104,8 @@ CHOICES: dict[str, Choice] = {
                 "trpo_lightning.values.full_batch:TrustRegionValueFunction", TrustRegionValueSettings
             ),
             "linear": Method("trpo_lightning.values.linear:LinearValueFunction", LinearValueSettings),
+            "gru": Method("trpo_lightning.values.recurrent:GRUValueFunction", RecurrentValueSettings),
+            "lstm": Method("trpo_lightning.values.recurrent:LSTMValueFunction", RecurrentValueSettings),
             "none": Method("trpo_lightning.values.value_function:NoValueFunction", ValueSettings),
         },
     ),

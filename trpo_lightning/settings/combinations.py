@@ -1,6 +1,7 @@
 """Values that are valid on their own but not together."""
 
 from trpo_lightning.errors import UserError
+from trpo_lightning.settings.models import RecurrentPolicySettings, RecurrentValueSettings
 from trpo_lightning.settings.reuse import reuses
 from trpo_lightning.settings.rule import TrustRegionSettings
 from trpo_lightning.settings.run import RunSettings, TrackingSettings
@@ -17,13 +18,38 @@ def check_combination(settings: RunSettings) -> None:
         _check_steps(rollout, settings.env.num_envs)
     if settings.env.instances is not None:
         _check_instances(settings.env.instances, settings)
+    _check_memory(settings)
     if rollout.kind == "exact":
         _check_exact(settings)
     if rollout.kind == "vine":
         _check_vine(settings)
     if reuses(rule) and isinstance(rule, TrustRegionSettings):
-        _check_reuse(rule)
+        _check_reuse(rule, settings)
+    if settings.devices > 1:
+        check_ranks(settings, settings.devices)
     _check_tracking(settings.tracking)
+
+
+def check_ranks(settings: RunSettings, ranks: int) -> None:
+    """Raise a `UserError` if this many ranks cannot train the run together."""
+    envs, value = settings.env.num_envs, settings.value
+    if envs % ranks:
+        more = envs + ranks - envs % ranks
+        fewer = f"{envs - envs % ranks} or " if envs > ranks else ""
+        raise UserError(f"env.num_envs={envs} cannot be shared by devices={ranks}: use {fewer}{more}")
+    if reuses(settings.rule):
+        raise UserError(f"rule.reuse={settings.rule.reuse} does not go with devices={ranks}: use devices=1")
+    if settings.env.instances is not None:
+        raise UserError(f"env.instances does not go with devices={ranks}: each rank opens environments of its own")
+    methods = [
+        ("rollout.scheme", settings.rollout.scheme, settings.rollout.over_ranks),
+        ("rule.name", settings.rule.name, settings.rule.over_ranks),
+        ("value.name", value.name, value.over_ranks or value.name == "none"),
+    ]
+    for key, name, works in methods:
+        if not works:
+            own = ", or over_ranks = True in its settings if it can" if ":" in name else ""
+            raise UserError(f"{key}={name} does not go with devices={ranks}: it works on one, use devices=1{own}")
 
 
 def _check_tracking(tracking: TrackingSettings) -> None:
@@ -56,18 +82,37 @@ def _check_steps(rollout: PathSettings, envs: int) -> None:
         )
 
 
-def _check_reuse(rule: TrustRegionSettings) -> None:
+def _check_reuse(rule: TrustRegionSettings, settings: RunSettings) -> None:
     """Refuse what does not go with batches of several policies."""
     if rule.reuse == "optimal" and rule.reuse_size > rule.reuse_batches:
         raise UserError(
             f"rule.reuse_size={rule.reuse_size:g} is larger than rule.reuse_batches={rule.reuse_batches}: so few "
             "batches do not have that many samples"
         )
-    if rule.curvature != "fisher":
-        raise UserError(
-            f"rule.curvature={rule.curvature} does not go with rule.reuse={rule.reuse}: it needs actions of the "
-            "current policy: use fisher"
-        )
+    policy, value = settings.policy, settings.value
+    refused = [
+        (rule.curvature != "fisher", f"rule.curvature={rule.curvature}", "it needs actions of the current policy"),
+        (policy.has_memory, f"policy.name={policy.name}", "old batches do not know what it would remember"),
+        (isinstance(value, RecurrentValueSettings), f"value.name={value.name}", "old batches do not know its memory"),
+    ]
+    for wrong, key, reason in refused:
+        if wrong:
+            raise UserError(f"{key} does not go with rule.reuse={rule.reuse}: {reason}")
+
+
+def _check_memory(settings: RunSettings) -> None:
+    """Refuse networks with a memory that have no recurrent layer, and methods that cannot train them."""
+    policy, value, scheme = settings.policy, settings.value, settings.rollout.kind
+    for group, chosen in (("policy", policy), ("value", value)):
+        if isinstance(chosen, RecurrentPolicySettings | RecurrentValueSettings) and not chosen.hidden_sizes:
+            raise UserError(
+                f"{group}.hidden_sizes=[] has no last layer to be recurrent: {group}.name={chosen.name} needs one"
+            )
+    reasons = {
+        "population": "each candidate acts alone on single observations: use policy.name=mlp",
+        "exact": "a table of states has no history: use policy.name=mlp",
+    }
+    _refuse([(policy.has_memory and scheme in reasons, f"policy.name={policy.name}", reasons.get(scheme, ""))], scheme)
 
 
 def _check_exact(settings: RunSettings) -> None:

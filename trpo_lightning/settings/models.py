@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from trpo_lightning.settings.option import SAMPLED_PATH, option
 
@@ -11,11 +12,15 @@ from trpo_lightning.settings.option import SAMPLED_PATH, option
 class PolicySettings:
     """Keys of every policy; a custom policy adds its own in a subclass, `MyPolicy.Settings`."""
 
+    has_memory: ClassVar[bool] = False
+    """Whether actions depend on earlier observations of the episode, too."""
+
     name: str = option(
         "mlp",
         "policy: mlp is a multi-layer perceptron whose distribution follows from the action space (Gaussian with a std "
-        "that does not depend on the state, categorical, Bernoulli); or a subclass of Policy as `module:Class`",
-        choices=("mlp",),
+        "that does not depend on the state, categorical, Bernoulli); gru and lstm have a memory of the episode: their "
+        "last hidden layer is recurrent; or a subclass of Policy as `module:Class`",
+        choices=("mlp", "gru", "lstm"),
         extensible=True,
     )
 
@@ -40,15 +45,35 @@ class MLPPolicySettings(PolicySettings):
 
 
 @dataclass
+class RecurrentPolicySettings(MLPPolicySettings):
+    """Network and distribution of the built-in policies with a memory."""
+
+    has_memory: ClassVar[bool] = True
+
+    hidden_sizes: list[int] = option(
+        [64, 64],
+        "units of each hidden layer, of which the last is recurrent: it needs at least one",
+        source="as policy.name=mlp",
+        minimum=1,
+    )
+
+
+@dataclass
 class ValueSettings:
-    """Keys of every value function; a custom one adds its own in a subclass, `MyValueFunction.Settings`."""
+    """Keys of every value function; a custom one adds its own in a subclass, `MyValueFunction.Settings`.
+
+    `over_ranks` says that its `fit` heeds its `share`, and so works with several `devices`.
+    """
+
+    over_ranks: ClassVar[bool] = False
 
     name: str = option(
         "adam",
         "value function: a network fitted by adam on minibatches, by lbfgs on the whole batch, or by one step in a "
-        "trust_region (GAE 2016); linear in observations and their squares (Duan 2016); none is V = 0; or a subclass "
-        "of ValueFunction as `module:Class`",
-        choices=("adam", "lbfgs", "trust_region", "linear", "none"),
+        "trust_region (GAE 2016); linear in observations and their squares (Duan 2016); gru and lstm are networks with "
+        "a memory of the episode, fitted by Adam on whole sequences; none is V = 0; or a subclass of ValueFunction as "
+        "`module:Class`",
+        choices=("adam", "lbfgs", "trust_region", "linear", "gru", "lstm", "none"),
         extensible=True,
     )
 
@@ -74,6 +99,8 @@ class FittedValueSettings(ValueSettings):
 class NetworkValueSettings(FittedValueSettings):
     """Keys of value functions that are networks."""
 
+    over_ranks: ClassVar[bool] = True
+
     hidden_sizes: list[int] = option(
         [64, 64], "units of each hidden layer; [] is linear", source="Henderson 2018", minimum=1
     )
@@ -81,19 +108,45 @@ class NetworkValueSettings(FittedValueSettings):
 
 
 @dataclass
-class AdamValueSettings(NetworkValueSettings):
-    """A network fitted by Adam on minibatches."""
+class DescentValueSettings(NetworkValueSettings):
+    """Keys of networks fitted by Adam."""
 
     learning_rate: float = option(1e-3, "step size", source="Henderson 2018", above=0.0, when=SAMPLED_PATH)
     epochs: int = option(
         10, "passes over the batch in each iteration", source="SB3-contrib", minimum=0, when=SAMPLED_PATH
     )
-    minibatch_size: int = option(256, "transitions of one step", minimum=1, when=SAMPLED_PATH)
     clip: float | None = option(
         None,
         "the loss of a transition is the larger one of V's and of V moved by at most this from before the fit, "
         "as in PPO (Engstrom 2020: 0.2); null is off",
         above=0.0,
+        when=SAMPLED_PATH,
+    )
+
+
+@dataclass
+class AdamValueSettings(DescentValueSettings):
+    """A network fitted by Adam on minibatches of transitions."""
+
+    minibatch_size: int = option(256, "transitions of one step", minimum=1, when=SAMPLED_PATH)
+
+
+@dataclass
+class RecurrentValueSettings(DescentValueSettings):
+    """A network with a memory, fitted by Adam on minibatches of whole sequences."""
+
+    hidden_sizes: list[int] = option(
+        [64, 64],
+        "units of each hidden layer, of which the last is recurrent: it needs at least one",
+        source="as value.name=adam",
+        minimum=1,
+    )
+    minibatches: int = option(
+        4,
+        "steps in each pass, each on a share of the sequences (an episode's part in this iteration is one): fewer "
+        "where there are fewer sequences",
+        source="CleanRL's ppo_atari_lstm.py",
+        minimum=1,
         when=SAMPLED_PATH,
     )
 
@@ -145,6 +198,8 @@ class TrustRegionValueSettings(NetworkValueSettings):
 @dataclass
 class LinearValueSettings(FittedValueSettings):
     """Ridge regression on observations and their squares."""
+
+    over_ranks: ClassVar[bool] = True
 
     l2: float = option(
         1e-3,

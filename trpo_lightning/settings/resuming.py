@@ -8,7 +8,7 @@ from trpo_lightning.settings.run import RunSettings
 
 SUPERVISION = ("env.timeout", "env.restarts", "rule.max_rejections")
 """Keys that decide when a run gives up."""
-LAST_BITS = ("threads",)
+LAST_BITS = ("threads", "devices")
 """Keys that change results only as another machine would, in the last bits of sums."""
 RESUMABLE = (*BUDGET, "tracking.", "evaluation.", *SUPERVISION, *LAST_BITS)
 """Keys that may change when a run continues: they do not affect what was computed so far (but see `changed_keys`)."""

@@ -13,10 +13,12 @@ from trpo_lightning.settings.reuse import ReuseSettings
 class RuleSettings:
     """Keys of every update rule; a custom rule adds its own in a subclass, `MyRule.Settings`.
 
-    `schemes` names the sampling schemes whose batches the rule takes.
+    `schemes` names the sampling schemes whose batches the rule takes. `over_ranks` says that the rule heeds the
+    batch's `share`, and so works with several `devices`.
     """
 
     schemes: ClassVar[tuple[str, ...]] = ("single_path", "vine")
+    over_ranks: ClassVar[bool] = False
 
     name: str = option(
         "trust_region",
@@ -57,6 +59,7 @@ class TrustRegionSettings(ReuseSettings, AdvantageRuleSettings):
     """TRPO and, with other parts, the natural gradient, the empirical Fisher matrix and max KL."""
 
     schemes: ClassVar[tuple[str, ...]] = ("single_path", "vine", "exact")
+    over_ranks: ClassVar[bool] = True
 
     delta: float = option(
         0.01,
@@ -179,6 +182,8 @@ class TrustRegionSettings(ReuseSettings, AdvantageRuleSettings):
 @dataclass
 class VanillaPolicyGradientSettings(AdvantageRuleSettings):
     """One Adam step along the policy gradient."""
+
+    over_ranks: ClassVar[bool] = True
 
     entropy_bonus: float = option(
         0.0,

@@ -1,6 +1,8 @@
 """Turns rollouts into what is learned from: advantages, value targets, batches."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,8 @@ import torch
 from torch import Tensor
 
 from trpo_lightning.numerics.returns import discounted_returns, generalized_advantages, standardize
+from trpo_lightning.policies.sequences import Observations, Sequences
+from trpo_lightning.ranks import Share
 from trpo_lightning.rollouts.exact import TabularRollout
 from trpo_lightning.rollouts.population import PopulationRollout
 from trpo_lightning.rollouts.rollout import (
@@ -15,6 +19,7 @@ from trpo_lightning.rollouts.rollout import (
     Batch,
     PopulationBatch,
     Rollout,
+    SequenceSlots,
     SinglePathRollout,
     TabularBatch,
     VineBatch,
@@ -26,11 +31,16 @@ from trpo_lightning.settings import AdvantageRuleSettings, FittedValueSettings, 
 
 @dataclass(frozen=True)
 class ValueData:
-    """What a value function is fitted to: observations `[B, *O]`, `targets` and the old `values` `[B]`."""
+    """What a value function is fitted to: observations `[B, *O]`, `targets` and the old `values` `[B]`.
 
-    observations: Tensor
+    Its rows are the batch's, but sequence by sequence if it has a memory. `share` says which of all ranks' rows these
+    are.
+    """
+
+    observations: Observations
     targets: Tensor
     values: Tensor
+    share: Share
 
 
 @dataclass(frozen=True)
@@ -62,15 +72,29 @@ def make_batch(rollout: Rollout, value_function: Any, settings: RunSettings, dev
 def _vine(rollout: VineRollout, device: torch.device) -> VineBatch:
     arrays = (rollout.observations, rollout.actions, rollout.q_values)
     observations, actions, q_values = (torch.from_numpy(array).to(device) for array in arrays)
+    if rollout.trunks.states is not None:
+        observations, order = _ways_to_branches(rollout, rollout.trunks.states, device)
+        actions, q_values = actions[order], q_values[order]
     log_q = None if rollout.log_q is None else torch.full_like(q_values, rollout.log_q)
     return VineBatch(observations, actions, q_values, log_q, rollout.all_actions)
 
 
+def _ways_to_branches(rollout: VineRollout, states: np.ndarray, device: torch.device) -> tuple[Sequences, Tensor]:
+    """The trunks' sequences in which the states of the rollout set count, and the order of these states there."""
+    slots = SequenceSlots(rollout.trunks.valid)
+    rows, order = torch.from_numpy(slots.row_of(*rollout.slots.T)).sort()
+    ways = replace(slots.sequences(rollout.trunks.observations, states, device), counted=rows)
+    return ways.take(ways.counts.nonzero()[:, 0]), order.to(device)
+
+
 def _single_path(rollout: SinglePathRollout, value_function: Any, s: RunSettings, device: torch.device) -> Estimate:
     """Generalized advantages (GAE 2016), with values from before this iteration's fit."""
-    transitions = valued(rollout, value_function, s, device).transitions()
-    batch, metrics = to_batch(transitions, s)
-    return Estimate(batch, transitions.value_data(), metrics)
+    now = valued(rollout, value_function, s, device)
+    transitions = now.transitions()
+    share = rollout.share or Share(len(transitions.advantages))
+    batch, metrics = to_batch(transitions, s, share)
+    targets, values = now.fit_rows(now.targets(now.advantages())), now.fit_rows(now.values)
+    return Estimate(batch, ValueData(now.fitted_to, targets.float(), values.float(), share), metrics)
 
 
 @dataclass(frozen=True)
@@ -82,7 +106,7 @@ class Transitions:
     that collected them.
     """
 
-    observations: Tensor
+    observations: Any
     actions: Tensor
     advantages: Tensor
     targets: Tensor
@@ -94,7 +118,8 @@ class Transitions:
 
     def value_data(self) -> ValueData:
         """What the value function is fitted to."""
-        return ValueData(self.observations, self.targets.float(), self.values.float())
+        share = Share(len(self.targets))
+        return ValueData(self.observations, self.targets.float(), self.values.float(), share)
 
 
 @dataclass(frozen=True)
@@ -105,6 +130,10 @@ class ValuedRollout:
     values: Tensor
     settings: RunSettings
     device: torch.device
+    fit_rows: "Rows"
+    """The order of rows in a fit of V."""
+    fitted_to: Observations
+    """The observations of a fit of V, in that order."""
 
     def advantages(self, ratios: Tensor | None = None, gae_lambda: float | None = None) -> Tensor:
         """`generalized_advantages` `[T, N]`, for a policy with these truncated ratios to the one that collected."""
@@ -123,8 +152,9 @@ class ValuedRollout:
     def transitions(self, ratios: Tensor | None = None) -> Transitions:
         """The valid slots as rows, with advantages and targets for these ratios."""
         advantages, rollout = self.advantages(ratios), self.rollout
+        rows, observations = _policy_rows(rollout, self.device)
         columns = (advantages, self.targets(advantages, ratios), self.values, rollout.episode_steps)
-        return Transitions(self.rows(rollout.observations), self.rows(rollout.actions), *map(self.rows, columns))
+        return Transitions(observations, rows(rollout.actions), *map(rows, columns))
 
     def rows(self, x: np.ndarray | Tensor) -> Tensor:
         """The valid slots of an array `[T, N, ...]` as rows `[B, ...]`."""
@@ -141,9 +171,8 @@ class ValuedRollout:
 
 def valued(rollout: SinglePathRollout, value_function: Any, s: RunSettings, device: torch.device) -> ValuedRollout:
     """The rollout with the current values of its observations."""
-    observations = torch.from_numpy(rollout.observations)
-    values = value_function.predict(observations.flatten(0, 1).to(device)).cpu().double()
-    return ValuedRollout(rollout, values.view(observations.shape[:2]), s, device)
+    values, fit_rows, fitted_to = _values(rollout, value_function, device)
+    return ValuedRollout(rollout, values, s, device, fit_rows, fitted_to)
 
 
 def _fitted(s: RunSettings) -> FittedValueSettings:
@@ -157,15 +186,64 @@ def to_slots(rows: Tensor, valid: np.ndarray) -> Tensor:
     return slots
 
 
-def to_batch(transitions: Transitions, s: RunSettings) -> tuple[Batch, dict[str, float]]:
+def to_batch(transitions: Transitions, s: RunSettings, share: Share | None = None) -> tuple[Batch, dict[str, float]]:
     """The rule's batch: which advantages, standardized or not, times gamma^t or not; and metrics of them."""
     t, raw, importance = transitions, transitions.advantages, None
     if t.weights is not None and t.ratios is not None:
         importance = t.weights * t.ratios
-    standardized, std = standardize(raw, weights=importance)
+    standardized, std = standardize(raw, share, weights=importance)
     rule = s.rule if isinstance(s.rule, AdvantageRuleSettings) else AdvantageRuleSettings()
     chosen, divisor = (standardized, std) if rule.standardize_advantages else (raw, 1.0)
     if rule.discounted_state_weights:
         chosen = chosen * s.gamma**t.steps
     batch = Batch(t.observations, t.actions, chosen.float(), divisor, t.log_probs, t.weights)
-    return batch, {"advantages/std": std} if len(raw) else {}
+    batch.share = share or batch.share
+    return batch, {"advantages/std": std} if batch.share.count else {}
+
+
+Rows = Callable[[np.ndarray | Tensor], Tensor]
+"""From an array over the slots, `[T, N, ...]`, to rows of the valid ones, `[B, ...]`."""
+
+
+def _policy_rows(rollout: SinglePathRollout, device: torch.device) -> tuple[Rows, Observations]:
+    """The batch's order of rows, and its observations: sequences for a policy with a memory."""
+    if rollout.states is None:
+        return _in_order_of_time(rollout, device)
+    slots = SequenceSlots(rollout.valid)
+    return partial(slots.rows, device=device), slots.sequences(rollout.observations, rollout.states, device)
+
+
+def _in_order_of_time(rollout: SinglePathRollout, device: torch.device) -> tuple[Rows, Tensor]:
+    rows = partial(valid_rows, valid=rollout.valid, device=device)
+    return rows, rows(rollout.observations)
+
+
+def _values(rollout: SinglePathRollout, value_function: Any, device: torch.device) -> tuple[Tensor, Rows, Observations]:
+    """V `[T + 1, N]` (float64, on the CPU), and the order of rows and the observations of a fit of V."""
+    shape = rollout.observations.shape[:2]
+    if value_function.state_size:
+        return _remembering_values(rollout, value_function, device)
+    observations = torch.from_numpy(rollout.observations).flatten(0, 1)
+    values = value_function.predict(observations.to(device)).cpu().double().view(shape)
+    return values, *_in_order_of_time(rollout, device)
+
+
+def _remembering_values(
+    rollout: SinglePathRollout, value_function: Any, device: torch.device
+) -> tuple[Tensor, Rows, Observations]:
+    """The same for a V with a memory, which it keeps for the next rollout; V is 0 in slots that nothing asks for."""
+    slots, observations = SequenceSlots(rollout.valid), rollout.observations
+    steps, envs = observations.shape[:2]
+    began = rollout.episode_steps[:1].T == 0
+    states = np.zeros((envs, value_function.state_size)) if value_function.states is None else value_function.states
+    sequences = slots.sequences(observations, np.where(began, 0.0, states), device)
+    values, states = np.zeros((steps, envs)), np.zeros_like(states)
+    if len(sequences):
+        after = torch.from_numpy(slots.after(observations)).to(device)
+        along, last, ends = (found.cpu().numpy() for found in value_function.run(sequences, after))
+        values[slots.steps, slots.envs] = along
+        values[slots.first_steps + slots.lengths, slots.owners] = last
+        whole = slots.first_steps + slots.lengths == steps - 1
+        states[slots.owners[whole]] = ends[whole]
+    value_function.states = states
+    return torch.from_numpy(values), partial(slots.rows, device=device), sequences

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from trpo_lightning.environments.observations import as_batch
 from trpo_lightning.environments.recorded_spaces import rebuilt_pair, recorded_pair, spaces_of
@@ -22,6 +23,74 @@ from trpo_lightning.storage.files import plain
 ACTION_KINDS = {"continuous": ContinuousActions, "discrete": DiscreteActions, "binary": BinaryActions}
 IN_CHECKPOINT = "trpo_lightning"
 """Key of a Lightning checkpoint that holds a policy's whole `state`."""
+
+
+class Session:
+    """A policy that acts in one environment, or in a batch of them: call `reset` when an episode begins.
+
+    For a policy without a memory, `reset` changes nothing.
+
+    Args:
+        policy: The policy, on any device.
+        normalizer: Turns raw observations into what the policy sees.
+        spec: The environment's spaces.
+        scaled: Whether the policy's [-1, 1] is the range of continuous actions.
+    """
+
+    def __init__(self, policy: Policy, normalizer: Normalizer, spec: EnvironmentSpec, *, scaled: bool) -> None:
+        self._policy, self._normalizer, self._scaled = policy, normalizer, scaled
+        self._spec = spec
+        self._states: Tensor | None = None
+
+    def reset(self, begins: Any = None) -> None:
+        """Forget the episode.
+
+        Args:
+            begins: For a batch, a mask `[B]` of environments whose next observation is the first of an episode; by
+                default all.
+        """
+        if begins is None:
+            self._states = None
+        elif self._states is not None:
+            self._states[torch.as_tensor(np.asarray(begins, dtype=bool), device=self._states.device)] = 0.0
+
+    @torch.no_grad()
+    def act(
+        self, observations: Any, *, deterministic: bool = True, generator: np.random.Generator | None = None
+    ) -> Any:
+        """Return actions, as `TrainedPolicy.act`, and remember the observations if the policy has a memory.
+
+        Raises:
+            ValueError: The observations do not belong to the observation space, or are of more or fewer environments
+                than since the last `reset`.
+        """
+        observation_space, action_space = spaces_of(self._spec)
+        batch, batched = as_batch(observation_space, observations)
+        device = next(self._policy.parameters()).device
+        distribution = self._distribution(torch.from_numpy(self._normalizer.normalize(batch)).to(device))
+        actions = distribution.mode()
+        if not deterministic:
+            generator = generator or np.random.default_rng()
+            draw = generator.standard_normal if distribution.noise == "normal" else generator.random
+            noise = torch.from_numpy(draw(tuple(actions.shape), dtype=np.float32))
+            actions = distribution.sample(noise.to(device))
+        stored = actions.cpu().numpy()
+        if not batched:
+            return one_action(action_space, stored[0], scaled=self._scaled)
+        return to_env_action(action_space, scaled=self._scaled)(stored)
+
+    def _distribution(self, seen: Tensor) -> Any:
+        if not self._policy.state_size:
+            return self._policy(seen)
+        if self._states is None:
+            self._states = seen.new_zeros(len(seen), self._policy.state_size)
+        if len(self._states) != len(seen):
+            raise ValueError(
+                f"the session remembers {len(self._states)} episodes, and gets {len(seen)} observations: call reset"
+            )
+        step: Any = self._policy.network.step
+        outputs, self._states = step(seen, self._states)
+        return self._policy.distribution(outputs)
 
 
 @dataclass
@@ -44,7 +113,6 @@ class TrainedPolicy:
     iteration: int
     env_steps: int
 
-    @torch.inference_mode()
     def act(
         self, observations: Any, *, deterministic: bool = True, generator: np.random.Generator | None = None
     ) -> Any:
@@ -62,22 +130,18 @@ class TrainedPolicy:
 
         Raises:
             ValueError: The observations do not belong to the observation space.
+            UserError: The policy has a memory of the episode, which a `session` keeps.
         """
-        observation_space, action_space = spaces_of(self.spec)
-        batch, batched = as_batch(observation_space, observations)
-        device = next(self.policy.parameters()).device
-        distribution = self.policy(torch.from_numpy(self.normalizer.normalize(batch)).to(device))
-        actions = distribution.mode()
-        if not deterministic:
-            generator = generator or np.random.default_rng()
-            draw = generator.standard_normal if distribution.noise == "normal" else generator.random
-            noise = torch.from_numpy(draw(tuple(actions.shape), dtype=np.float32))
-            actions = distribution.sample(noise.to(device))
-        stored = actions.cpu().numpy()
-        scaled = self.settings.env.scale_actions
-        if not batched:
-            return one_action(action_space, stored[0], scaled=scaled)
-        return to_env_action(action_space, scaled=scaled)(stored)
+        if self.policy.state_size:
+            raise UserError(
+                f"policy.name={self.settings.policy.name} remembers the episode: make `session = policy.session()`, "
+                "act by `session.act(observation)`, and call `session.reset()` when an episode begins"
+            )
+        return self.session().act(observations, deterministic=deterministic, generator=generator)
+
+    def session(self) -> Session:
+        """Begin to act, with any policy: a session keeps what a policy with a memory remembers of the episode."""
+        return Session(self.policy, self.normalizer, self.spec, scaled=self.settings.env.scale_actions)
 
     def save(self, path: str | Path, **metadata: Any) -> None:
         """Write a file that `load` reads, atomically.

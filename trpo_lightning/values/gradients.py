@@ -1,7 +1,7 @@
 """Gradients of minibatch losses for a network with one output, written into a flat vector."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,8 @@ class _Autograd:
     def native(self, tensor: Tensor) -> Tensor:
         return tensor
 
-    def write(self, x: Tensor, output_gradient: OutputGradient) -> None:
+    @torch.enable_grad()
+    def write(self, x: Any, output_gradient: OutputGradient) -> None:
         leaf = self._theta.detach().requires_grad_(True)
         values = torch.func.functional_call(self._network, named_views(self._network, leaf), (x,))
         self._gradient.copy_(torch.autograd.grad(values, leaf, output_gradient(values.detach()))[0])

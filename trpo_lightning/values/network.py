@@ -1,7 +1,7 @@
-"""A neural value function fitted by Adam to the squared error on minibatches."""
+"""Neural value functions fitted by Adam to the squared error on minibatches."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -10,28 +10,29 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from trpo_lightning.numerics.curvature import row_slices
 from trpo_lightning.policies.networks import assign_parameter_vector, parameter_vector
 from trpo_lightning.policies.perceptron import ArrayLike
-from trpo_lightning.settings import AdamValueSettings
+from trpo_lightning.policies.sequences import Observations
+from trpo_lightning.ranks import Share
+from trpo_lightning.settings import AdamValueSettings, DescentValueSettings
 from trpo_lightning.threads import threads_for, torch_threads
-from trpo_lightning.values.gradients import loss_gradient
+from trpo_lightning.values.gradients import LossGradient, loss_gradient
 from trpo_lightning.values.value_function import NeuralValueFunction
 
 
-class NetworkValueFunction(NeuralValueFunction):
-    """V_phi(s): a network with one output, and its optimizer.
+class DescentValueFunction(NeuralValueFunction):
+    """V_phi(s): a network with one output, and its optimizer; subclasses define the minibatches.
 
     Minibatch regression with Adam, as in most implementations; the GAE paper fits in a trust region instead (GAE 2016,
     section 5). With `value.clip` c, a transition's loss is max((V - y)^2, (V_old + clip(V - V_old, -c, c) - y)^2),
     where V_old is V before the fit (Engstrom 2020, code-level optimizations).
     """
 
-    Settings = AdamValueSettings
-    settings: AdamValueSettings
+    Settings = DescentValueSettings
+    settings: DescentValueSettings
 
     def __init__(
-        self, observation_shape: tuple[int, ...], settings: AdamValueSettings, generator: torch.Generator
+        self, observation_shape: tuple[int, ...], settings: DescentValueSettings, generator: torch.Generator
     ) -> None:
         super().__init__(observation_shape, settings, generator)
         self._optimizer: torch.optim.Adam | None = None
@@ -47,15 +48,30 @@ class NetworkValueFunction(NeuralValueFunction):
                 self._optimizer.load_state_dict(self._loaded)
         return self._optimizer
 
-    @property
-    def fits_on_one_thread(self) -> bool:
-        """Whether minibatches are too small to gain from a second thread."""
-        size = sum(parameter.numel() for parameter in self.network.parameters())
-        return threads_for(self.settings.minibatch_size, size) == 1
+    def rows_of_a_step(self, rows: int) -> int:
+        """About how many of a batch's `rows` one step of Adam takes."""
+        raise NotImplementedError(f"{type(self).__name__} has no rows_of_a_step")
 
-    def fit(self, observations: Tensor, targets: Tensor, generator: torch.Generator) -> float:
+    def minibatches(
+        self,
+        gradient: LossGradient,
+        observations: Observations,
+        columns: list[Tensor],
+        share: Share,
+        generator: torch.Generator,
+    ) -> Iterator[tuple[Any, list[ArrayLike], int]]:
+        """A pass over the batch: observations and rows of `columns` (each `[B, 1]`), in `gradient`'s native form.
+
+        With each, the number of rows of all ranks in the minibatch.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no minibatches")
+
+    def fit(
+        self, observations: Observations, targets: Tensor, generator: torch.Generator, share: Share | None = None
+    ) -> float:
         """As `ValueFunction.fit`; the mean squared error returned is that during the last epoch."""
-        if not (len(targets) and self.settings.epochs and torch.isfinite(targets).all()):
+        share = share or Share(len(targets))
+        if not (share.count and self.settings.epochs and share.all(bool(torch.isfinite(targets).all()))):
             return float("nan")
         # without clipping V_old is not used; a non-finite observation then shows up in the parameters
         values = targets if self.settings.clip is None else self.predict(observations)
@@ -63,8 +79,8 @@ class NetworkValueFunction(NeuralValueFunction):
         theta.copy_(parameter_vector(self.network))
         if theta.grad is None:  # at first, and after pickling
             theta.grad = torch.zeros_like(theta)
-        with torch_threads(threads_for(self.settings.minibatch_size, len(theta))):
-            loss = self._descend(theta, observations, targets, values, generator)
+        with torch_threads(threads_for(self.rows_of_a_step(share.count), len(theta))):
+            loss = self._descend(theta, (observations, targets, values), share, generator)
         if not torch.isfinite(theta).all():
             self.load_optimizer_state(before)
             return float("nan")
@@ -73,21 +89,19 @@ class NetworkValueFunction(NeuralValueFunction):
 
     @torch.no_grad()
     def _descend(
-        self, theta: Tensor, observations: Tensor, targets: Tensor, values: Tensor, generator: torch.Generator
+        self, theta: Tensor, data: tuple[Observations, Tensor, Tensor], share: Share, generator: torch.Generator
     ) -> float:
-        """Take all Adam steps on `theta` `[P]`."""
+        """Take all Adam steps on `theta` `[P]`, over observations, targets and old values."""
+        observations, targets, values = data
         gradient = loss_gradient(self.network, theta, theta.grad)  # pyright: ignore[reportArgumentType]
-        step, size, squares = self._adam_step(theta), self.settings.minibatch_size, []
+        step, columns, squares = self._adam_step(theta), [targets[:, None], values[:, None]], []
         for _ in range(self.settings.epochs):
-            order = torch.randperm(len(targets), generator=generator).to(targets.device)
-            columns = (observations, targets[:, None], values[:, None])
-            shuffled = [gradient.native(column.index_select(0, order)) for column in columns]
             squares.clear()
-            for part in row_slices(len(targets), size):
-                x, y, old = (column[part] for column in shuffled)
-                gradient.write(x, lambda v, y=y, old=old: self._output_gradient(v, y, old, squares))
+            for x, (y, old), rows in self.minibatches(gradient, observations, columns, share, generator):
+                gradient.write(x, lambda v, y=y, old=old, n=rows: self._output_gradient(v, y, old, n, squares))
+                share.ranks.sum_(theta.grad)  # pyright: ignore[reportArgumentType]
                 step()
-        return sum(map(float, squares)) / len(targets)
+        return share.mean(sum(map(float, squares)))
 
     def _adam_step(self, theta: Tensor) -> Callable[[], None]:
         """The optimizer's step on `theta` `[P]`, without its bookkeeping, which takes half the time."""
@@ -101,11 +115,13 @@ class NetworkValueFunction(NeuralValueFunction):
         return partial(adam, *tensors, foreach=False, beta1=beta1, beta2=beta2, **options)
 
     @np.errstate(all="ignore")
-    def _output_gradient(self, v: ArrayLike, y: ArrayLike, old: ArrayLike, squares: list[ArrayLike]) -> ArrayLike:
-        """Derivative of the mean loss in the values, `[B, 1]`; appends the sum of squared errors to `squares`."""
+    def _output_gradient(
+        self, v: ArrayLike, y: ArrayLike, old: ArrayLike, rows: int, squares: list[ArrayLike]
+    ) -> ArrayLike:
+        """Derivative in the values, `[B, 1]`, of the mean loss over `rows`; appends the sum of squared errors."""
         error = v - y
         squares.append((error * error).sum())
-        gradient = error * (2.0 / len(v))
+        gradient = error * (2.0 / rows)
         clip = self.settings.clip
         if clip is None:
             return gradient
@@ -122,3 +138,37 @@ class NetworkValueFunction(NeuralValueFunction):
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
         """Continue from an `optimizer_state`; it is loaded on first use, when the parameters are on their device."""
         self._optimizer, self._loaded = None, state
+
+
+class NetworkValueFunction(DescentValueFunction):
+    """V_phi(s) of a single observation, fitted to shuffled transitions."""
+
+    Settings = AdamValueSettings
+    settings: AdamValueSettings  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @property
+    def fits_on_one_thread(self) -> bool:
+        """Whether minibatches are too small to gain from a second thread."""
+        size = sum(parameter.numel() for parameter in self.network.parameters())
+        return threads_for(self.settings.minibatch_size, size) == 1
+
+    def rows_of_a_step(self, rows: int) -> int:
+        """As `DescentValueFunction.rows_of_a_step`."""
+        return self.settings.minibatch_size
+
+    def minibatches(
+        self,
+        gradient: LossGradient,
+        observations: Observations,
+        columns: list[Tensor],
+        share: Share,
+        generator: torch.Generator,
+    ) -> Iterator[tuple[Any, list[ArrayLike], int]]:
+        """Minibatches of `value.minibatch_size` transitions of all ranks."""
+        assert isinstance(observations, Tensor)
+        order = torch.randperm(share.count, generator=generator)
+        held = share.rows(order).to(observations.device)
+        shuffled = [gradient.native(column.index_select(0, held)) for column in (observations, *columns)]
+        for part, rows in share.minibatches(order, self.settings.minibatch_size):
+            x, *rest = (column[part] for column in shuffled)
+            yield x, rest, rows

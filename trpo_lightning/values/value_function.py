@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from trpo_lightning.policies.networks import build_network
+from trpo_lightning.ranks import Share
 from trpo_lightning.settings import FittedValueSettings, NetworkValueSettings, ValueSettings
 
 
@@ -18,6 +19,8 @@ class ValueFunction(nn.Module):
     """
 
     Settings: ClassVar[type[ValueSettings]] = FittedValueSettings
+    state_size: int = 0
+    """How many numbers it remembers of an episode; see `RecurrentValueFunction` for those that do."""
     metrics: ClassVar[dict[str, str]] = {
         "value/loss": "mean squared error of the value fit: during adam's last epoch, after the fit for other kinds",
         "value/explained_variance": "1 - Var(target - V) / Var(target), with V from before the fit",
@@ -38,17 +41,19 @@ class ValueFunction(nn.Module):
         """Whether a fit cannot use a second core, but is long enough to be worth running in the background."""
         return False
 
-    def predict(self, observations: Tensor, chunk: int = 65536) -> Tensor:
+    def predict(self, observations: Any, chunk: int = 65536) -> Tensor:
         """V `[B]` for observations `[B, *O]`, evaluating at most `chunk` rows at once; without a gradient."""
         raise NotImplementedError(f"{type(self).__name__} has no predict")
 
-    def fit(self, observations: Tensor, targets: Tensor, generator: torch.Generator) -> float:
+    def fit(self, observations: Any, targets: Tensor, generator: torch.Generator, share: Share | None = None) -> float:
         """Regress V on the targets.
 
         Args:
-            observations: `[B, *O]`.
+            observations: `[B, *O]`, or `Sequences` if V has a memory.
             targets: `[B]`.
             generator: Source of all random numbers of the fit.
+            share: Which of all ranks' rows these are; given only if there are several ranks, to a class
+                whose settings say `over_ranks`; the outcome is then the same on all of them.
 
         Returns:
             The mean squared error. NaN if the batch is empty, or if a number in the data or the outcome is not finite;
@@ -74,7 +79,13 @@ class NeuralValueFunction(ValueFunction):
         self, observation_shape: tuple[int, ...], settings: NetworkValueSettings, generator: torch.Generator
     ) -> None:
         super().__init__(observation_shape, settings, generator)
-        self.network = build_network(
+        self.network = self.build(observation_shape, settings, generator)
+
+    def build(
+        self, observation_shape: tuple[int, ...], settings: NetworkValueSettings, generator: torch.Generator
+    ) -> nn.Module:
+        """The network at the start."""
+        return build_network(
             observation_shape,
             1,
             hidden_sizes=settings.hidden_sizes,
@@ -84,7 +95,7 @@ class NeuralValueFunction(ValueFunction):
         )
 
     @torch.no_grad()
-    def predict(self, observations: Tensor, chunk: int = 65536) -> Tensor:
+    def predict(self, observations: Any, chunk: int = 65536) -> Tensor:
         """V `[B]` for observations `[B, *O]`."""
         return torch.cat([self.network(part).squeeze(-1) for part in observations.split(chunk)])
 
@@ -99,7 +110,9 @@ class NoValueFunction(ValueFunction):
         del chunk
         return observations.new_zeros(len(observations))
 
-    def fit(self, observations: Tensor, targets: Tensor, generator: torch.Generator) -> float:
+    def fit(
+        self, observations: Tensor, targets: Tensor, generator: torch.Generator, share: Share | None = None
+    ) -> float:
         """NaN: there is no fit."""
-        del observations, targets, generator
+        del observations, targets, generator, share
         return float("nan")

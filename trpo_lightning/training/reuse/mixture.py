@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from trpo_lightning.numerics.curvature import row_slices
 from trpo_lightning.policies.policy import Policy
+from trpo_lightning.ranks import Share
 from trpo_lightning.rules.surrogate import CHUNK
 from trpo_lightning.settings import RunSettings
 from trpo_lightning.training.batches import Estimate, Transitions, ValueData, ValuedRollout, to_batch, to_slots
@@ -115,11 +117,13 @@ def value_data(parts: Sequence[Part], generator: np.random.Generator) -> ValueDa
         number = max(1, round(size * part.weight / most))
         if number < size:
             rows = torch.from_numpy(np.sort(generator.permutation(size)[:number])).to(part.ratios.device)
-            data = ValueData(data.observations[rows], data.targets[rows], data.values[rows])
+            data = ValueData(data.observations[rows], data.targets[rows], data.values[rows], Share(number))
         chosen.append(data)
-    return ValueData(*(torch.cat(column) for column in _columns(chosen)))
+    observations, targets, values, shares = _columns(chosen)
+    share = Share(sum(one.count for one in shares))
+    return ValueData(torch.cat(observations), torch.cat(targets), torch.cat(values), share)
 
 
-def _columns(items: Sequence[Transitions] | Sequence[ValueData]) -> list[tuple[Tensor, ...]]:
+def _columns(items: Sequence[Transitions] | Sequence[ValueData]) -> list[tuple[Any, ...]]:
     """The values of each field, of all items."""
     return list(zip(*(vars(item).values() for item in items), strict=True))

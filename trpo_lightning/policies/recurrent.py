@@ -1,0 +1,220 @@
+"""Networks with a memory (GRU, LSTM), and the policies made from them."""
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from trpo_lightning.errors import UserError
+from trpo_lightning.policies.networks import ACTIVATIONS, build_network, linear
+from trpo_lightning.policies.policy import OUTPUT_GAIN, Policy, policy_for_actions
+from trpo_lightning.policies.sequences import Sequences
+from trpo_lightning.policies.spaces import ActionSpec
+from trpo_lightning.settings import PolicySettings, RecurrentPolicySettings
+
+KEPT_AT_FIRST = 1.0
+"""Initial bias of the gates that keep the state: without it, what was seen 20 steps ago is hardly learned from."""
+
+
+class Cell(nn.Module):
+    """Base of recurrent layers: from inputs `[T, S, I]` and a state `[S, M]` to outputs `[T, S, H]` and a state.
+
+    The state of an episode's beginning is zero. A layer of one's own is a subclass that defines `forward`,
+    differentiable twice; it needs no loop where a fused kernel of torch's does the work.
+    """
+
+    def __init__(self, inputs: int, size: int, generator: torch.Generator, *, gates: int, state_size: int) -> None:
+        super().__init__()
+        self.inputs, self.size, self.state_size = inputs, size, state_size
+        self.weight_ih = nn.Parameter(_stacked(gates, size, inputs, generator))
+        self.weight_hh = nn.Parameter(_stacked(gates, size, size, generator))
+        self.bias_ih = nn.Parameter(torch.zeros(gates * size))
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Run over `x` `[T, S, I]` from `state` `[S, M]`."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+
+class GRU(Cell):
+    """Gated recurrent units (Cho et al. 2014), with torch's kernel; the state is the output.
+
+    The update gates' biases, which keep the state, are 1 at first, as an LSTM's forget gates'.
+    """
+
+    def __init__(self, inputs: int, size: int, generator: torch.Generator) -> None:
+        super().__init__(inputs, size, generator, gates=3, state_size=size)
+        self.bias_hh = nn.Parameter(torch.zeros(3 * size))
+        with torch.no_grad():
+            self.bias_ih[size : 2 * size] = KEPT_AT_FIRST
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Cell.forward`."""
+        weights: list[Tensor] = [self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
+        with _differentiable_twice(x):
+            y, last = torch.gru(x, state[None], weights, True, 1, 0.0, self.training, False, False)
+        return y, last[0]
+
+
+class LSTM(Cell):
+    """Long short-term memory (Hochreiter & Schmidhuber 1997), with torch's kernel; the state is (output, cell).
+
+    The forget gates' biases are 1 at first (Gers et al. 2000). There is one bias per gate: torch's second one is zero.
+    """
+
+    def __init__(self, inputs: int, size: int, generator: torch.Generator) -> None:
+        super().__init__(inputs, size, generator, gates=4, state_size=2 * size)
+        with torch.no_grad():
+            self.bias_ih[size : 2 * size] = KEPT_AT_FIRST
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Cell.forward`."""
+        weights = [self.weight_ih, self.weight_hh, self.bias_ih, torch.zeros_like(self.bias_ih)]
+        initial = [part.contiguous()[None] for part in state.split(self.size, dim=1)]
+        with _differentiable_twice(x):
+            y, h, c = torch.lstm(x, initial, weights, True, 1, 0.0, self.training, False, False)
+        return y, torch.cat([h[0], c[0]], dim=1)
+
+
+def _differentiable_twice(x: Tensor) -> AbstractContextManager[None]:
+    """Without cuDNN, whose recurrent layers have no second derivative, which Fisher-vector products take."""
+    return torch.backends.cudnn.flags(enabled=False) if x.is_cuda else nullcontext()
+
+
+def _stacked(gates: int, size: int, inputs: int, generator: torch.Generator) -> Tensor:
+    """Weights `[gates * size, inputs]`: an orthogonal matrix for each gate."""
+    parts = torch.empty(gates, size, inputs)
+    for part in parts:
+        nn.init.orthogonal_(part, generator=generator)
+    return parts.flatten(0, 1)
+
+
+class RecurrentNetwork(nn.Module):
+    """`encoder` of single observations, a `cell` over time, and a `head`: sequences to outputs `[B, M]`."""
+
+    def __init__(self, encoder: nn.Module, cell: Cell, head: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.cell, self.head = encoder, cell, head
+
+    @property
+    def state_size(self) -> int:
+        """How many numbers the memory of one environment has."""
+        return self.cell.state_size
+
+    def forward(self, sequences: Sequences) -> Tensor:
+        """Outputs `[B, M]` for the B rows that count."""
+        return self.run(sequences)[0]
+
+    def run(self, sequences: Sequences) -> tuple[Tensor, Tensor]:
+        """Outputs `[B, M]`, and the states `[S, state_size]` after the last row of each sequence."""
+        if not isinstance(sequences, Sequences):
+            raise UserError(
+                "a policy or value function with a memory needs sequences, not single rows: a sampling scheme of one's "
+                "own records its states (SinglePathRollout.states)"
+            )
+        packing = sequences.packing
+        x = self.encoder(sequences.observations.index_select(0, packing.order))
+        state = sequences.states.index_select(0, packing.ranks)
+        outputs: list[Tensor] = []
+        ended: list[Tensor] = []
+        sizes = [steps * count for steps, count in packing.rectangles]
+        for part, (steps, count) in zip(x.split(sizes), packing.rectangles, strict=True):
+            if count < len(state):
+                ended.append(state[count:])
+                state = state[:count]
+            y, state = self.cell(part.view(steps, count, -1), state)
+            outputs.append(y.flatten(0, 1))
+        rows = packing.inverse
+        if sequences.counted is not None:
+            rows = rows[sequences.counted.to(rows.device)]
+        last = torch.cat([state, *reversed(ended)])
+        states = torch.empty_like(last).index_copy(0, packing.ranks, last)
+        return self.head(torch.cat(outputs).index_select(0, rows)), states
+
+    def step(self, observations: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs `[N, M]` and the next states, for one observation `[N, *O]` in each of N states."""
+        y, state = self.cell(self.encoder(observations)[None], state)
+        return self.head(y[0]), state
+
+
+def build_recurrent_network(
+    observation_shape: tuple[int, ...],
+    outputs: int,
+    *,
+    cell: type[Cell],
+    hidden_sizes: list[int],
+    activation: str,
+    output_gain: float,
+    generator: torch.Generator,
+) -> RecurrentNetwork:
+    """A network whose last hidden layer is recurrent; arguments as for `build_network`, which makes the others."""
+    *dense, size = hidden_sizes
+    encoder, inputs = _encoder(observation_shape, dense, activation, generator)
+    recurrent = cell(inputs, size, generator)  # pyright: ignore[reportCallIssue]
+    return RecurrentNetwork(encoder, recurrent, linear(size, outputs, output_gain, generator))
+
+
+def _encoder(
+    observation_shape: tuple[int, ...], dense: list[int], activation: str, generator: torch.Generator
+) -> tuple[nn.Module, int]:
+    """The layers before the recurrent one, and how many numbers they give."""
+    if not dense:
+        return nn.Identity(), math.prod(observation_shape)
+    *hidden, width = dense
+    network = build_network(
+        observation_shape,
+        width,
+        hidden_sizes=hidden,
+        activation=activation,
+        output_gain=math.sqrt(2.0),
+        generator=generator,
+    )
+    return nn.Sequential(*_layers(network), ACTIVATIONS[activation]()), width
+
+
+def _layers(network: nn.Module) -> list[nn.Module]:
+    return list(network) if isinstance(network, nn.Sequential) else [network]
+
+
+class RecurrentPolicy(Policy):
+    """Base of the built-in policies with a memory; the distribution follows from the action space."""
+
+    Settings = RecurrentPolicySettings
+    cell: ClassVar[type[Cell]]
+
+    @classmethod
+    def for_spaces(
+        cls,
+        observation_shape: tuple[int, ...],
+        actions: ActionSpec,
+        settings: PolicySettings,
+        generator: torch.Generator,
+    ) -> Policy:
+        """A `GaussianPolicy`, `CategoricalPolicy` or `BernoulliPolicy` with a `RecurrentNetwork`."""
+        assert isinstance(settings, RecurrentPolicySettings)
+
+        def network(outputs: int) -> nn.Module:
+            return build_recurrent_network(
+                observation_shape,
+                outputs,
+                cell=cls.cell,
+                hidden_sizes=settings.hidden_sizes,
+                activation=settings.activation,
+                output_gain=OUTPUT_GAIN,
+                generator=generator,
+            )
+
+        return policy_for_actions(network, actions, settings.initial_log_std)
+
+
+class GRUPolicy(RecurrentPolicy):
+    """A policy with gated recurrent units."""
+
+    cell = GRU
+
+
+class LSTMPolicy(RecurrentPolicy):
+    """A policy with long short-term memory."""
+
+    cell = LSTM
