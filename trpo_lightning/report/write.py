@@ -9,6 +9,7 @@ from trpo_lightning.report.diagnosis import diagnose
 from trpo_lightning.report.external import external_records
 from trpo_lightning.report.figures.curves import draw_curves
 from trpo_lightning.report.figures.heat_map import draw_heat_map
+from trpo_lightning.report.figures.reuse import reuse_panels
 from trpo_lightning.report.figures.scores import draw_intervals, draw_sensitivity
 from trpo_lightning.report.heat_map import heat_maps
 from trpo_lightning.report.page.contents import Report
@@ -106,7 +107,7 @@ def _gather(
         heat_maps=heat_maps(experiment, summaries),
         verdicts=judge(experiment, records),
         diagnoses=diagnose(records),
-        panels=own_panels(panels, records),
+        panels=[*reuse_panels(records), *own_panels(panels, records)],
         references=references,
         warnings=_warnings(records),
         default=default,

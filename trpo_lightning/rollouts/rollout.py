@@ -59,6 +59,10 @@ class SinglePathRollout(Rollout):
     """`[T, N, *O]`: before normalization, for the normalizer's statistics."""
     running_returns: np.ndarray
     """`[T, N]`: discounted sums of raw rewards since the episode began, for the reward scale."""
+    raw_rewards: np.ndarray | None = None
+    """`[T, N]`: before scaling; with the next one, what a batch that is used again is normalized from."""
+    last_observations: np.ndarray | None = None
+    """`[N, *O]`: what follows the last row of `raw_observations`."""
     share: Share | None = None
     """Which of all ranks' valid slots these are; None for all."""
     states: np.ndarray | None = None
@@ -82,6 +86,10 @@ class Batch:
     advantages: Tensor
     advantage_std: float = 1.0
     """What the advantages were divided by to standardize them, in units of scaled rewards; 1 if they were not."""
+    log_probs: Tensor | None = None
+    """`[B]`: of the actions under the policies that collected them; None if the current policy collected all."""
+    weights: Tensor | None = None
+    """`[B]`: of the transitions in surrogate and mean KL, summing to B; None is 1 each."""
     share: Share = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
