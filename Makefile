@@ -9,6 +9,7 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
 NAME ?= quickstart
 SCALE ?= full
 JOBS ?=
+LAUNCHER ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -28,8 +29,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(BIN)/python -c 'import torch, pytorch_lightning, gymnasium, envpool, wandb, pytest'
 	@touch $@
 
-experiment: $(VENV)/.installed  ## run an experiment: NAME=quickstart SCALE=quick JOBS=2 ARGS='rule.delta=0.02 seed=0'
-	@$(BIN)/python -m trpo_lightning experiment $(NAME) --scale $(SCALE) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
+experiment: $(VENV)/.installed  ## run an experiment: NAME=quickstart SCALE=quick JOBS=2 LAUNCHER=ray ARGS='rule.delta=0.02 seed=0'
+	@$(BIN)/python -m trpo_lightning experiment $(NAME) --scale $(SCALE) $(if $(JOBS),--jobs $(JOBS)) \
+		$(if $(LAUNCHER),--launcher $(LAUNCHER)) $(ARGS)
 
 sweep: $(VENV)/.installed  ## register it as a W&B sweep and print the agent's command
 	@$(BIN)/python -m trpo_lightning sweep $(NAME) --scale $(SCALE) $(ARGS)

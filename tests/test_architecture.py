@@ -10,7 +10,18 @@ ORDER = [
     *("numerics", "policies", "values", "environments", "rollouts", "rules"),
     *("training", "tracking", "runs", "experiment", "report", "export", "benchmark"),
 ]
-SHARED = {"errors", "extras", "output", "settings", "storage", "randomness", "stopping", "threads", "user_modules"}
+SHARED = {
+    "errors",
+    "extras",
+    "output",
+    "randomness",
+    "ranks",
+    "settings",
+    "stopping",
+    "storage",
+    "threads",
+    "user_modules",
+}
 """What everything may import."""
 FACADES = {"experiment/__init__.py"}
 """Public entry points that stand above all rooms, as the command line does."""
@@ -28,6 +39,8 @@ OWNERS = {
     "safetensors": ["storage/portable.py"],
     "onnx": ["export"],
     "huggingface_hub": ["export"],
+    "ray": ["experiment/launchers"],
+    "submitit": ["experiment/launchers"],
 }
 MOST_FILES = 14
 """Of one folder, `__init__.py` not counted: more is no room but a store."""

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from trpo_lightning import commands
 from trpo_lightning.errors import UserError
+from trpo_lightning.experiment.launchers.options import FLAGS, LAUNCHERS
 from trpo_lightning.settings.run import LOGGERS
 
 
@@ -74,10 +75,29 @@ def _add_train(parsers: _Parsers) -> None:
 def _add_experiment(parsers: _Parsers) -> None:
     parser = parsers.add_parser("experiment", help="start an experiment's missing runs", allow_abbrev=False)
     _add_experiment_options(parser)
-    parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time; default: one per core")
+    parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time; default: one per core, or no limit")
     parser.add_argument("--dry-run", action="store_true", help="print the runs and stop")
     parser.add_argument("--force", action="store_true", help="move earlier runs away and start all over")
+    _add_launcher_options(parser)
     parser.set_defaults(function=commands.experiment)
+
+
+def _add_launcher_options(parser: argparse.ArgumentParser) -> None:
+    """One for each key of a launcher's file that is a single value."""
+    group = parser.add_argument_group("where the runs are done")
+    group.add_argument(
+        "--launcher",
+        default="local",
+        metavar="NAME",
+        help=f"{', '.join(LAUNCHERS)}, or a YAML file with `launcher:` and the options below; default: local",
+    )
+    for flag, (kind, owners, meaning) in FLAGS.items():
+        more = (
+            {"action": "store_const", "const": True}
+            if kind is bool
+            else {"type": kind, "metavar": kind.__name__.upper()}
+        )
+        group.add_argument(f"--{flag.replace('_', '-')}", help=f"{owners}: {meaning}", **more)
 
 
 def _add_report(parsers: _Parsers) -> None:
@@ -180,7 +200,9 @@ def _add_experiment_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_benchmark_options(parser: argparse.ArgumentParser) -> None:
-    names = "ceiling, peers, parity, returns, time_to_return, experiments, update, growth, memory, startup, profile, gpu"
+    names = (
+        "ceiling, peers, parity, returns, time_to_return, experiments, update, growth, memory, startup, profile, gpu"
+    )
     parser.add_argument(
         "--sections", metavar="LIST", help=f"comma-separated, from {names}; default: all but returns and time_to_return"
     )

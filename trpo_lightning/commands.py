@@ -35,6 +35,12 @@ def _train_until(options: argparse.Namespace, stop: StopRequest) -> int:
         run_dir = options.run_dir or Path("runs") / "train" / directory_of(settings)
     os.environ.update(thread_environment(settings.threads or available_cores()))
     _import_torch()
+    from trpo_lightning.ranks import torchrun_place
+
+    if settings.devices > 1 and (place := torchrun_place()) and place[0] > 0:
+        from trpo_lightning.runs.ranks.follow import follow_torchrun
+
+        return follow_torchrun(settings, place, stop)
     from trpo_lightning.runs.run import train_run
 
     resume = options.resume is not None
@@ -75,16 +81,20 @@ def experiment(options: argparse.Namespace) -> int:
     """Start the missing runs of an experiment, or with `--dry-run` list all of its runs."""
     from trpo_lightning.experiment import run_experiment
     from trpo_lightning.experiment.declaration import load_experiment
+    from trpo_lightning.experiment.launchers.options import FLAGS, read_options
     from trpo_lightning.experiment.runner import results_so_far
 
     if options.jobs is not None and options.jobs < 1:
         raise UserError(f"--jobs {options.jobs} is too small: it must be at least 1")
+    launcher = read_options(options.launcher, {flag: getattr(options, flag) for flag in FLAGS})
     name, scale, arguments, root = options.name, options.scale, options.overrides, options.root
     if options.dry_run:
         for result in results_so_far(load_experiment(name, scale).cells(arguments), root):
             print(f"{result.state:<12} {result.cell.settings.total_env_steps:>11,} env steps  {result.run_dir}")
         return 0
-    results = run_experiment(name, scale, arguments, root=root, jobs=options.jobs, force=options.force)
+    results = run_experiment(
+        name, scale, arguments, root=root, jobs=options.jobs, force=options.force, options=launcher
+    )
     states = {result.state for result in results}
     return 1 if "failed" in states else 130 if states & {"interrupted", "missing"} else 0
 

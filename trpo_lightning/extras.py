@@ -13,6 +13,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "export": ("safetensors", "onnx", "onnxscript"),
     "hub": ("huggingface_hub",),
     "memory": ("popgym", "minigrid"),
+    "ray": ("ray",),
+    "slurm": ("submitit",),
 }
 """Modules without which what an extra is for does not work."""
 

@@ -17,9 +17,11 @@ import pytest
 from trpo_lightning.errors import UserError
 from trpo_lightning.experiment import runner
 from trpo_lightning.experiment.declaration import load_experiment
+from trpo_lightning.experiment.launchers import local, process
 from trpo_lightning.experiment.progress import ProgressView
-from trpo_lightning.experiment.runner import results_so_far, run_cells, run_state
-from trpo_lightning.runs.config import write_config
+from trpo_lightning.experiment.runner import results_so_far, run_cells
+from trpo_lightning.experiment.states import run_state
+from trpo_lightning.runs.config import recorded_settings, write_config
 
 TESTS = Path(__file__).parents[1]
 TINY = """
@@ -81,18 +83,16 @@ os.kill(os.getpid(), -code) if code < 0 else sys.exit(code)
 def stand_ins(monkeypatch):
     """The commands that were made; what each child does, (exit code, state, what it says), by seed."""
     made, deeds = [], {}
-    real = runner._command
+    real = process.train_command
 
-    def command(cell, run_dir, folder):
-        found = real(cell, run_dir, folder)
-        if found is None:
-            return None
+    def command(run, config):
+        found = real(run, config)
         made.append(found[found.index("train") + 1 :])
         config = found[found.index("--config") + 1] if "--config" in found else ""
-        code, state, says = deeds.get(cell.settings.seed, (0, "finished", ""))
-        return [sys.executable, "-S", "-c", STAND_IN, str(run_dir), config, str(code), state, says]
+        code, state, says = deeds.get(run.settings.seed, (0, "finished", ""))
+        return [sys.executable, "-S", "-c", STAND_IN, str(run.run_dir), config, str(code), state, says]
 
-    monkeypatch.setattr(runner, "_command", command)
+    monkeypatch.setattr(process, "train_command", command)
     monkeypatch.setattr(runner, "POLL_SECONDS", 0.01)
     return made, deeds
 
@@ -110,7 +110,7 @@ def test_missing_runs_are_started_in_order_and_the_second_call_does_nothing(fold
     assert states(run_cells(cells, folder / "runs", jobs=1)) == ["finished"] * 4
     for (option, _, *rest), cell in zip(stand_ins[0], cells, strict=True):
         assert option == "--config" and rest == ["--run-dir", str(folder / "runs" / cell.directory), "--quiet"]
-    assert runner.recorded_settings(folder / "runs" / cells[2].directory) == cells[2].settings
+    assert recorded_settings(folder / "runs" / cells[2].directory) == cells[2].settings
     stand_ins[0].clear()
     capsys.readouterr()
     assert states(run_cells(cells, folder / "runs", jobs=1)) == ["finished"] * 4
@@ -188,9 +188,9 @@ def test_other_settings_are_refused_before_anything_starts_unless_forced(folder,
     with locked(run_dir), pytest.raises(UserError, match="another process is working on this run"):
         run_cells(cells, folder, force=True)
     assert states(run_cells(cells, folder, force=True)) == ["finished"] * 2
-    assert runner.recorded_settings(run_dir) == cells[1].settings
+    assert recorded_settings(run_dir) == cells[1].settings
     (moved,) = run_dir.parent.glob("seed_1.replaced-*")
-    assert runner.recorded_settings(moved) == changed
+    assert recorded_settings(moved) == changed
 
 
 def test_failures_do_not_stop_the_rest_and_are_told_with_the_last_line_of_the_log(folder, stand_ins, capsys):
@@ -256,7 +256,7 @@ def test_a_signal_reaches_each_child_once_and_nothing_more_is_started(
     folder, monkeypatch, capsys, signals, needed, code
 ):
     cells = declare(folder, "seeds: [0, 1, 2]")
-    monkeypatch.setattr(runner, "_command", lambda *_: [sys.executable, "-S", "-c", PATIENT, str(needed)])
+    monkeypatch.setattr(process, "train_command", lambda *_: [sys.executable, "-S", "-c", PATIENT, str(needed)])
     monkeypatch.setattr(runner, "POLL_SECONDS", 0.02)
     children, left = [], list(signals)
     update = ProgressView.update
@@ -273,7 +273,7 @@ def test_a_signal_reaches_each_child_once_and_nothing_more_is_started(
 
     real = subprocess.Popen
     monkeypatch.setattr(ProgressView, "update", send_when_ready)
-    monkeypatch.setattr(runner.subprocess, "Popen", popen)
+    monkeypatch.setattr(process.subprocess, "Popen", popen)
     before = signal.getsignal(signal.SIGINT)
     assert states(run_cells(cells, folder, jobs=2)) == ["interrupted", "interrupted", "missing"]
     assert [child.returncode for child in children] == [code, code]
@@ -284,8 +284,8 @@ def test_a_signal_reaches_each_child_once_and_nothing_more_is_started(
 @pytest.mark.parametrize(("cores", "threads", "jobs"), [(8, 1, 8), (8, 3, 2), (2, 4, 1)])
 def test_as_many_runs_at_a_time_as_cores_hold(folder, monkeypatch, cores, threads, jobs):
     found = []
-    monkeypatch.setattr(runner, "available_cores", lambda: cores)
-    monkeypatch.setattr(runner._Pool, "run", lambda pool: found.append(pool.jobs))
+    monkeypatch.setattr(local, "available_cores", lambda: cores)
+    monkeypatch.setattr(runner._Pool, "run", lambda pool: found.append(pool.launcher.capacity))
     run_cells(declare(folder, "", [f"threads={threads}"]), folder)
     run_cells(declare(folder, "", [f"threads={threads}"]), folder, jobs=5)
     assert found == [jobs, 5]
@@ -299,7 +299,7 @@ def test_children_know_their_threads_and_nothing_of_a_sweep_around_them(folder, 
         seen.append(env)
         return real(command, env=env, **more)
 
-    monkeypatch.setattr(runner.subprocess, "Popen", popen)
+    monkeypatch.setattr(process.subprocess, "Popen", popen)
     monkeypatch.setenv("WANDB_SWEEP_ID", "x")
     run_cells(declare(folder, "", ["threads=3"]), folder)
     assert seen[0]["OMP_NUM_THREADS"] == "3" and "WANDB_SWEEP_ID" not in seen[0]

@@ -19,7 +19,8 @@ from test_kills import assert_nothing_is_lost
 
 from trpo_lightning.errors import BusyError
 from trpo_lightning.experiment.declaration import load_experiment
-from trpo_lightning.experiment.runner import is_locked, results_so_far
+from trpo_lightning.experiment.runner import results_so_far
+from trpo_lightning.experiment.states import is_locked
 from trpo_lightning.runs.config import recorded_settings, write_config
 from trpo_lightning.runs.lock import locked
 from trpo_lightning.training.metrics import METRICS

@@ -89,13 +89,17 @@ class ProgressView:
     def ended(self, run_dir: Path, state: str, message: str) -> None:
         """Note that a run has ended, or had nothing left to do."""
         run = self.runs[run_dir]
-        if run_dir in self._tasks:
-            self._read(run_dir, show=self.log_lines)
-            self._bars.remove_task(self._tasks.pop(run_dir))
-        elif state == "finished":
+        if run_dir not in self._tasks and state == "finished":
             run.env_steps = run.total
+        self._close(run_dir)
         run.state = state
         self._print(f"{escape(run.label)}  [{COLORS[state]}]{escape(message or state)}[/{COLORS[state]}]")
+
+    def lost(self, run_dir: Path, message: str) -> None:
+        """Note that a run's node is gone, and that the run waits for another."""
+        self._close(run_dir)
+        self.runs[run_dir].state = "waiting"
+        self._print(f"{escape(self.runs[run_dir].label)}  [yellow]{escape(message)}[/yellow]")
 
     def update(self, running: list[Path]) -> None:
         """Read the new rows of the running runs and refresh the view."""
@@ -133,6 +137,12 @@ class ProgressView:
             start = START_SECONDS if run.state == "waiting" else 0
             each.append(start + max(run.total - run.env_steps, 0) / rate)
         return max(max(each), sum(each) / max(len(self._tasks), 1))
+
+    def _close(self, run_dir: Path) -> None:
+        """Show the last rows, and take the bar away."""
+        if run_dir in self._tasks:
+            self._read(run_dir, show=self.log_lines)
+            self._bars.remove_task(self._tasks.pop(run_dir))
 
     def _read(self, run_dir: Path, show: bool) -> None:
         run = self.runs[run_dir]

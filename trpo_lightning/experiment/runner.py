@@ -1,42 +1,34 @@
-"""Does an experiment's missing runs, several at a time, each in its own process with one thread."""
+"""Does an experiment's missing runs with a launcher: what to start, what ended, what to tell."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
-import tempfile
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from trpo_lightning.errors import BUSY, DiskError, UserError
+from trpo_lightning.errors import BUSY, UserError
 from trpo_lightning.experiment.declaration import Cell
+from trpo_lightning.experiment.launchers.launcher import Ending, Job, Launcher, PlannedRun
+from trpo_lightning.experiment.launchers.local import LocalLauncher
+from trpo_lightning.experiment.launchers.options import LauncherOptions
 from trpo_lightning.experiment.progress import ProgressView
+from trpo_lightning.experiment.states import has_begun, is_finished, is_locked, standing
+from trpo_lightning.extras import check_extra
 from trpo_lightning.output import print_what_there_is_no_letter_for
-from trpo_lightning.runs.config import recorded_settings, write_config
-from trpo_lightning.settings import RESUMABLE, changed_keys, covers, different_keys, get
+from trpo_lightning.runs.config import recorded_settings
+from trpo_lightning.settings import changed_keys
 from trpo_lightning.stopping import BREAK, handle_signals
-from trpo_lightning.storage.file_lock import try_lock
-from trpo_lightning.threads import available_cores, thread_environment
 from trpo_lightning.tracking.packages import check_loggers
 
 INTERRUPTED = (130, 143)
 """Exit codes of a run stopped by Ctrl-C or SIGTERM."""
 POLL_SECONDS = 0.2
-PRIVATE_VARIABLES = ("WANDB_SERVICE", "WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_NAME")
-"""W&B variables not passed to children, which would otherwise write to the parent's W&B run or all share one name."""
-
-
+MOST_LOSSES = 10
+"""How often a run may lose its node before it is taken for the cause."""
 HANG_UP: int = getattr(signal, "SIGHUP", signal.SIGTERM)
-OWN_GROUP: dict[str, Any] = {"process_group": 0}
-"""Starts each child in its own process group: Ctrl-C in a terminal then reaches it only once, through the runner."""
-if sys.platform == "win32":
-    OWN_GROUP = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
 
 
 @dataclass(frozen=True)
@@ -52,17 +44,23 @@ class CellResult:
 class _Child:
     cell: Cell
     run_dir: Path
-    process: subprocess.Popen
-    fresh: bool
-    """Whether the child begins the run, rather than resuming it."""
+    job: Job
+    shown: bool = False
+    """Whether the view knows that it was started."""
     signals: int = 0
     """How often the child was told to stop."""
 
 
 def run_cells(
-    cells: list[Cell], root: Path, *, jobs: int | None = None, force: bool = False, log_lines: bool | None = None
+    cells: list[Cell],
+    root: Path,
+    *,
+    jobs: int | None = None,
+    force: bool = False,
+    log_lines: bool | None = None,
+    options: LauncherOptions | None = None,
 ) -> list[CellResult]:
-    """Do the missing runs, `jobs` at a time (default: one for each core that a run leaves free).
+    """Do the missing runs, `jobs` at a time.
 
     Finished runs are skipped, interrupted ones resumed, and a failed one does not stop the rest. Ctrl-C and SIGTERM
     stop all runs after their current iteration, a second Ctrl-C at once.
@@ -70,34 +68,52 @@ def run_cells(
     Args:
         cells: The runs.
         root: Folder of all runs.
-        jobs: Runs at a time.
+        jobs: Runs at a time; by default one for each core that a run leaves free, on a cluster as many as it takes.
         force: Move earlier runs away and repeat all of them.
         log_lines: Whether to print a line for each update; by default for up to 8 runs.
+        options: Where the runs are done; by default on this machine.
 
     Raises:
-        UserError: A run directory holds other settings; nothing has been started.
+        UserError: A run directory holds other settings, or the launcher cannot work; nothing has been started.
     """
     print_what_there_is_no_letter_for()
     for loggers in {tuple(cell.settings.tracking.loggers): cell.settings for cell in cells}.values():
         check_loggers(loggers)
     for cell in cells:
         _check(cell, root / cell.directory, force)
-    if force:
-        for cell in cells:
-            _move_away(root / cell.directory)
-    threads = max((cell.settings.threads or available_cores()) for cell in cells)
-    jobs = jobs or max(1, available_cores() // threads)
-    pool = _Pool(cells, root, jobs, log_lines if log_lines is not None else len(cells) <= 8)
-    return pool.run()
+    with _launcher(options or LauncherOptions(), cells, root, jobs) as launcher:
+        if force:
+            for cell in cells:
+                _check_job(root / cell.directory, launcher)
+            for cell in cells:
+                _move_away(root / cell.directory)
+        return _Pool(cells, root, launcher, log_lines if log_lines is not None else len(cells) <= 8).run()
+
+
+def _launcher(options: LauncherOptions, cells: list[Cell], root: Path, jobs: int | None) -> Launcher:
+    settings = [cell.settings for cell in cells]
+    if options.launcher != "local":
+        check_extra(options.launcher, f"--launcher {options.launcher}")
+    if options.launcher == "ray":
+        from trpo_lightning.experiment.launchers.ray_cluster import RayLauncher
+
+        return RayLauncher(options, settings, root, jobs)
+    if options.launcher == "slurm":
+        from trpo_lightning.experiment.launchers.slurm import SlurmLauncher
+
+        return SlurmLauncher(options, settings, root, jobs)
+    return LocalLauncher(settings, jobs)
 
 
 class _Pool:
-    """At most `jobs` children at a time, and the results so far."""
+    """The runs that wait, those that a launcher has, and the results so far."""
 
-    def __init__(self, cells: list[Cell], root: Path, jobs: int, log_lines: bool) -> None:
-        self.root, self.jobs = root, jobs
+    def __init__(self, cells: list[Cell], root: Path, launcher: Launcher, log_lines: bool) -> None:
+        self.root, self.launcher = root, launcher
         self.pending = deque(cells)
         self.children: list[_Child] = []
+        self.losses: Counter[Path] = Counter()
+        """How often each run has lost its node."""
         self.results: dict[Path, CellResult] = {
             c.directory: CellResult(c, root / c.directory, "missing") for c in cells
         }
@@ -107,58 +123,64 @@ class _Pool:
         self.view = ProgressView(cells, root, log_lines)
 
     def run(self) -> list[CellResult]:
-        with self._signals(), self.view, tempfile.TemporaryDirectory() as folder:
+        with self._signals(), self.view:
             while self.children or (self.pending and not self.stopping):
-                while self.pending and not self.stopping and len(self.children) < self.jobs:
-                    self._start(self.pending.popleft(), Path(folder))
+                if not self.stopping:
+                    self._start()
                 self._tell_to_stop()
                 self._reap()
-                self.view.update([child.run_dir for child in self.children])
+                self.view.update([child.run_dir for child in self.children if child.shown])
                 time.sleep(POLL_SECONDS)
         return list(self.results.values())
 
-    def _start(self, cell: Cell, folder: Path) -> None:
-        run_dir = self.root / cell.directory
-        if is_locked(run_dir):
-            self._record(cell, "elsewhere", "another process is working on it")
-            return
-        threads = cell.settings.threads or available_cores()
-        variables = {**os.environ, **thread_environment(threads)}
-        for name in PRIVATE_VARIABLES:
-            variables.pop(name, None)
-        try:
-            command = _command(cell, run_dir, folder)
-            if command is None:
-                self._record(cell, "finished", "finished before")
-                return
-            fresh = not _has_begun(run_dir)
-            run_dir.mkdir(parents=True, exist_ok=True)
-            with open(run_dir / "log.txt", "a", encoding="utf-8") as log:
-                process = subprocess.Popen(
-                    command, env=variables, stdout=log, stderr=log, stdin=subprocess.DEVNULL, **OWN_GROUP
-                )
-        except (OSError, DiskError) as error:
-            self._record(cell, "failed", f"failed: it could not be started: {error}")
-            return
-        self.children.append(_Child(cell, run_dir, process, fresh))
-        self.view.started(run_dir)
+    def _start(self) -> None:
+        """Hand as many runs to the launcher as it has room for."""
+        cells, waiting = [], []
+        while self.pending and len(self.children) + len(cells) < self.launcher.capacity:
+            cell = self.pending.popleft()
+            run_dir = self.root / cell.directory
+            if not is_locked(run_dir) or self.launcher.adopts(run_dir):
+                if is_finished(cell.settings, run_dir):
+                    self._record(cell, "finished", "finished before")
+                else:
+                    cells.append(cell)
+            elif self.losses[cell.directory]:
+                waiting.append(cell)  # until the lost node's process is gone, too
+            else:
+                self._record(cell, "elsewhere", "another process is working on it")
+        self.pending.extend(waiting)
+        if cells:
+            jobs = self.launcher.start([PlannedRun(cell.settings, self.root / cell.directory) for cell in cells])
+            self.children += [_Child(c, self.root / c.directory, job) for c, job in zip(cells, jobs, strict=True)]
 
     def _reap(self) -> None:
-        for child in [c for c in self.children if c.process.poll() is not None]:
-            self.children.remove(child)
-            code = child.process.returncode
-            if code == 0 or (code > 0 and is_finished(child.cell, child.run_dir)):
-                self._record(child.cell, "finished")
-            elif code in INTERRUPTED or (child.signals and code < 0) or child.signals > 1:
+        for child in list(self.children):
+            ending = child.job.poll()
+            if child.job.started and not child.shown:
+                child.shown = True
+                self.view.started(child.run_dir)
+            if ending is not None:
+                self.children.remove(child)
+                self._ended(child, ending)
+
+    def _ended(self, child: _Child, ending: Ending) -> None:
+        code, lost = ending.code, self.losses[child.cell.directory]
+        if code == 0 or (code > 0 and is_finished(child.cell.settings, child.run_dir)):
+            self._record(child.cell, "finished")
+        elif code in INTERRUPTED or (child.signals and (code < 0 or ending.again)) or child.signals > 1:
+            if child.shown:
                 self._record(child.cell, "interrupted", "stopped; the next call resumes it")
-            elif code == BUSY:
-                self._record(child.cell, "elsewhere", "another process is working on it")
-            elif child.fresh and _begun_by_another(child):
-                self.pending.append(child.cell)
-            else:
-                killed = f"killed by {signal.Signals(-code).name}; the last it said: " if code < 0 else ""
-                told = f"failed: {killed}{_last_line(child.run_dir)} (see {child.run_dir}/log.txt)"
-                self._record(child.cell, "failed", told)
+        elif ending.lost and lost < MOST_LOSSES:
+            self.losses[child.cell.directory] += 1
+            if child.shown:
+                self.view.lost(child.run_dir, f"{ending.reason}: goes on elsewhere from its last barrier")
+            self.pending.appendleft(child.cell)
+        elif (ending.again and not ending.lost) or (code == BUSY and lost):
+            self.pending.append(child.cell)
+        elif code == BUSY:
+            self._record(child.cell, "elsewhere", "another process is working on it")
+        else:
+            self._record(child.cell, "failed", f"failed: {_why(child.run_dir, ending)}")
 
     def _record(self, cell: Cell, state: str, message: str = "") -> None:
         run_dir = self.root / cell.directory
@@ -171,9 +193,9 @@ class _Pool:
             while child.signals < self.stopping:
                 child.signals += 1
                 if child.signals > 2:
-                    child.process.kill()
-                else:  # Windows offers only Ctrl-Break: anything else would end the run at once
-                    child.process.send_signal(getattr(signal, "CTRL_BREAK_EVENT", self.signal_number))
+                    child.job.kill()
+                else:
+                    child.job.stop(self.signal_number)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -197,53 +219,10 @@ def results_so_far(cells: list[Cell], root: Path) -> list[CellResult]:
     return [CellResult(cell, root / cell.directory, standing(root / cell.directory)) for cell in cells]
 
 
-def run_state(run_dir: Path) -> str | None:
-    """The state in a run directory's `status.json`, or None if no run began there."""
-    status = _status(run_dir)
-    return None if status is None else status["state"]
-
-
-def _status(run_dir: Path) -> dict[str, Any] | None:
-    try:
-        status = json.loads((run_dir / "status.json").read_text(encoding="utf-8"))
-        return {**status, "state": str(status["state"])}
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{run_dir / 'status.json'}: cannot be read: delete the run directory to start over") from error
-
-
-def standing(run_dir: Path) -> str:
-    """The state of a run, as in `CellResult`: only the lock distinguishes a running run from a killed one."""
-    state = run_state(run_dir) or "missing"
-    if state != "running":
-        return state
-    return "elsewhere" if is_locked(run_dir) else "interrupted"
-
-
-def is_locked(run_dir: Path) -> bool:
-    """Whether a process holds the run's lock."""
-    try:
-        with open(run_dir / ".lock", encoding="utf-8") as file:
-            return not try_lock(file, shared=True)
-    except OSError:
-        return False
-
-
-def _has_begun(run_dir: Path) -> bool:
-    """Whether the run recorded its settings; one that failed before that starts from scratch."""
-    return run_state(run_dir) is not None and (run_dir / "config.yaml").is_file()
-
-
-def _begun_by_another(child: _Child) -> bool:
-    """Whether another runner's process began and left the run while this child was starting."""
-    return _has_begun(child.run_dir) and (_status(child.run_dir) or {}).get("pid") != child.process.pid
-
-
 def _check(cell: Cell, run_dir: Path, force: bool) -> None:
     if force and is_locked(run_dir):
         raise UserError(f"{run_dir}: another process is working on this run: stop it before --force moves it away")
-    if force or not _has_begun(run_dir):
+    if force or not has_begun(run_dir):
         return
     changed = changed_keys(recorded_settings(run_dir), cell.settings)
     if changed:
@@ -252,9 +231,9 @@ def _check(cell: Cell, run_dir: Path, force: bool) -> None:
         )
 
 
-def is_finished(cell: Cell, run_dir: Path) -> bool:
-    """Whether the run has done all the steps or iterations that the cell asks for."""
-    return run_state(run_dir) == "finished" and covers(recorded_settings(run_dir), cell.settings)
+def _check_job(run_dir: Path, launcher: Launcher) -> None:
+    if launcher.adopts(run_dir):
+        raise UserError(f"{run_dir}: a job of an earlier call has this run: cancel it before --force moves it away")
 
 
 def _move_away(run_dir: Path) -> None:
@@ -262,18 +241,12 @@ def _move_away(run_dir: Path) -> None:
         run_dir.rename(run_dir.with_name(f"{run_dir.name}.replaced-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"))
 
 
-def _command(cell: Cell, run_dir: Path, folder: Path) -> list[str] | None:
-    """The command that starts or continues the run; None if nothing is left to do."""
-    train = [sys.executable, "-m", "trpo_lightning", "train"]
-    if not _has_begun(run_dir):
-        config = folder / f"{len(list(folder.iterdir()))}.yaml"
-        write_config(cell.settings, config)
-        return [*train, "--config", str(config), "--run-dir", str(run_dir), "--quiet"]
-    if is_finished(cell, run_dir):
-        return None
-    before, after = recorded_settings(run_dir), cell.settings
-    changed = [key for key in different_keys(before, after) if key.startswith(RESUMABLE)]
-    return [*train, "--resume", str(run_dir), *(f"{key}={json.dumps(get(after, key))}" for key in changed), "--quiet"]
+def _why(run_dir: Path, ending: Ending) -> str:
+    """What is known of a failure: what the launcher says, else the last line of the run's log."""
+    if ending.reason:
+        return ending.reason
+    killed = f"killed by {signal.Signals(-ending.code).name}; the last it said: " if ending.code < 0 else ""
+    return f"{killed}{_last_line(run_dir)} (see {run_dir}/log.txt)"
 
 
 def _last_line(run_dir: Path) -> str:

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from trpo_lightning.errors import UserError
 from trpo_lightning.experiment.declaration import Cell, Experiment
 from trpo_lightning.experiment.experiment_file import FULL, dotted
-from trpo_lightning.experiment.runner import is_finished, run_state
+from trpo_lightning.experiment.states import is_finished, run_state
 from trpo_lightning.runs.config import parse_overrides
 from trpo_lightning.settings import SWEEP_CELL, RunSettings, changed_keys, get
 from trpo_lightning.stopping import StopRequest
@@ -143,7 +143,7 @@ def run_of_sweep(experiment: Experiment, arguments: list[str], root: Path, stop:
     cell = cell_of(experiment, arguments)
     _check_loggers(cell.settings)
     run_dir = root / cell.directory
-    if is_finished(cell, run_dir):
+    if is_finished(cell.settings, run_dir):
         print(f"{run_dir} finished before; `wandb sync {run_dir / 'wandb'}` sends what W&B lacks of it")
         return 0
     from trpo_lightning.runs.run import train_run

@@ -11,7 +11,7 @@ import numpy as np
 
 from trpo_lightning.errors import UserError, nearest
 from trpo_lightning.experiment.declaration import Experiment
-from trpo_lightning.experiment.runner import run_state
+from trpo_lightning.experiment.states import run_state
 from trpo_lightning.report.records import FINISHED, Columns, Record, read_provenance, score_of
 
 OPTIONS = ("steps", "return", "evaluation", "episodes", "env")

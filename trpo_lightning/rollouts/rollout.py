@@ -8,6 +8,7 @@ from torch import Tensor
 
 from trpo_lightning.numerics.tabular import PolicyValues, TabularMDP
 from trpo_lightning.policies.sequences import Observations, Sequences
+from trpo_lightning.ranks import Share
 
 
 @dataclass(kw_only=True)
@@ -60,6 +61,8 @@ class SinglePathRollout(Rollout):
     """`[T, N]`: discounted sums of raw rewards since the episode began, for the reward scale."""
     states: np.ndarray | None = None
     """`[N, M]`: what a policy with a memory remembered before the first step; None without one."""
+    share: Share | None = None
+    """Which of all ranks' valid slots these are; None for all."""
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Those of the valid slots."""
@@ -70,7 +73,8 @@ class SinglePathRollout(Rollout):
 class Batch:
     """The B valid transitions of a rollout on the policy's device: rows of `[B, ...]`.
 
-    For a policy with a memory they are in the order of its `Sequences`.
+    `share` says which of all ranks' transitions they are; by default they are all. For a policy with a memory they are
+    in the order of its `Sequences`.
     """
 
     observations: Observations
@@ -78,6 +82,10 @@ class Batch:
     advantages: Tensor
     advantage_std: float = 1.0
     """What the advantages were divided by to standardize them, in units of scaled rewards; 1 if they were not."""
+    share: Share = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.share = Share(len(self.observations))
 
     def __len__(self) -> int:
         return len(self.observations)

@@ -1,6 +1,8 @@
 """The bound on a trust-region step, chosen by settings: the KL of a candidate, and its curvature at theta_old."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +21,7 @@ from trpo_lightning.policies.linearized import linearized
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.policies.sequences import Observations, Sequences, row_parts
+from trpo_lightning.ranks import Share
 from trpo_lightning.rollouts.rollout import AnyBatch, Batch
 from trpo_lightning.rules.surrogate import CHUNK, Surrogate
 from trpo_lightning.settings import TrustRegionSettings
@@ -26,11 +29,18 @@ from trpo_lightning.settings import TrustRegionSettings
 Model = Callable[[Tensor, slice], Linearizable]
 """From theta and a slice of the rows to what `numerics/curvature.py` linearizes."""
 
-OVER_STATES: dict[str, Callable[[Tensor, Tensor | None], float]] = {
-    "mean": lambda x, weights: float((x if weights is None else x * weights).mean(dtype=torch.float64)),
-    "max": lambda x, weights: float((x if weights is None else x[weights > 0.0]).max()),
-}
-"""How one number per state, `[B]`, becomes one number; the surrogate's `kl_weights` count."""
+
+def _mean(x: Tensor, weights: Tensor | None, share: Share) -> float:
+    return share.mean(float((x if weights is None else x * weights).sum(dtype=torch.float64)))
+
+
+def _largest(x: Tensor, weights: Tensor | None, share: Share) -> float:
+    x = x if weights is None else x[weights > 0.0]
+    return share.ranks.largest(float(x.max()) if len(x) else -math.inf)
+
+
+OVER_STATES: dict[str, Callable[[Tensor, Tensor | None, Share], float]] = {"mean": _mean, "max": _largest}
+"""How one number per state, `[B]`, becomes one number over the states of all ranks; `kl_weights` count."""
 
 OVER_DIMENSIONS: dict[str, Callable[[int], float]] = {"sum": lambda size: 1.0, "mean": lambda size: 1.0 / size}
 """Factor by which the joint KL is multiplied, by the number of action dimensions."""
@@ -64,8 +74,10 @@ class Candidates:
             value += float(self.surrogate.total(new, part))
             kls.append(self.factor * kl_divergence(old, new, self.settings.kl_direction))
         kl, weights = torch.cat(kls), self.surrogate.kl_weights
-        self.kl = {name: over(kl, weights) for name, over in OVER_STATES.items()}
-        return value / len(kl), max(self.kl[self.settings.kl_over_states], self.share_of_largest * self.kl["max"])
+        share = self.surrogate.share
+        self.kl = {name: over(kl, weights, share) for name, over in OVER_STATES.items()}
+        bounded = max(self.kl[self.settings.kl_over_states], self.share_of_largest * self.kl["max"])
+        return share.mean(value), bounded
 
 
 def _share_of_largest(s: TrustRegionSettings) -> float:
@@ -110,7 +122,7 @@ class Curvature:
         self.factor = kl_factor(surrogate, settings)
         theta = parameter_vector(policy)
         self.theta = theta.to(torch.promote_types(theta.dtype, getattr(torch, settings.solve_dtype)))
-        self.rows = fisher_subset(surrogate.observations, settings.fisher_fraction, generator).to(theta.device)
+        self.rows, self.share = fisher_subset(surrogate, settings.fisher_fraction, generator)
 
     def _model(self, rows: Tensor | slice) -> tuple[Model, list[slice]]:
         """The model of some rows of the batch, and slices of them that are evaluated at once."""
@@ -126,7 +138,7 @@ class Curvature:
             weights = weights[self.rows].to(self.theta.dtype)
             weights = weights / weights.sum()
         model, parts = self._model(self.rows)
-        return fisher_vector_product(model, self.theta, len(self.rows), weights=weights, parts=parts)
+        return fisher_vector_product(model, self.theta, len(self.rows), weights=weights, parts=parts, share=self.share)
 
     def product(self, v: Tensor) -> Tensor:
         """A v; the first call builds the graph."""
@@ -136,14 +148,20 @@ class Curvature:
         """max_n v'A_n v over the whole batch, like the KL of the line search."""
         model, parts = self._model(slice(None))
         rows = curvature_of_rows(model, self.theta, v, len(self.surrogate.observations), parts=parts)
-        return OVER_STATES["max"](self.factor * rows, self.surrogate.kl_weights)
+        return OVER_STATES["max"](self.factor * rows, self.surrogate.kl_weights, self.surrogate.share)
 
 
-def fisher_subset(observations: Observations, fraction: float, generator: torch.Generator) -> Tensor:
-    """Indices of the rows of a random `fraction` of the states, or of whole sequences for a model with a memory."""
-    if isinstance(observations, Sequences):
-        return observations.rows_of(fisher_rows(len(observations.lengths), fraction, generator))
-    return fisher_rows(len(observations), fraction, generator)
+def fisher_subset(surrogate: Surrogate, fraction: float, generator: torch.Generator) -> tuple[Tensor, Share]:
+    """Indices of the rows of a random `fraction` of the states, or of the sequences, whole, of a model with a memory.
+
+    With several ranks these are the rows held here; the share says among how many.
+    """
+    observations, share = surrogate.observations, surrogate.share
+    if isinstance(observations, Sequences):  # on one rank only
+        chosen = observations.rows_of(fisher_rows(len(observations.lengths), fraction, generator))
+    else:
+        chosen = fisher_rows(share.count, fraction, generator)
+    return share.rows(chosen).to(observations.device), replace(share, count=len(chosen), places=None)
 
 
 def fisher_rows(rows: int, fraction: float, generator: torch.Generator) -> Tensor:

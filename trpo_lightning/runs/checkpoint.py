@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 
 from trpo_lightning.errors import UserError
+from trpo_lightning.runs.files import checkpoint_files
 from trpo_lightning.settings import BUDGET, RunSettings, changed_keys, from_record, to_dict
 from trpo_lightning.storage.checksummed_file import read, save
 from trpo_lightning.storage.files import plain, writing
@@ -109,11 +110,6 @@ def read_checkpoint(path: Path, settings: RunSettings, rows: int) -> dict[str, A
     if ahead:
         raise UserError(f"{path}: is from iteration {state['iteration']}, but metrics.csv has only {rows} whole rows")
     return state
-
-
-def checkpoint_files(folder: Path) -> list[Path]:
-    """Barrier files in a `checkpoints` folder, newest first."""
-    return sorted(folder.glob("barrier_*.ckpt"), reverse=True)
 
 
 class CheckpointCallback(Checkpoint):

@@ -214,7 +214,12 @@ def write_config(settings: RunSettings, path: Path) -> None:
     """Write every key with its value, as YAML that `train --config` can read back."""
     from trpo_lightning.storage.files import write_atomically
 
-    write_atomically(path, OmegaConf.to_yaml(OmegaConf.create(_escaped(to_dict(settings)))).encode())
+    write_atomically(path, config_text(settings).encode())
+
+
+def config_text(settings: RunSettings) -> str:
+    """What `write_config` writes."""
+    return OmegaConf.to_yaml(OmegaConf.create(_escaped(to_dict(settings))))
 
 
 def _escaped(value: Any) -> Any:

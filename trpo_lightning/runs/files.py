@@ -1,5 +1,7 @@
 """The files in a run directory, by name; the documentation page is generated from this table."""
 
+from pathlib import Path
+
 FILES: dict[str, str] = {
     "config.yaml": "every setting; `train --config` repeats the run",
     "metrics.csv": "one row an iteration; its columns are the [metrics](metrics.md)",
@@ -17,3 +19,8 @@ FILES: dict[str, str] = {
     "tensorboard/*": "TensorBoard's event files, with `tracking.loggers=tensorboard`",
     "wandb/*": "W&B's files; `wandb sync` uploads an offline run later",
 }
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """Barrier files in a `checkpoints` folder, newest first."""
+    return sorted(folder.glob("barrier_*.ckpt"), reverse=True)

@@ -54,7 +54,7 @@ def provenance(command: list[str] | None = None, **facts: Any) -> dict[str, Any]
         "git": git_state(),
         "trpo_lightning": importlib.metadata.version("trpo_lightning"),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": package_versions(),
         "machine": {
             "platform": platform.platform(),
             "cpu": cpu_name(),
@@ -64,6 +64,11 @@ def provenance(command: list[str] | None = None, **facts: Any) -> dict[str, Any]
         },
         **facts,
     }
+
+
+def package_versions() -> dict[str, str | None]:
+    """The versions of the packages that decide a run's numbers; None for one that is not installed."""
+    return {name: _version(name) for name in PACKAGES}
 
 
 def _version(package: str) -> str | None:

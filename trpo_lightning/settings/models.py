@@ -60,7 +60,12 @@ class RecurrentPolicySettings(MLPPolicySettings):
 
 @dataclass
 class ValueSettings:
-    """Keys of every value function; a custom one adds its own in a subclass, `MyValueFunction.Settings`."""
+    """Keys of every value function; a custom one adds its own in a subclass, `MyValueFunction.Settings`.
+
+    `over_ranks` says that its `fit` heeds its `share`, and so works with several `devices`.
+    """
+
+    over_ranks: ClassVar[bool] = False
 
     name: str = option(
         "adam",
@@ -93,6 +98,8 @@ class FittedValueSettings(ValueSettings):
 @dataclass
 class NetworkValueSettings(FittedValueSettings):
     """Keys of value functions that are networks."""
+
+    over_ranks: ClassVar[bool] = True
 
     hidden_sizes: list[int] = option(
         [64, 64], "units of each hidden layer; [] is linear", source="Henderson 2018", minimum=1
@@ -127,6 +134,8 @@ class AdamValueSettings(DescentValueSettings):
 @dataclass
 class RecurrentValueSettings(DescentValueSettings):
     """A network with a memory, fitted by Adam on minibatches of whole sequences."""
+
+    over_ranks: ClassVar[bool] = False
 
     hidden_sizes: list[int] = option(
         [64, 64],
@@ -191,6 +200,8 @@ class TrustRegionValueSettings(NetworkValueSettings):
 @dataclass
 class LinearValueSettings(FittedValueSettings):
     """Ridge regression on observations and their squares."""
+
+    over_ranks: ClassVar[bool] = True
 
     l2: float = option(
         1e-3,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trpo_lightning.numerics.returns import discounted_returns, generalized_advantages, standardize
 from trpo_lightning.policies.sequences import Observations, Sequences
+from trpo_lightning.ranks import Share
 from trpo_lightning.rollouts.exact import TabularRollout
 from trpo_lightning.rollouts.population import PopulationRollout
 from trpo_lightning.rollouts.rollout import (
@@ -32,12 +33,13 @@ from trpo_lightning.settings import AdvantageRuleSettings, FittedValueSettings, 
 class ValueData:
     """What a value function is fitted to: observations `[B, *O]`, `targets` and the old `values` `[B]`.
 
-    Its rows are the batch's, but sequence by sequence if it has a memory.
+    Its rows are the batch's, but sequence by sequence if it has a memory; `share` says which of all ranks' they are.
     """
 
     observations: Observations
     targets: Tensor
     values: Tensor
+    share: Share
 
 
 @dataclass(frozen=True)
@@ -98,14 +100,16 @@ def _single_path(rollout: SinglePathRollout, value_function: Any, s: RunSettings
 
     rows, observations = _policy_rows(rollout, device)
     raw = rows(advantages)
-    standardized, std = standardize(raw)
+    share = rollout.share or Share(len(raw))
+    standardized, std = standardize(raw, share)
     rule = s.rule if isinstance(s.rule, AdvantageRuleSettings) else AdvantageRuleSettings()
     chosen, divisor = (standardized, std) if rule.standardize_advantages else (raw, 1.0)
     if rule.discounted_state_weights:
         chosen = chosen * s.gamma ** rows(rollout.episode_steps)
     batch = Batch(observations, rows(rollout.actions), chosen.float(), divisor)
-    metrics = {"advantages/std": std} if len(raw) else {}
-    value_data = ValueData(fitted_to, fit_rows(targets).float(), fit_rows(values).float())
+    batch.share = share
+    metrics = {"advantages/std": std} if share.count else {}
+    value_data = ValueData(fitted_to, fit_rows(targets).float(), fit_rows(values).float(), share)
     return Estimate(batch, value_data, metrics)
 
 

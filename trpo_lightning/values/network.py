@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from trpo_lightning.numerics.curvature import row_slices
 from trpo_lightning.policies.networks import assign_parameter_vector, parameter_vector
 from trpo_lightning.policies.perceptron import ArrayLike
 from trpo_lightning.policies.sequences import Observations
+from trpo_lightning.ranks import Share
 from trpo_lightning.settings import AdamValueSettings, DescentValueSettings
 from trpo_lightning.threads import threads_for, torch_threads
 from trpo_lightning.values.gradients import LossGradient, loss_gradient
@@ -53,14 +53,26 @@ class DescentValueFunction(NeuralValueFunction):
         raise NotImplementedError(f"{type(self).__name__} has no rows_of_a_step")
 
     def minibatches(
-        self, gradient: LossGradient, observations: Observations, columns: list[Tensor], generator: torch.Generator
-    ) -> Iterator[tuple[Any, list[ArrayLike]]]:
-        """A pass over the batch: observations and rows of `columns` (each `[B, 1]`), in `gradient`'s native form."""
+        self,
+        gradient: LossGradient,
+        observations: Observations,
+        columns: list[Tensor],
+        share: Share,
+        generator: torch.Generator,
+    ) -> Iterator[tuple[Any, list[ArrayLike], int]]:
+        """A pass over the batch.
+
+        Yields, in `gradient`'s native form, observations and rows of `columns` (each `[B, 1]`) that are held here, and
+        how many rows the minibatch has on all ranks.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no minibatches")
 
-    def fit(self, observations: Observations, targets: Tensor, generator: torch.Generator) -> float:
+    def fit(
+        self, observations: Observations, targets: Tensor, generator: torch.Generator, share: Share | None = None
+    ) -> float:
         """As `ValueFunction.fit`; the mean squared error returned is that during the last epoch."""
-        if not (len(targets) and self.settings.epochs and torch.isfinite(targets).all()):
+        share = share or Share(len(targets))
+        if not (share.count and self.settings.epochs and share.all(bool(torch.isfinite(targets).all()))):
             return float("nan")
         # without clipping V_old is not used; a non-finite observation then shows up in the parameters
         values = targets if self.settings.clip is None else self.predict(observations)
@@ -69,7 +81,7 @@ class DescentValueFunction(NeuralValueFunction):
         if theta.grad is None:  # at first, and after pickling
             theta.grad = torch.zeros_like(theta)
         with torch_threads(threads_for(self.rows_of_a_step(len(targets)), len(theta))):
-            loss = self._descend(theta, observations, targets, values, generator)
+            loss = self._descend(theta, (observations, targets, values), share, generator)
         if not torch.isfinite(theta).all():
             self.load_optimizer_state(before)
             return float("nan")
@@ -78,17 +90,19 @@ class DescentValueFunction(NeuralValueFunction):
 
     @torch.no_grad()
     def _descend(
-        self, theta: Tensor, observations: Observations, targets: Tensor, values: Tensor, generator: torch.Generator
+        self, theta: Tensor, data: tuple[Observations, Tensor, Tensor], share: Share, generator: torch.Generator
     ) -> float:
-        """Take all Adam steps on `theta` `[P]`."""
+        """Take all Adam steps on `theta` `[P]`, over observations, targets and old values."""
+        observations, targets, values = data
         gradient = loss_gradient(self.network, theta, theta.grad)  # pyright: ignore[reportArgumentType]
         step, columns, squares = self._adam_step(theta), [targets[:, None], values[:, None]], []
         for _ in range(self.settings.epochs):
             squares.clear()
-            for x, (y, old) in self.minibatches(gradient, observations, columns, generator):
-                gradient.write(x, lambda v, y=y, old=old: self._output_gradient(v, y, old, squares))
+            for x, (y, old), length in self.minibatches(gradient, observations, columns, share, generator):
+                gradient.write(x, lambda v, y=y, old=old, n=length: self._output_gradient(v, y, old, n, squares))
+                share.ranks.sum_(theta.grad)  # pyright: ignore[reportArgumentType]
                 step()
-        return sum(map(float, squares)) / len(targets)
+        return share.mean(sum(map(float, squares)))
 
     def _adam_step(self, theta: Tensor) -> Callable[[], None]:
         """The optimizer's step on `theta` `[P]`, without its bookkeeping, which takes half the time."""
@@ -102,11 +116,13 @@ class DescentValueFunction(NeuralValueFunction):
         return partial(adam, *tensors, foreach=False, beta1=beta1, beta2=beta2, **options)
 
     @np.errstate(all="ignore")
-    def _output_gradient(self, v: ArrayLike, y: ArrayLike, old: ArrayLike, squares: list[ArrayLike]) -> ArrayLike:
-        """Derivative of the mean loss in the values, `[B, 1]`; appends the sum of squared errors to `squares`."""
+    def _output_gradient(
+        self, v: ArrayLike, y: ArrayLike, old: ArrayLike, rows: int, squares: list[ArrayLike]
+    ) -> ArrayLike:
+        """Derivative in the values, `[B, 1]`, of the mean loss over `rows`; appends the sum of squared errors."""
         error = v - y
         squares.append((error * error).sum())
-        gradient = error * (2.0 / len(v))
+        gradient = error * (2.0 / rows)
         clip = self.settings.clip
         if clip is None:
             return gradient
@@ -142,12 +158,18 @@ class NetworkValueFunction(DescentValueFunction):
         return self.settings.minibatch_size
 
     def minibatches(
-        self, gradient: LossGradient, observations: Observations, columns: list[Tensor], generator: torch.Generator
-    ) -> Iterator[tuple[Any, list[ArrayLike]]]:
+        self,
+        gradient: LossGradient,
+        observations: Observations,
+        columns: list[Tensor],
+        share: Share,
+        generator: torch.Generator,
+    ) -> Iterator[tuple[Any, list[ArrayLike], int]]:
         """Minibatches of `value.minibatch_size` transitions."""
         assert isinstance(observations, Tensor)
-        order = torch.randperm(len(observations), generator=generator).to(observations.device)
-        shuffled = [gradient.native(column.index_select(0, order)) for column in (observations, *columns)]
-        for part in row_slices(len(observations), self.settings.minibatch_size):
+        order = torch.randperm(share.count, generator=generator)
+        rows = share.rows(order).to(observations.device)
+        shuffled = [gradient.native(column.index_select(0, rows)) for column in (observations, *columns)]
+        for part, length in share.minibatches(order, self.settings.minibatch_size):
             x, *rest = (column[part] for column in shuffled)
-            yield x, rest
+            yield x, rest, length

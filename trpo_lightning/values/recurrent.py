@@ -10,6 +10,7 @@ from torch import Tensor
 from trpo_lightning.policies.perceptron import ArrayLike
 from trpo_lightning.policies.recurrent import GRU, LSTM, Cell, RecurrentNetwork, build_recurrent_network
 from trpo_lightning.policies.sequences import Observations, Sequences
+from trpo_lightning.ranks import Share
 from trpo_lightning.settings import NetworkValueSettings, RecurrentValueSettings
 from trpo_lightning.values.gradients import LossGradient
 from trpo_lightning.values.network import DescentValueFunction
@@ -76,14 +77,20 @@ class RecurrentValueFunction(DescentValueFunction):
         return rows // self.settings.minibatches
 
     def minibatches(
-        self, gradient: LossGradient, observations: Observations, columns: list[Tensor], generator: torch.Generator
-    ) -> Iterator[tuple[Any, list[ArrayLike]]]:
+        self,
+        gradient: LossGradient,
+        observations: Observations,
+        columns: list[Tensor],
+        share: Share,
+        generator: torch.Generator,
+    ) -> Iterator[tuple[Any, list[ArrayLike], int]]:
         """`value.minibatches` shares of the sequences, shuffled."""
         assert isinstance(observations, Sequences)
         order = torch.randperm(len(observations.lengths), generator=generator)
         for chosen in order.tensor_split(min(self.settings.minibatches, len(order))):
             rows = observations.rows_of(chosen).to(observations.device)
-            yield observations.take(chosen), [gradient.native(column.index_select(0, rows)) for column in columns]
+            found = [gradient.native(column.index_select(0, rows)) for column in columns]
+            yield observations.take(chosen), found, len(rows)
 
 
 class GRUValueFunction(RecurrentValueFunction):
