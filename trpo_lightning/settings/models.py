@@ -135,6 +135,8 @@ class AdamValueSettings(DescentValueSettings):
 class RecurrentValueSettings(DescentValueSettings):
     """A network with a memory, fitted by Adam on minibatches of whole sequences."""
 
+    over_ranks: ClassVar[bool] = False
+
     hidden_sizes: list[int] = option(
         [64, 64],
         "units of each hidden layer, of which the last is recurrent: it needs at least one",
