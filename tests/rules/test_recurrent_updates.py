@@ -7,10 +7,9 @@ from methods import rule_settings
 from recurrent_problem import recurrent_problem, slow
 
 from trpo_lightning.policies.networks import parameter_vector
-from trpo_lightning.rules import build_rule, constraint, reward_weighted_regression, surrogate
 from trpo_lightning.ranks import Share
+from trpo_lightning.rules import build_rule, constraint, reward_weighted_regression, surrogate
 from trpo_lightning.rules.constraint import fisher_subset
-from trpo_lightning.rules.surrogate import build_surrogate
 from trpo_lightning.rules.trust_region import TrustRegionRule
 
 every_cell = pytest.mark.parametrize("name", ["gru", "lstm"])
