@@ -29,7 +29,7 @@ def different_keys(a: RunSettings, b: RunSettings) -> list[str]:
 def what_may_change() -> str:
     """`RESUMABLE` as part of a sentence."""
     free = [f"{key}*" if key.endswith(".") else key for key in RESUMABLE if key not in BUDGET]
-    return f"{', '.join(free)} can, and {' and '.join(BUDGET)} unless rule.final_delta is set"
+    return f"{', '.join(free)} can, and {' and '.join(BUDGET)} unless rule.annealing_steps=null"
 
 
 def changed_bits(before: RunSettings, after: RunSettings) -> list[str]:
