@@ -98,7 +98,7 @@ def test_runs_of_a_killed_node_go_on_elsewhere_and_each_is_done_once(folder, mon
     with ray_cluster(1, 1) as found:
         node = min(found.worker_nodes, key=lambda node: node.unique_id)
         done = do_when(monkeypatch, have_barriers, lambda: found.remove_node(node, allow_graceful=False))
-        results = run_cells(cells("total_iterations=60"), folder / "runs", options=on(found, shared=shared))
+        results = run_cells(cells("total_iterations=24"), folder / "runs", options=on(found, shared=shared))
     told = capsys.readouterr().out
     assert done and states(results) == ["finished"] * 3, told
     assert told.count("goes on elsewhere from its last barrier") == 1, told

@@ -79,7 +79,6 @@ class RayLauncher:
         if ray.is_initialized():
             return
         _check_that_someone_listens(self.address)
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it prints each attempt to connect
         environment = {"working_dir": str(Path.cwd()), "excludes": [*NOT_SENT, str(self.root)]}
         try:
             ray.init(
