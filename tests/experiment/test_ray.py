@@ -73,7 +73,7 @@ def test_a_run_that_fails_on_a_node_says_why_and_leaves_its_log(folder, cluster,
     ("options", "said"),
     [
         ({"address": "127.0.0.1:9"}, "there is no Ray cluster at 127.0.0.1:9 (Connection refused): start one"),
-        ({"address": "nowhere"}, "--address nowhere is not HOST:PORT or ray://HOST:PORT"),
+        ({"address": "nowhere"}, "--address nowhere is not HOST:PORT"),
         ({"cpus": 3}, "each run asks for 3 CPUs, and the largest node of the Ray cluster at"),
     ],
 )
