@@ -28,7 +28,15 @@ def what_counts(base: list[str], overrides: list[str]) -> list[str]:
     return [*(item for item in base if not does_not_count(settings, item.partition("=")[0])), *overrides]
 
 
-AS_IN_THE_PAPER = {"delta": 0.02, "kl_over_dimensions": "sum", "max_step_size": None, "kl_state_slack": None}
+AS_IN_THE_PAPER = {
+    "delta": 0.02,
+    "kl_over_dimensions": "sum",
+    "max_step_size": None,
+    "kl_state_slack": None,
+    "final_delta": None,
+    "annealing_steps": None,
+    "fisher_fraction": 0.2,
+}
 """The joint KL, and steps to the boundary: what oracles and hand-written numbers are for, whatever the defaults."""
 
 

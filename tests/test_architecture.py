@@ -10,7 +10,18 @@ ORDER = [
     *("numerics", "policies", "values", "environments", "rollouts", "rules"),
     *("training", "tracking", "runs", "experiment", "report", "export", "benchmark"),
 ]
-SHARED = {"errors", "extras", "output", "settings", "storage", "randomness", "stopping", "threads", "user_modules"}
+SHARED = {
+    "errors",
+    "extras",
+    "output",
+    "randomness",
+    "ranks",
+    "settings",
+    "stopping",
+    "storage",
+    "threads",
+    "user_modules",
+}
 """What everything may import."""
 FACADES = {"experiment/__init__.py"}
 """Public entry points that stand above all rooms, as the command line does."""

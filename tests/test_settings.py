@@ -15,6 +15,7 @@ from trpo_lightning.settings import (
     all_keys,
     check,
     counting_keys,
+    depends_on_budget,
     from_dict,
     from_keywords,
     from_record,
@@ -273,7 +274,7 @@ def test_options_that_need_single_paths_are_refused_elsewhere(scheme, key):
 
 
 def test_progress_is_the_larger_share_of_both_budgets():
-    settings = updated(RunSettings(), {"total_env_steps": 1000})
+    settings = updated(RunSettings(), {"total_env_steps": 1000, "rule.annealing_steps": None})
     assert [progress(settings, 7, steps) for steps in (0, 250, 1000, 1200)] == [0.0, 0.25, 1.0, 1.0]
     settings = updated(settings, {"total_iterations": 10})
     assert [progress(settings, i, 250) for i in (0, 2, 5, 10, 11)] == [0.25, 0.25, 0.5, 1.0, 1.0]
@@ -336,3 +337,12 @@ def test_each_method_has_its_keys_in_the_help_and_no_key_is_without_a_method():
     }
     groups = tuple(f"{key.partition('.')[0]}." for key in CHOICES)
     assert owned == {key for key in KEYS if key.startswith(groups)}
+
+
+def test_an_annealed_run_is_the_beginning_of_a_longer_one():
+    short, long = (updated(RunSettings(), {"total_env_steps": n, "rule.annealing_steps": 500}) for n in (100, 9000))
+    for settings in (short, long):
+        assert [progress(settings, 7, steps) for steps in (0, 50, 250, 500, 8000)] == [0.0, 0.1, 0.5, 1.0, 1.0]
+        assert not depends_on_budget(settings)
+    assert depends_on_budget(updated(short, {"rule.annealing_steps": None}))
+    assert not depends_on_budget(updated(short, {"rule.annealing_steps": None, "rule.final_delta": None}))

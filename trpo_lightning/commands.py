@@ -35,6 +35,12 @@ def _train_until(options: argparse.Namespace, stop: StopRequest) -> int:
         run_dir = options.run_dir or Path("runs") / "train" / directory_of(settings)
     os.environ.update(thread_environment(settings.threads or available_cores()))
     _import_torch()
+    from trpo_lightning.ranks import torchrun_place
+
+    if settings.devices > 1 and (place := torchrun_place()) and place[0] > 0:
+        from trpo_lightning.runs.ranks.follow import follow_torchrun
+
+        return follow_torchrun(settings, place, stop)
     from trpo_lightning.runs.run import train_run
 
     resume = options.resume is not None

@@ -1,6 +1,8 @@
 """SIGTERM and Ctrl-C as a request to stop, which a run checks between iterations."""
 
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -17,6 +19,11 @@ def handle_signals(numbers: list[int], handler: Callable[[int, FrameType | None]
         return {}
     return {n: signal.signal(n, handler) for n in numbers if signal.getsignal(n) not in (signal.SIG_IGN, None)}
 
+
+OWN_GROUP: dict[str, Any] = {"process_group": 0}
+"""Starts a child in its own process group: Ctrl-C in a terminal then reaches it only through its parent."""
+if sys.platform == "win32":
+    OWN_GROUP = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
 
 BREAK: int = getattr(signal, "SIGBREAK", signal.SIGTERM)
 """Windows' Ctrl-Break, which can be sent to a process there without ending it at once."""

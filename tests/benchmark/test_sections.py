@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trpo_lightning.benchmark import comparisons, growth, sections
+from trpo_lightning.benchmark import comparisons, growth, ranks, sections
 from trpo_lightning.benchmark.bench import Bench
 from trpo_lightning.benchmark.comparisons import SB3, TIANSHOU
 from trpo_lightning.benchmark.processes import MeasurementError
@@ -232,3 +232,25 @@ def test_with_a_gpu_both_devices_are_compared(bench, monkeypatch):
     assert found(results, "A GPU", "CPU / GPU").values == (3.0,)
     assert [p[p.index("--rows") + 1] for p in programs] == ["64", str(2**20)]
     assert found(results, "A-v1", "training, gpu").values == (100.0, 100.0)
+
+
+def test_two_ranks_are_measured_and_more_are_calculated(bench, monkeypatch):
+    def train(settings, threads, folder):
+        run = a_run(steps=150.0 if settings["devices"] == 2 else 100.0)
+        assert threads == settings["devices"]
+        shares = {f"time/{name}": 0.1 * run.seconds for name in ("advantages", "gradient", "cg", "line_search")}
+        return TrainingRun({**run.columns, **shares, "ranks/seconds": 0.2 * run.seconds}, 0.0, 0.0)
+
+    monkeypatch.setattr(ranks, "train", train)
+    monkeypatch.setattr(ranks, "measure", lambda *_: {"1": 1e-3, "4096": 2e-3, "65536": 3e-3, "1048576": 5e-3})
+    monkeypatch.setattr(ranks, "_parameters", lambda environment, part: 1000)
+    results = ranks.ranks(bench)
+    assert found(results, "A-v1", "2 ranks / 1 rank").median == 1.5
+    assert found(results, "A-v1", "update, 2 ranks, 1 thread each").median == pytest.approx(700.0)
+    assert found(results, "A-v1", "of it exchanges and waits of 2 ranks, a whole iteration").median == pytest.approx(
+        200.0
+    )
+    assert found(results, "2 processes", "all-reduce of 1 numbers").median == 1.0
+    efficiencies = [r.median for r in results if r.subject.endswith("256 on each rank") and r.unit == "%"]
+    assert len(efficiencies) == 8 and all(0.0 < x < 100.0 for x in efficiencies)
+    assert efficiencies[:4] == sorted(efficiencies[:4], reverse=True)

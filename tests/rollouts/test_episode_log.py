@@ -1,19 +1,21 @@
 import numpy as np
 import pytest
 
-from trpo_lightning.rollouts.episode_log import EpisodeLog
+from trpo_lightning.rollouts.episode_log import EpisodeLog, EpisodeSums
 
 
 def simulate(log, lengths, steps):
     """Environments whose k-th episode has `lengths[i][k]` steps of reward 1, ends without resets between them."""
     num_envs = len(lengths)
+    sums, valid = EpisodeSums(range(num_envs)), np.ones(num_envs, dtype=bool)
     left = np.array([row[0] for row in lengths])
     count = np.zeros(num_envs, dtype=int)
     found = []
-    for _ in range(steps):
+    for t in range(steps):
         left -= 1
         ended = left == 0
-        found.append(log.record(np.ones(num_envs), np.ones(num_envs, dtype=bool), ended))
+        reported = log.report(sums.add(t, np.ones(num_envs), valid, ended))
+        found.append([(episode.total, episode.length) for episode in reported])
         count += ended
         left = np.where(ended, [lengths[i][min(count[i], len(lengths[i]) - 1)] for i in range(num_envs)], left)
     return found
@@ -31,12 +33,12 @@ def test_nothing_is_held_without_a_time_limit():
 
 
 def test_invalid_slots_do_not_lengthen_an_episode():
-    log = EpisodeLog(1, hold=True)
+    sums = EpisodeSums(range(3, 4))
     yes, no = np.array([True]), np.array([False])
-    assert log.record(np.array([3.0]), yes, no) == []
-    assert log.record(np.array([0.0]), no, no) == []
-    assert log.record(np.array([4.0]), yes, yes) == [(7.0, 2)]
-    assert log.record(np.array([1.0]), yes, yes) == [(1.0, 1)]
+    assert sums.add(0, np.array([3.0]), yes, no) == []
+    assert sums.add(1, np.array([0.0]), no, no) == []
+    assert sums.add(2, np.array([4.0]), yes, yes) == [(2, 3, 7.0, 2)]
+    assert sums.add(3, np.array([1.0]), yes, yes) == [(3, 3, 1.0, 1)]
 
 
 @pytest.mark.parametrize("hold", [True, False])

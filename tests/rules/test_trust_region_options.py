@@ -18,6 +18,7 @@ from methods import rule_settings
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.policies.networks import parameter_vector
+from trpo_lightning.ranks import Share
 from trpo_lightning.rollouts.rollout import Batch, VineBatch
 from trpo_lightning.rules import constraint, surrogate
 from trpo_lightning.rules.surrogate import ImportanceSampled, build_surrogate, surrogate_gradient
@@ -304,5 +305,6 @@ def test_presets_are_the_default_rule_with_other_parts(preset, changes):
 
 def test_states_without_weight_count_in_neither_mean_nor_maximum():
     kls, weights = torch.tensor([1.0, 9.0, 2.0]), torch.tensor([2.0, 0.0, 1.0])
-    assert {name: over(kls, weights) for name, over in constraint.OVER_STATES.items()} == {"mean": 4 / 3, "max": 2.0}
-    assert {name: over(kls, None) for name, over in constraint.OVER_STATES.items()} == {"mean": 4.0, "max": 9.0}
+    over_states = constraint.OVER_STATES.items()
+    assert {name: over(kls, weights, Share(3)) for name, over in over_states} == {"mean": 4 / 3, "max": 2.0}
+    assert {name: over(kls, None, Share(3)) for name, over in over_states} == {"mean": 4.0, "max": 9.0}

@@ -181,7 +181,13 @@ def test_a_finished_run_is_left_and_can_be_extended(tmp_path):
 
 def test_an_annealed_radius_resumes_bit_for_bit_and_its_budget_is_fixed(tmp_path):
     straight, broken = tmp_path / "straight", tmp_path / "broken"
-    annealed = ("rule.delta=0.03", "rule.final_delta=0.01", "env.id=CartPole-v1", "evaluation.every=0")
+    annealed = (
+        "rule.delta=0.03",
+        "rule.final_delta=0.01",
+        "rule.annealing_steps=null",
+        "env.id=CartPole-v1",
+        "evaluation.every=0",
+    )
     train(straight, *annealed, iterations=4)
     shutil.copytree(straight, broken)
     (broken / "checkpoints" / "barrier_00000004.ckpt").unlink()

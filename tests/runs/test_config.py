@@ -229,14 +229,14 @@ def test_changed_keys_leaves_out_what_a_continued_run_may_change():
 
 
 def test_the_budget_is_kept_where_settings_follow_it():
-    before = from_keywords(final_delta=0.001, total_env_steps=1000)
-    after = from_keywords(final_delta=0.001, total_env_steps=2000, tracking={"wandb": "disabled"})
+    before = from_keywords(annealing_steps=None, total_env_steps=1000)
+    after = from_keywords(annealing_steps=None, total_env_steps=2000, tracking={"wandb": "disabled"})
     assert changed_keys(before, after) == changed_keys(after, before) == ["total_env_steps"]
-    iterations = from_keywords(final_delta=0.001, total_env_steps=1000, total_iterations=5)
+    iterations = from_keywords(annealing_steps=None, total_env_steps=1000, total_iterations=5)
     assert changed_keys(before, iterations) == ["total_iterations"]
     plain = from_keywords(total_env_steps=2000)
-    assert changed_keys(before, plain) == ["rule.final_delta", "total_env_steps"]
-    assert changed_keys(plain, before) == ["rule.final_delta"]
+    assert changed_keys(before, plain) == ["rule.annealing_steps", "total_env_steps"]
+    assert changed_keys(plain, before) == ["rule.annealing_steps"]
 
 
 SNIPPETS = st.sampled_from(

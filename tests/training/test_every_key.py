@@ -58,7 +58,8 @@ CHANGES = {
     "rule.cg_iterations": ({}, 1),
     "rule.cg_tolerance": ({}, 0.9),
     "rule.damping": ({}, 1.0),
-    "rule.final_delta": ({}, 0.001),
+    "rule.final_delta": ({}, 0.005),
+    "rule.annealing_steps": ({}, 1000),
     "rule.step_length": ({}, "undamped"),
     "rule.max_step_size": ({}, 1e-3),
     "rule.kl_state_slack": ({}, 1e-2),
@@ -70,7 +71,7 @@ CHANGES = {
     "rule.entropy_bonus": ({}, 0.1),
     "rule.discounted_state_weights": ({}, True),
     "rule.kl_direction": ({"rule.delta": 5.0, "rule.step_length": "undamped", "rule.backtrack_ratio": 0.98}, "new_old"),
-    "rule.fisher_fraction": ({}, 1.0),
+    "rule.fisher_fraction": ({}, 0.2),
     "rule.backtrack_ratio": ({"rule.delta": 5.0, "rule.step_length": "undamped"}, 0.5),
     "rule.max_backtracks": ({"rule.delta": 5.0, "rule.step_length": "undamped"}, 0),
     "rule.kl_slack": ({"rule.delta": 5.0, "rule.step_length": "undamped"}, None),
@@ -128,6 +129,7 @@ ELSEWHERE = {
     "tracking.tags": "test_wandb",
     "name": "test_declaration: names the run directory",
     "threads": "test_threads_and_device_reach_their_places",
+    "devices": "test_ranks, runs/test_devices: the same results from several processes",
     "device": "test_threads_and_device_reach_their_places",
 }
 
@@ -184,6 +186,7 @@ def test_the_last_iteration_may_be_evaluated_over_more_episodes(every, expected,
 
 def test_threads_and_device_reach_their_places(tmp_path, monkeypatch):
     from trpo_lightning.runs import run
+    from trpo_lightning.runs.ranks import member
 
     seen = {}
 
@@ -194,7 +197,7 @@ def test_threads_and_device_reach_their_places(tmp_path, monkeypatch):
         seen.update(arguments)
         raise Stop
 
-    monkeypatch.setattr(run.pl, "Trainer", trainer)
+    monkeypatch.setattr(member.pl, "Trainer", trainer)
     settings = updated(RunSettings(), {**BASE, "threads": 2, "device": "gpu", "tracking.wandb": "disabled"})
     with pytest.raises(Stop):
         run.train_run(settings, tmp_path, quiet=True)

@@ -112,7 +112,7 @@ def test_more_iterations_and_less_regularisation_fit_better():
 def test_parameters_that_are_not_finite_are_not_taken(outcome, monkeypatch):
     for vf in (lbfgs(), trust_region()):
         theta = copy.deepcopy(parameter_vector(vf))
-        broken = lambda model, theta, targets: theta + outcome  # noqa: E731
+        broken = lambda model, theta, targets, share: theta + outcome  # noqa: E731
         monkeypatch.setattr(vf, "solve", broken)
         assert math.isnan(vf.fit(*(x.double() for x in data()), generator()))
         assert torch.equal(parameter_vector(vf), theta)

@@ -14,6 +14,7 @@ from trpo_lightning.benchmark.comparisons import peers, returns
 from trpo_lightning.benchmark.configurations import ENVIRONMENTS, PEER_ENVIRONMENTS
 from trpo_lightning.benchmark.growth import gpu, growth, update
 from trpo_lightning.benchmark.parity import parity
+from trpo_lightning.benchmark.ranks import ranks
 from trpo_lightning.benchmark.results import Result
 from trpo_lightning.benchmark.sections import ceiling, experiments, profile, startup
 from trpo_lightning.benchmark.time_to_return import time_to_return
@@ -30,6 +31,7 @@ SECTIONS: dict[str, Callable[[Bench], list[Result]]] = {
     "returns": returns,
     "time_to_return": time_to_return,
     "experiments": experiments,
+    "ranks": ranks,
     "update": update,
     "growth": growth,
     "startup": startup,

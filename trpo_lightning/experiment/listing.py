@@ -4,6 +4,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -63,14 +64,15 @@ def scale_states(name: str, file: Path, root: Path) -> list[ScaleState]:
 
 def table(found: dict[str, list[ScaleState]]) -> list[str]:
     """The table's lines: a heading, the experiments, then states other than finished and missing, and the last run."""
-    scales = list(dict.fromkeys(state.name for states in found.values() for state in states))
-    widths = [max(len(s.text) for states in found.values() for s in states if s.name == name) for name in scales]
+    rows = {name: [state.text for state in states] for name, states in found.items()}
+    columns = list(zip_longest(*rows.values(), fillvalue=""))
+    widths = [max(map(len, column)) for column in columns]
     wide = max(map(len, ["experiment", *found]))
     newest = {name: max(states, key=lambda state: state.last) for name, states in found.items()}
     lines = []
     for name in sorted(found, key=lambda name: (-newest[name].last, name)):
-        texts = {state.name: state.text for state in found[name]}
-        row = [name.ljust(wide), *(texts.get(s, "").ljust(w) for s, w in zip(scales, widths, strict=True))]
+        texts = [text.ljust(width) for text, width in zip_longest(rows[name], widths, fillvalue="")]
+        row = [name.ljust(wide), *texts]
         lines.append("  ".join([*row, _when(newest[name])]).rstrip())
     heading = "  ".join(
         ["experiment".ljust(wide), "finished/declared".ljust(sum(widths) + 2 * len(widths) - 2), "last"]

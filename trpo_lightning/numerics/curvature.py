@@ -13,6 +13,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from trpo_lightning.ranks import Share
+
 
 class Linearizable(Protocol):
     """Rows of a model at some theta: differentiable `tensors` (rows first), and M applied to their tangents."""
@@ -102,6 +104,7 @@ def fisher_vector_product(
     *,
     weights: Tensor | None = None,
     chunk: int = 65536,
+    share: Share | None = None,
 ) -> Callable[[Tensor], Tensor]:
     """The operator v `[P]` -> sum_n w_n J_n' M_n J_n v `[P]` at `theta` `[P]`.
 
@@ -114,7 +117,9 @@ def fisher_vector_product(
         rows: The number N of rows in the batch.
         weights: w_n `[rows]`; by default 1/rows each.
         chunk: The largest number of rows evaluated at once.
+        share: Which of all ranks' rows these are, so that the sum is over all; by default they are all.
     """
+    share = share or Share(rows)
     theta = theta.detach().clone().requires_grad_(True)
     slices = row_slices(rows, chunk)
     kept = _linearized(model(theta, slices[0]), theta) if len(slices) == 1 else None
@@ -124,7 +129,7 @@ def fisher_vector_product(
         for part in slices:
             linearized = kept or _linearized(model(theta, part), theta)
             total += _product(linearized, v, None if weights is None else weights[part])
-        return total / rows if weights is None else total
+        return share.mean(total) if weights is None else share.sum(total)
 
     return product
 
@@ -145,5 +150,5 @@ def curvature_of_rows(
 
 
 def row_slices(rows: int, chunk: int) -> list[slice]:
-    """Consecutive slices of at most `chunk` rows that cover all `rows`."""
-    return [slice(start, min(start + chunk, rows)) for start in range(0, rows, chunk)]
+    """Consecutive slices of at most `chunk` rows that cover all `rows`; an empty one if there are none."""
+    return [slice(start, min(start + chunk, rows)) for start in range(0, max(rows, 1), chunk)]

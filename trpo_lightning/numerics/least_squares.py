@@ -3,7 +3,7 @@
     minimise (1/N) sum_n (V_n(theta) - y_n)^2
 
 Every function takes `model(theta, rows)`, the predictions `[b]` for a slice of the N rows, differentiable in `theta`
-`[P]`, and evaluates at most `chunk` rows at once.
+`[P]`, and evaluates at most `chunk` rows at once. `share` says which of all ranks' rows they are; by default, all.
 """
 
 import math
@@ -16,6 +16,7 @@ from torch import Tensor
 from trpo_lightning.numerics.conjugate_gradient import dot
 from trpo_lightning.numerics.curvature import Scalars, fisher_vector_product, row_slices
 from trpo_lightning.numerics.trust_region import TrustRegionProblem, trust_region_step
+from trpo_lightning.ranks import Share
 
 CHUNK = 65536
 JUST_INSIDE = 1.0 - 1e-4
@@ -29,21 +30,23 @@ def predictions(model: Model, theta: Tensor, rows: int, *, chunk: int = CHUNK) -
     return torch.cat([model(theta, part) for part in row_slices(rows, chunk)])
 
 
-def mean_square(x: Tensor) -> float:
+def mean_square(x: Tensor, share: Share | None = None) -> float:
     """(1/N) sum_n x_n^2, accumulated in float64 (on the CPU where the device has no float64)."""
-    return dot(x, x) / len(x)
+    return (share or Share(len(x))).mean(dot(x, x))
 
 
-def squared_error_gradient(model: Model, theta: Tensor, targets: Tensor, *, chunk: int = CHUNK) -> tuple[float, Tensor]:
+def squared_error_gradient(
+    model: Model, theta: Tensor, targets: Tensor, *, chunk: int = CHUNK, share: Share | None = None
+) -> tuple[float, Tensor]:
     """The mean squared error at `theta` and its gradient 2/N sum_n (V_n - y_n) grad V_n, `[P]`."""
-    theta = theta.detach().requires_grad_(True)
+    theta, share = theta.detach().requires_grad_(True), share or Share(len(targets))
     total, gradient = 0.0, torch.zeros_like(theta)
     with torch.enable_grad():
         for part in row_slices(len(targets), chunk):
             errors = model(theta, part) - targets[part]
             gradient += torch.autograd.grad(errors, theta, 2.0 * errors.detach())[0]
             total += dot(errors.detach(), errors.detach())
-    return total / len(targets), gradient.detach() / len(targets)
+    return share.mean(total), share.mean(gradient.detach())
 
 
 def trust_region_least_squares(
@@ -56,6 +59,7 @@ def trust_region_least_squares(
     damping: float = 0.0,
     rescale: str = "outside",
     chunk: int = CHUNK,
+    share: Share | None = None,
 ) -> Tensor:
     r"""One step of least squares under (1/N) sum_n (V_n - V_old,n)^2 / (2 sigma^2) <= epsilon (GAE 2016, section 5).
 
@@ -70,18 +74,18 @@ def trust_region_least_squares(
         zero, a number is not finite, or the search fails.
     """
     old = predictions(model, theta, len(targets), chunk=chunk)
-    variance = mean_square(old - targets)  # sigma^2
+    variance = mean_square(old - targets, share)  # sigma^2
 
     def evaluate(candidate: Tensor) -> tuple[float, float]:
         new = predictions(model, candidate, len(targets), chunk=chunk)
-        return -0.5 * mean_square(new - targets), 0.5 * mean_square(new - old)
+        return -0.5 * mean_square(new - targets, share), 0.5 * mean_square(new - old, share)
 
     problem = TrustRegionProblem(
         theta=theta,
         evaluate=evaluate,
-        gradient=lambda: -0.5 * squared_error_gradient(model, theta, targets, chunk=chunk)[1],
+        gradient=lambda: -0.5 * squared_error_gradient(model, theta, targets, chunk=chunk, share=share)[1],
         curvature_product=fisher_vector_product(
-            lambda th, rows: Scalars(model(th, rows)), theta, len(targets), chunk=chunk
+            lambda th, rows: Scalars(model(th, rows)), theta, len(targets), chunk=chunk, share=share
         ),
     )
     always = rescale == "always"
@@ -101,7 +105,14 @@ def trust_region_least_squares(
 
 
 def lbfgs_least_squares(
-    model: Model, theta: Tensor, targets: Tensor, *, iterations: int, l2: float = 0.0, chunk: int = CHUNK
+    model: Model,
+    theta: Tensor,
+    targets: Tensor,
+    *,
+    iterations: int,
+    l2: float = 0.0,
+    chunk: int = CHUNK,
+    share: Share | None = None,
 ) -> Tensor:
     """L-BFGS with a strong-Wolfe line search on the mean squared error + l2 |theta|^2 (Nocedal & Wright, ch. 7).
 
@@ -117,7 +128,7 @@ def lbfgs_least_squares(
     )
 
     def closure() -> float:
-        error, gradient = squared_error_gradient(model, solution, targets, chunk=chunk)
+        error, gradient = squared_error_gradient(model, solution, targets, chunk=chunk, share=share)
         point = solution.detach()
         solution.grad = gradient.add(point, alpha=2.0 * l2)
         return error + l2 * dot(point, point)

@@ -5,8 +5,12 @@ them. `ended` marks an episode's last transition; `terminated` those whose next 
 bootstraps from `values[T]` unless it terminated.
 """
 
+import math
+
 import torch
 from torch import Tensor
+
+from trpo_lightning.ranks import Share
 
 
 def generalized_advantages(
@@ -75,20 +79,48 @@ def _check_shapes(rewards: Tensor, values: Tensor, *masks: Tensor) -> None:
         raise ValueError(f"values must be [T + 1, N], not {list(values.shape)} for rewards {list(rewards.shape)}")
 
 
-def standardize(x: Tensor, epsilon: float = 1e-8) -> tuple[Tensor, float]:
-    """Return (x - mean) / (std + epsilon), with the population std, and the divisor; a constant `x` becomes zeros."""
-    x = x.double()
-    if not len(x):
+def standardize(x: Tensor, share: Share | None = None, epsilon: float = 1e-8) -> tuple[Tensor, float]:
+    """Return (x - mean) / (std + epsilon), with the population std, and the divisor; a constant `x` becomes zeros.
+
+    `share` says which of all ranks' numbers these are; mean and std are those of all.
+    """
+    x, share = x.double(), share or Share(len(x))
+    if not share.count:
         return x, epsilon
-    x = x - x[:1]  # the mean of a constant may be off by rounding; that of zeros is exact
-    divisor = x.std(correction=0) + epsilon
-    return (x - x.mean()) / divisor, float(divisor)
+    x = x - _first(x, share)  # the mean of a constant may be off by rounding; that of zeros is exact
+    mean, std, _ = _moments(x, share)
+    divisor = std + epsilon
+    return (x - mean) / divisor, divisor
 
 
-def explained_variance(predictions: Tensor, targets: Tensor) -> float:
-    """1 - Var(targets - predictions) / Var(targets): 1 is perfect; NaN for constant targets."""
-    if not len(targets):
+def explained_variance(predictions: Tensor, targets: Tensor, share: Share | None = None) -> float:
+    """1 - Var(targets - predictions) / Var(targets): 1 is perfect; NaN for constant targets.
+
+    `share` says which of all ranks' numbers these are.
+    """
+    share = share or Share(len(targets))
+    if not share.count:
         return float("nan")
-    variance = float((targets.double() - targets[:1].double()).var(correction=0))  # exactly 0 for a constant
-    error = float((targets.double() - predictions.double()).var(correction=0))
+    shifted = targets.double() - _first(targets.double(), share)
+    variance = _moments(shifted, share)[2]  # exactly 0 for a constant
+    error = _moments(targets.double() - predictions.double(), share)[2]
     return 1.0 - error / variance if variance > 0.0 else float("nan")
+
+
+def _first(x: Tensor, share: Share) -> Tensor:
+    """The first number `[1]` of the first rank that has any."""
+    found = share.ranks.gather(torch.stack([x.new_tensor(len(x)), x[0] if len(x) else x.new_zeros(())]))
+    return found[found[:, 0] > 0.0][:1, 1]
+
+
+def _moments(x: Tensor, share: Share) -> tuple[float, float, float]:
+    """Mean, population std and variance of all ranks' float64 numbers, from those of each rank.
+
+    For one rank they are its own, bit for bit: sums of one term, weights of 1, deviations of 0.
+    """
+    own = [x.mean(), x.std(correction=0), x.var(correction=0)] if len(x) else [x.new_zeros(())] * 3
+    found = share.ranks.gather(torch.stack([x.new_tensor(len(x)), *own])).tolist()
+    parts = [(rows / share.count, *moments) for rows, *moments in found if rows]
+    mean = sum(weight * average for weight, average, _, _ in parts)
+    std = math.hypot(*(math.sqrt(w) * math.hypot(std, average - mean) for w, average, std, _ in parts))
+    return mean, std, sum(w * (variance + (average - mean) * (average - mean)) for w, average, _, variance in parts)

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trpo_lightning.ranks import ONE, Ranks
 from trpo_lightning.settings import NormalizeSettings
 
 EPSILON = 1e-12
@@ -23,25 +24,24 @@ class RunningMoments(nn.Module):
         self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))
         self.register_buffer("sum_of_squares", torch.zeros(shape, dtype=torch.float64))
 
-    def merge(self, rows: np.ndarray) -> None:
-        """Merge rows `[B, *shape]`; rows that are not finite are left out, and all rows if their squares overflow."""
+    def merge(self, rows: np.ndarray, ranks: Ranks = ONE) -> None:
+        """Merge all ranks' rows `[B, *shape]`.
+
+        Rows that are not finite are left out, and all rows if their squares overflow.
+        """
         finite = np.isfinite(rows)
         if not finite.all():
             rows = rows[finite.all(axis=tuple(range(1, rows.ndim)))]
-        if not len(rows):
+        number, mean, squares = _pooled(_moments(rows, self.mean), ranks)
+        if not number:
             return
-        with np.errstate(over="ignore", invalid="ignore"):
-            average = np.asarray(rows.mean(0, dtype=np.float64))
-            differences = rows - average
-            squares = torch.from_numpy(np.asarray(np.square(differences, out=differences).sum(0)))
-            mean = torch.from_numpy(average)
-        total = self.count + len(rows)
+        total = self.count + number
         difference = mean - self.mean
-        sum_of_squares = self.sum_of_squares + (squares + difference.square() * (self.count * len(rows) / total))
+        sum_of_squares = self.sum_of_squares + (squares + difference.square() * (self.count * number / total))
         if not torch.isfinite(sum_of_squares).all():
             return
         self.sum_of_squares.copy_(sum_of_squares)
-        self.mean += difference * (len(rows) / total)
+        self.mean += difference * (number / total)
         self.count.copy_(total)
 
     def std(self) -> Tensor:
@@ -54,12 +54,37 @@ class RunningMoments(nn.Module):
         return self  # statistics stay on the CPU and in float64, where the collector uses them
 
 
+def _moments(rows: np.ndarray, like: Tensor) -> Tensor:
+    """Number, mean and sum of squared deviations of rows `[B, *shape]`: `[3, *shape]`, zeros without rows."""
+    if not len(rows):
+        return torch.zeros((3, *like.shape), dtype=torch.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        average = np.asarray(rows.mean(0, dtype=np.float64))
+        differences = rows - average
+        squares = torch.from_numpy(np.asarray(np.square(differences, out=differences).sum(0)))
+    return torch.stack([torch.full_like(like, len(rows)), torch.from_numpy(average), squares])
+
+
+def _pooled(own: Tensor, ranks: Ranks) -> tuple[int, Tensor, Tensor]:
+    """The `_moments` of all ranks' rows together; those of one rank, bit for bit, if it is the only one."""
+    found = [part for part in ranks.gather(own) if float(part[0].reshape(-1)[0])]
+    if len(found) < 2:
+        number, mean, squares = found[0] if found else own
+        return int(number.reshape(-1)[0]), mean, squares
+    number = sum(part[0] for part in found)
+    mean = sum(part[0] / number * part[1] for part in found)
+    squares = sum(part[2] + part[0] * (part[1] - mean).square() for part in found)
+    return int(number.reshape(-1)[0]), mean, squares  # pyright: ignore[reportReturnType, reportAttributeAccessIssue]
+
+
 class Normalizer(nn.Module):
     """Turns raw observations into what the policy sees, and raw rewards into what the update sees.
 
     Observations become (o - mean) / std, clipped. Rewards become r / std of the running discounted return, not centred,
     clipped (Engstrom et al. 2020, code-level optimizations). Both use the statistics from the last `merge`; the first
     rewards use those of their own rollout (`first_scale`).
+
+    With several `ranks`, statistics are those of all: `merge` and `first_scale` are called by each of them.
 
     Args:
         observation_shape: `*O`, the shape of one observation.
@@ -68,7 +93,7 @@ class Normalizer(nn.Module):
 
     def __init__(self, observation_shape: tuple[int, ...], settings: NormalizeSettings) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings, self.ranks = settings, ONE
         self.observations = RunningMoments(observation_shape)
         self.returns = RunningMoments(())
         self.register_load_state_dict_post_hook(_freeze)
@@ -105,7 +130,7 @@ class Normalizer(nn.Module):
         """
         if self.settings.rewards and self.settings.first_rewards == "own_scale" and not self.returns.count:
             first = RunningMoments(())
-            first.merge(returns)
+            first.merge(returns, self.ranks)
             self._reward_scale = 1.0 / float(first.std())
 
     def scale_rewards(self, rewards: np.ndarray) -> np.ndarray:
@@ -118,9 +143,9 @@ class Normalizer(nn.Module):
     def merge(self, observations: np.ndarray, returns: np.ndarray) -> None:
         """After an iteration, merge raw observations `[B, *O]` and running discounted returns `[B]`, then freeze."""
         if self.settings.observations:
-            self.observations.merge(observations)
+            self.observations.merge(observations, self.ranks)
         if self.settings.rewards:
-            self.returns.merge(returns)
+            self.returns.merge(returns, self.ranks)
         self.freeze()
 
 

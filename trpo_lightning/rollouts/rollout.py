@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from trpo_lightning.numerics.tabular import PolicyValues, TabularMDP
+from trpo_lightning.ranks import Share
 
 
 @dataclass(kw_only=True)
@@ -57,6 +58,8 @@ class SinglePathRollout(Rollout):
     """`[T, N, *O]`: before normalization, for the normalizer's statistics."""
     running_returns: np.ndarray
     """`[T, N]`: discounted sums of raw rewards since the episode began, for the reward scale."""
+    share: Share | None = None
+    """Which of all ranks' valid slots these are; None for all."""
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Those of the valid slots."""
@@ -65,13 +68,20 @@ class SinglePathRollout(Rollout):
 
 @dataclass
 class Batch:
-    """The B valid transitions of a rollout on the policy's device: rows of `[B, ...]`."""
+    """The B valid transitions of a rollout on the policy's device: rows of `[B, ...]`.
+
+    `share` says which of all ranks' transitions they are; by default they are all.
+    """
 
     observations: Tensor
     actions: Tensor
     advantages: Tensor
     advantage_std: float = 1.0
     """What the advantages were divided by to standardize them, in units of scaled rewards; 1 if they were not."""
+    share: Share = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.share = Share(len(self.observations))
 
     def __len__(self) -> int:
         return len(self.observations)

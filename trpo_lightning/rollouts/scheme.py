@@ -8,6 +8,7 @@ from torch import Tensor
 
 from trpo_lightning.environments.vector_environment import EnvironmentSpec
 from trpo_lightning.policies.policy import Policy
+from trpo_lightning.ranks import ONE, Ranks
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.rollout import Rollout
 from trpo_lightning.settings import PathSettings, RolloutSettings, RunSettings
@@ -40,10 +41,16 @@ class SamplingScheme:
         self.settings, self.spec, self.threads, self.propose = settings, spec, threads, propose
         self.rollout_settings = settings.rollout
         self.num_envs = settings.env.num_envs
+        self.ranks, self.environments = ONE, range(self.num_envs)
         self.steps = 1
         """The least number of steps in each environment per iteration, by which barriers are spaced."""
         if isinstance(settings.rollout, PathSettings):
             self.steps = settings.rollout.steps_per_iteration // self.num_envs
+
+    def join(self, ranks: Ranks) -> None:
+        """Step this rank's share of the environments, `environments` by their global indices, `num_envs` of them."""
+        self.ranks, self.environments = ranks, ranks.environments(self.settings.env.num_envs)
+        self.num_envs = len(self.environments)
 
     def restart(self, iteration: int, attempt: int = 0) -> None:
         """Cut all episodes: what follows depends only on the arguments and the seed, not on what was before.

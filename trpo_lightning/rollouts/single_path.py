@@ -1,17 +1,19 @@
 """Single-path sampling (TRPO 2015, section 5.1): follow the current policy in N environments."""
 
 import time
+from itertools import groupby
 
 import numpy as np
 import torch
 
 from trpo_lightning.environments.backends import make_environments
-from trpo_lightning.environments.vector_environment import VectorEnvironment
+from trpo_lightning.environments.vector_environment import EnvironmentFailure, VectorEnvironment
 from trpo_lightning.errors import UserError
 from trpo_lightning.policies.inference import fast_forward
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.randomness import Stream, environment_seed, numpy_generator
-from trpo_lightning.rollouts.episode_log import EpisodeLog
+from trpo_lightning.ranks import Share
+from trpo_lightning.rollouts.episode_log import EndedEpisode, EpisodeLog, EpisodeSums
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.rollout import SinglePathRollout
 from trpo_lightning.rollouts.scheme import SamplingScheme
@@ -39,7 +41,7 @@ class SinglePathScheme(SamplingScheme):
     def restart(self, iteration: int, attempt: int = 0) -> None:
         """Cut all episodes and start fresh environments, seeded from (seed, iteration, attempt, index)."""
         self.close()
-        indices = range(attempt * self.num_envs, (attempt + 1) * self.num_envs)
+        indices = [attempt * self.settings.env.num_envs + i for i in self.environments]
         seeds = [environment_seed(self.settings.seed, Stream.ENVIRONMENT, iteration, i) for i in indices]
         self._envs = make_environments(
             self.settings.env, self.spec.backend, seeds, self.threads, self.spec.spaces, self._first_limits()
@@ -56,7 +58,7 @@ class SinglePathScheme(SamplingScheme):
                 f"rollout.spread_episodes: env.id={self.settings.env.id} has no time limit to spread episodes "
                 "over: set env.max_episode_steps"
             )
-        return [max(1, round(limit * (i + 1) / self.num_envs)) for i in range(self.num_envs)]
+        return [max(1, round(limit * (i + 1) / self.settings.env.num_envs)) for i in self.environments]
 
     def _begin(self, envs: VectorEnvironment) -> None:
         self._observations = envs.reset()
@@ -66,7 +68,9 @@ class SinglePathScheme(SamplingScheme):
         self._running_return = np.zeros(self.num_envs)
         # whole episodes have no first ones that end early: all that begin also end
         hold = self.spec.max_episode_steps is not None and not self.whole_episodes
-        self._episodes = EpisodeLog(self.num_envs, hold, skip_first=self._first_limits() is not None)
+        skip_first = self._first_limits() is not None
+        self._sums, self._log = EpisodeSums(self.environments), EpisodeLog(self.settings.env.num_envs, hold, skip_first)
+        self._ended: list[EndedEpisode] = []
 
     def close(self) -> None:
         """Close the environments."""
@@ -77,20 +81,45 @@ class SinglePathScheme(SamplingScheme):
     @torch.inference_mode()
     @torch_threads(1)
     def collect(self, policy: Policy, normalizer: Normalizer, iteration: int) -> SinglePathRollout:
-        """Collect T slots in each environment, or more for whole episodes, with the current `policy`."""
+        """Collect T slots in each environment, or more for whole episodes, with the current `policy`.
+
+        Only after all ranks have stepped their environments do they tell each other anything.
+        """
+        began = time.perf_counter()
+        with self.ranks.together(EnvironmentFailure):
+            rollout = self._stepped(policy, normalizer, iteration)
+        rollout.share = Share.of_slots(rollout.valid, self.ranks)
+        rollout.env_steps = rollout.share.count
+        for episode in self._to_report():
+            rollout.episode_returns.append(episode.total)
+            rollout.episode_lengths.append(episode.length)
+        normalizer.first_scale(rollout.running_returns[rollout.valid])
+        rollout.rewards = normalizer.scale_rewards(rollout.rewards)
+        rollout.seconds["collect"] = time.perf_counter() - began
+        return rollout
+
+    def _to_report(self) -> list[EndedEpisode]:
+        """The episodes of all ranks that this rollout reports, in the order in which one rank would."""
+        ended = sorted(episode for part in self.ranks.objects(self._ended) for episode in part)
+        steps = groupby(ended, lambda episode: episode.t)
+        return [episode for _, step in steps for episode in self._log.report(list(step))]
+
+    def _stepped(self, policy: Policy, normalizer: Normalizer, iteration: int) -> SinglePathRollout:
+        """The rollout of this rank's environments, with raw rewards."""
         if self._envs is None:
             self.restart(iteration)
         elif self.whole_episodes and self._idle.all():
             self._begin(self._envs)
         assert self._envs is not None
-        began = time.perf_counter()
         simulator = inference = 0.0
         forward = fast_forward(policy.network)
         example = policy.distribution(torch.from_numpy(forward(normalizer.normalize(self._observations))))
         rollout = self._buffers(example.mode())
         act = _Actions(self, policy, iteration, example.noise, rollout.actions.shape[2])
+        self._ended = []
         t = recorded = 0
         while t < len(rollout.valid) and not (self._records_at_once and self._idle.all()):
+            self.ranks.check()
             self._visit(t)
             start = time.perf_counter()
             rollout.raw_observations[t] = self._observations
@@ -112,10 +141,7 @@ class SinglePathScheme(SamplingScheme):
         finite = np.isfinite(rollout.raw_observations)
         if not finite.all():
             rollout.observations[:t][~finite] = np.nan
-        normalizer.first_scale(rollout.running_returns[rollout.valid])
-        rollout.rewards = normalizer.scale_rewards(rollout.rewards)
-        rollout.env_steps = int(rollout.valid.sum())
-        rollout.seconds = {"collect": time.perf_counter() - began, "simulator": simulator, "inference": inference}
+        rollout.seconds = {"collect": 0.0, "simulator": simulator, "inference": inference}
         return rollout
 
     @property
@@ -163,14 +189,12 @@ class SinglePathScheme(SamplingScheme):
             rewards = rollout.rewards[t] = np.where(valid, rollout.rewards[t], 0.0)
             terminated = rollout.terminated[t] = rollout.terminated[t] & valid
             truncated = rollout.truncated[t] = rollout.truncated[t] & valid & ~terminated
-            rollout.episode_steps[t] = self._episodes.lengths
+            rollout.episode_steps[t] = self._sums.lengths
             self._running_return = self.settings.gamma * self._running_return + rewards
             rollout.running_returns[t] = self._running_return
             self._resetting = terminated | truncated
             self._running_return[self._resetting] = 0.0
-            for episode_return, length in self._episodes.record(rewards, valid, self._resetting):
-                rollout.episode_returns.append(episode_return)
-                rollout.episode_lengths.append(length)
+            self._ended += self._sums.add(t, rewards, valid, self._resetting)
             if self.whole_episodes:
                 self._done_steps += valid
                 self._idle |= self._resetting & (self._done_steps >= self.steps)
@@ -180,8 +204,8 @@ class _Actions:
     """Actions `[N, A]` of each step, from noise that is drawn T steps at a time, a stream for each environment."""
 
     def __init__(self, scheme: SinglePathScheme, policy: Policy, iteration: int, kind: str, size: int) -> None:
-        indices = range(scheme.num_envs)
-        self._generators = [numpy_generator(scheme.settings.seed, Stream.ACTION_NOISE, iteration, i) for i in indices]
+        seed, indices = scheme.settings.seed, scheme.environments
+        self._generators = [numpy_generator(seed, Stream.ACTION_NOISE, iteration, i) for i in indices]
         self._policy, self._normal, self._rows, self._size = policy, kind == "normal", scheme.steps, size
 
     def __call__(self, t: int, outputs: np.ndarray) -> np.ndarray:

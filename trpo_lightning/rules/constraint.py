@@ -1,6 +1,8 @@
 """The bound on a trust-region step, chosen by settings: the KL of a candidate, and its curvature at theta_old."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +20,7 @@ from trpo_lightning.numerics.objectives import kl_divergence
 from trpo_lightning.policies.linearized import linearized
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy
+from trpo_lightning.ranks import Share
 from trpo_lightning.rollouts.rollout import AnyBatch, Batch
 from trpo_lightning.rules.surrogate import CHUNK, Surrogate
 from trpo_lightning.settings import TrustRegionSettings
@@ -25,11 +28,18 @@ from trpo_lightning.settings import TrustRegionSettings
 Model = Callable[[Tensor, slice], Linearizable]
 """From theta and a slice of the rows to what `numerics/curvature.py` linearizes."""
 
-OVER_STATES: dict[str, Callable[[Tensor, Tensor | None], float]] = {
-    "mean": lambda x, weights: float((x if weights is None else x * weights).mean(dtype=torch.float64)),
-    "max": lambda x, weights: float((x if weights is None else x[weights > 0.0]).max()),
-}
-"""How one number per state, `[B]`, becomes one number; the surrogate's `kl_weights` count."""
+
+def _mean(x: Tensor, weights: Tensor | None, share: Share) -> float:
+    return share.mean(float((x if weights is None else x * weights).sum(dtype=torch.float64)))
+
+
+def _largest(x: Tensor, weights: Tensor | None, share: Share) -> float:
+    x = x if weights is None else x[weights > 0.0]
+    return share.ranks.largest(float(x.max()) if len(x) else -math.inf)
+
+
+OVER_STATES: dict[str, Callable[[Tensor, Tensor | None, Share], float]] = {"mean": _mean, "max": _largest}
+"""How one number per state, `[B]`, becomes one number over the states of all ranks; `kl_weights` count."""
 
 OVER_DIMENSIONS: dict[str, Callable[[int], float]] = {"sum": lambda size: 1.0, "mean": lambda size: 1.0 / size}
 """Factor by which the joint KL is multiplied, by the number of action dimensions."""
@@ -63,8 +73,10 @@ class Candidates:
             value += float(self.surrogate.total(new, part))
             kls.append(self.factor * kl_divergence(old, new, self.settings.kl_direction))
         kl, weights = torch.cat(kls), self.surrogate.kl_weights
-        self.kl = {name: over(kl, weights) for name, over in OVER_STATES.items()}
-        return value / len(kl), max(self.kl[self.settings.kl_over_states], self.share_of_largest * self.kl["max"])
+        share = self.surrogate.share
+        self.kl = {name: over(kl, weights, share) for name, over in OVER_STATES.items()}
+        bounded = max(self.kl[self.settings.kl_over_states], self.share_of_largest * self.kl["max"])
+        return share.mean(value), bounded
 
 
 def _share_of_largest(s: TrustRegionSettings) -> float:
@@ -109,7 +121,9 @@ class Curvature:
         self.factor = kl_factor(surrogate, settings)
         theta = parameter_vector(policy)
         self.theta = theta.to(torch.promote_types(theta.dtype, getattr(torch, settings.solve_dtype)))
-        self.rows = fisher_rows(len(surrogate.observations), settings.fisher_fraction, generator).to(theta.device)
+        chosen = fisher_rows(surrogate.share.count, settings.fisher_fraction, generator)
+        self.rows = surrogate.share.rows(chosen).to(theta.device)
+        self.share = replace(surrogate.share, count=len(chosen), places=None)
 
     def _model(self, rows: Tensor | slice) -> Model:
         actions = self.batch.actions[rows] if isinstance(self.batch, Batch) else None
@@ -122,7 +136,9 @@ class Curvature:
         if weights is not None:
             weights = weights[self.rows].to(self.theta.dtype)
             weights = weights / weights.sum()
-        return fisher_vector_product(self._model(self.rows), self.theta, len(self.rows), weights=weights, chunk=CHUNK)
+        return fisher_vector_product(
+            self._model(self.rows), self.theta, len(self.rows), weights=weights, chunk=CHUNK, share=self.share
+        )
 
     def product(self, v: Tensor) -> Tensor:
         """A v; the first call builds the graph."""
@@ -132,7 +148,7 @@ class Curvature:
         """max_n v'A_n v over the whole batch, like the KL of the line search."""
         everything = slice(None)
         rows = curvature_of_rows(self._model(everything), self.theta, v, len(self.surrogate.observations), chunk=CHUNK)
-        return OVER_STATES["max"](self.factor * rows, self.surrogate.kl_weights)
+        return OVER_STATES["max"](self.factor * rows, self.surrogate.kl_weights, self.surrogate.share)
 
 
 def fisher_rows(rows: int, fraction: float, generator: torch.Generator) -> Tensor:

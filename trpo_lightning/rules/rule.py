@@ -9,6 +9,7 @@ from torch import Tensor
 from trpo_lightning.errors import UserError
 from trpo_lightning.policies.networks import assign_parameter_vector, parameter_vector
 from trpo_lightning.policies.policy import Policy
+from trpo_lightning.rollouts.rollout import Batch
 from trpo_lightning.rules.rejections import Rejection
 from trpo_lightning.settings import RuleSettings
 from trpo_lightning.threads import threads_for, torch_threads
@@ -40,7 +41,7 @@ def apply_rule(rule: "UpdateRule", policy: Policy, batch: Any, generator: torch.
     Raises:
         UserError: The rule wrote to the policy, or returned parameters of the wrong shape.
     """
-    if not len(batch):
+    if not (batch.share.count if isinstance(batch, Batch) else len(batch)):
         return RuleResult(parameter_vector(policy), Rejection.NO_TRANSITION)
     theta = parameter_vector(policy)
     with torch_threads(threads_for(len(batch), len(theta))):

@@ -14,6 +14,7 @@ from trpo_lightning.numerics.objectives import (
 )
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy
+from trpo_lightning.ranks import Share
 from trpo_lightning.rollouts.rollout import Batch, TabularBatch, VineBatch
 
 CHUNK = 65536
@@ -27,6 +28,8 @@ class Surrogate(Protocol):
 
     observations: Tensor
     """States `[B, *O]`."""
+    share: Share
+    """Which of all ranks' states these are."""
     old: list[tuple[slice, Any]]
     """The old policy's distributions there, by slices of the rows."""
     kl_weights: Tensor | None
@@ -47,7 +50,7 @@ class ImportanceSampled:
     kl_weights: Tensor | None = None
 
     def __init__(self, policy: Policy, batch: Batch) -> None:
-        self.batch, self.observations = batch, batch.observations
+        self.batch, self.observations, self.share = batch, batch.observations, batch.share
         self.old = old_distributions(policy, batch.observations)
         self.old_log_probs = torch.cat([old.log_prob(batch.actions[part]) for part, old in self.old])
 
@@ -58,7 +61,7 @@ class ImportanceSampled:
 
     def magnitude(self) -> float:
         """Mean |A|."""
-        return float(self.batch.advantages.abs().mean(dtype=torch.float64))
+        return self.share.mean(float(self.batch.advantages.abs().sum(dtype=torch.float64)))
 
 
 class BranchesWeighted:
@@ -70,7 +73,7 @@ class BranchesWeighted:
     kl_weights: Tensor | None = None
 
     def __init__(self, policy: Policy, batch: VineBatch) -> None:
-        self.batch, self.observations = batch, batch.observations
+        self.batch, self.observations, self.share = batch, batch.observations, Share(len(batch))
         self.old = old_distributions(policy, batch.observations)
         self.log_q = batch.log_q
         if self.log_q is None:
@@ -103,7 +106,8 @@ class Exact:
     """
 
     def __init__(self, policy: Policy, batch: TabularBatch) -> None:
-        self.observations, self.old = batch.observations, old_distributions(policy, batch.observations)
+        self.observations, self.share = batch.observations, Share(len(batch))
+        self.old = old_distributions(policy, batch.observations)
         visits = batch.values.visitation.clamp(min=0.0)  # below 0 by rounding only
         weighted = len(batch) * visits[:, None] * batch.values.advantages
         self.kl_weights: Tensor | None = (visits * (len(batch) / visits.sum())).to(batch.observations.device)
@@ -132,6 +136,7 @@ class WithEntropy:
     def __init__(self, surrogate: Surrogate, bonus: float) -> None:
         self.surrogate, self.bonus = surrogate, bonus
         self.observations, self.old, self.kl_weights = surrogate.observations, surrogate.old, surrogate.kl_weights
+        self.share = surrogate.share
 
     def total(self, distribution: Any, part: slice) -> Tensor:
         """The surrogate's total plus the bonus times the sum of entropies."""
@@ -157,7 +162,7 @@ def old_distributions(policy: Policy, observations: Tensor) -> list[tuple[slice,
 @torch.no_grad()
 def mean_entropy(surrogate: Surrogate) -> float:
     """Mean entropy of the old policy over the states of the mean KL, in nats."""
-    return sum(float(_entropy(surrogate, old, part)) for part, old in surrogate.old) / len(surrogate.observations)
+    return surrogate.share.mean(sum(float(_entropy(surrogate, old, part)) for part, old in surrogate.old))
 
 
 def _entropy(surrogate: Surrogate, distribution: Any, part: slice) -> Tensor:
@@ -171,9 +176,8 @@ def _entropy(surrogate: Surrogate, distribution: Any, part: slice) -> Tensor:
 def surrogate_gradient(policy: Policy, surrogate: Surrogate, chunk: int = CHUNK) -> Tensor:
     """The mean surrogate's gradient `[P]` at the policy's parameters; for single path the mean of A grad log pi."""
     parameters = list(policy.parameters())
-    rows = len(surrogate.observations)
     total = torch.zeros_like(parameter_vector(policy))
-    for part in row_slices(rows, chunk):
+    for part in row_slices(len(surrogate.observations), chunk):
         value = surrogate.total(policy(surrogate.observations[part]), part)
         total += torch.cat([g.reshape(-1) for g in torch.autograd.grad(value, parameters)])
-    return total / rows
+    return surrogate.share.mean(total)

@@ -23,7 +23,7 @@ class ConsoleCallback(pl.Callback):
         spec, settings = pl_module.spec, pl_module.settings
         self.console.print(
             f"[bold]{self.title}[/bold]: {settings.env.num_envs} environments on {spec.backend}, "
-            f"{_size(settings.rollout)}barriers every {pl_module.barrier_interval}"
+            f"{_ranks(settings.devices)}{_size(settings.rollout)}barriers every {pl_module.barrier_interval}"
         )
         self.console.print(f"[dim]{HEADER}[/dim]")
         if self.console.is_terminal:
@@ -52,6 +52,10 @@ class ConsoleCallback(pl.Callback):
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+def _ranks(devices: int) -> str:
+    return f"{devices} ranks, " if devices > 1 else ""
 
 
 def _size(rollout: RolloutSettings) -> str:

@@ -8,35 +8,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
-import torch
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.utilities.exceptions import MisconfigurationException
-from lightning_fabric.utilities.rank_zero import rank_zero_only
-from pytorch_lightning.loggers import Logger
-
 from trpo_lightning.environments.supervised.deadline import before_hard_exit
-from trpo_lightning.environments.vector_environment import EnvironmentFailure
 from trpo_lightning.errors import StuckError, UserError
 from trpo_lightning.output import print_what_there_is_no_letter_for
-from trpo_lightning.randomness import Stream, seed_global_generators
-from trpo_lightning.runs.checkpoint import CheckpointCallback, checkpoint_files, read_checkpoint, restore
+from trpo_lightning.ranks import Ranks
+from trpo_lightning.runs.checkpoint import CheckpointCallback, checkpoint_files, read_checkpoint
 from trpo_lightning.runs.config import write_config
 from trpo_lightning.runs.console import ConsoleCallback
 from trpo_lightning.runs.lock import locked
 from trpo_lightning.runs.metrics_file import MetricsFile, read_rows
 from trpo_lightning.runs.provenance import git_state
+from trpo_lightning.runs.ranks.launch import all_ranks
+from trpo_lightning.runs.ranks.member import StopBetweenIterations, iterate, prepared, trainer_of
 from trpo_lightning.runs.records import append_provenance, reached, read_status, recorded_run_id, write_status
 from trpo_lightning.settings import BUDGET, RunSettings, depends_on_budget, get, is_over
 from trpo_lightning.stopping import StopRequest
 from trpo_lightning.storage.files import writing
-from trpo_lightning.threads import default_threads
 from trpo_lightning.tracking.background_logger import RunFacts
 from trpo_lightning.tracking.packages import check_loggers
 from trpo_lightning.tracking.trackers import Trackers, send_the_rest, start_trackers, title_of
 from trpo_lightning.tracking.wandb_variables import with_variables
 from trpo_lightning.training.evaluation import EvaluationCallback
-from trpo_lightning.training.module import TRPO
 from trpo_lightning.training.third_party_messages import quiet_lightning
 
 
@@ -103,8 +95,8 @@ def train_run(
         try:
             if check_settings is not None:
                 check_settings(settings)
-            with before_hard_exit(partial(write_status, run_dir, "failed")):
-                outcome = _fit(settings, run_dir, state, trackers, quiet, stop)
+            with before_hard_exit(partial(write_status, run_dir, "failed")), all_ranks(settings) as ranks:
+                outcome = _fit(settings, run_dir, state, trackers, quiet, stop, ranks)
             if outcome.state == "interrupted" and trackers.is_stopped():
                 outcome = replace(outcome, stopped_by_sweep=True)
             return outcome
@@ -144,16 +136,11 @@ def _fit(
     trackers: Trackers,
     quiet: bool,
     stop: StopRequest,
+    ranks: Ranks,
 ) -> RunOutcome:
-    torch.set_num_threads(settings.threads or default_threads())
-    seed_global_generators(settings.seed, Stream.GLOBAL)  # for callbacks and loggers: environments have their own
-    module = TRPO(settings=settings)
+    ranks.of_first((settings, state, run_dir))
+    module = prepared(settings, run_dir, state, ranks)
     module.rows_may_wait = True
-    if state is not None:
-        try:
-            restore(module, state)
-        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise UserError(f"{run_dir}: its barrier does not fit this version: {error!r}") from error
     run_id = trackers.run_id
     write_status(run_dir, "running", module, wandb_run_id=run_id)  # first: `finished` is wrong for a larger budget
     write_config(settings, run_dir / "config.yaml")
@@ -164,15 +151,16 @@ def _fit(
     callbacks = [
         EvaluationCallback(checkpoints / "best.pt"),
         CheckpointCallback(checkpoints, wandb_run_id=run_id),
-        _StopBetweenIterations(stop),
+        StopBetweenIterations(stop, ranks),
     ]
     if not quiet:
         callbacks.append(ConsoleCallback(f"{settings.env.id} {settings.name} seed {settings.seed}"))
     with closing(MetricsFile(run_dir / "metrics.csv", keep_iterations=module.iteration)) as metrics:
-        trainer = _trainer(settings, run_dir, [metrics, *trackers.loggers], callbacks)
+        trainer = trainer_of(settings, run_dir, [metrics, *trackers.loggers], callbacks)
         stuck = StuckError(module.leave_failed_update(run_dir)) if module.stuck else None
-        if not (stop.signal_number or stuck or is_over(settings, module.iteration, module.env_steps)):
-            stuck = _iterate(trainer, module, stop)
+        ready = not (stop.signal_number or stuck or is_over(settings, module.iteration, module.env_steps))
+        if ranks.of_first(ready):
+            stuck = iterate(trainer, module, stop)
     interrupted = stop.signal_number != 0 and not is_over(settings, module.iteration, module.env_steps)
     module.trained_policy().save(checkpoints / "last.pt")
     if stuck:
@@ -192,60 +180,6 @@ def _fit(
     )
     write_status(run_dir, outcome.state, module, wandb_run_id=run_id)
     return outcome
-
-
-def _trainer(settings: RunSettings, run_dir: Path, loggers: list[Logger], callbacks: list[pl.Callback]) -> pl.Trainer:
-    """A single-process trainer, whatever launched it: each task of a Slurm job or of `torchrun` is a run of its own.
-
-    Lightning would take the tasks for ranks of one distributed run, refuse `--ntasks`, and let only rank 0 log.
-    """
-    rank_zero_only.rank = 0  # pyright: ignore[reportFunctionMemberAccess]  where Lightning keeps it
-    try:
-        return pl.Trainer(
-            max_epochs=-1,
-            accelerator=settings.device,
-            devices=1,
-            logger=loggers,
-            callbacks=callbacks,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=str(run_dir),
-            plugins=[LightningEnvironment()],
-        )
-    except MisconfigurationException as error:
-        raise UserError(f"device={settings.device} is not available: {error}") from error
-
-
-class _StopBetweenIterations(pl.Callback):
-    """Ends the run after the iteration in which the stop request arrives."""
-
-    def __init__(self, stop: StopRequest) -> None:
-        self.stop = stop
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Replace Lightning's signal handlers, which would exit in the middle of an iteration."""
-        self.stop.listen_again()
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop the trainer if a signal has arrived."""
-        if self.stop.signal_number:
-            trainer.should_stop = True
-
-
-def _iterate(trainer: pl.Trainer, module: TRPO, stop: StopRequest) -> StuckError | None:
-    """Train until the budget is used up or `stop` is requested; returns the error if too many updates were rejected."""
-    try:
-        trainer.fit(module)
-    except StuckError as stuck:
-        return stuck
-    except SystemExit as left:  # Lightning's answer to a second Ctrl-C, and to a SIGTERM that its own handler gets
-        if isinstance(left.__context__, KeyboardInterrupt):
-            raise left.__context__ from None
-        if not stop.signal_number:
-            raise
-    except EnvironmentFailure:  # a signal to all processes of a job also ends the environments' processes
-        if not stop.signal_number:
-            raise
 
 
 def _newest_checkpoint(run_dir: Path, settings: RunSettings, rows: list[dict[str, str]]) -> dict[str, Any] | None:

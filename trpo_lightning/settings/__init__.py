@@ -14,6 +14,7 @@ from trpo_lightning.settings.choices import (
     is_own,
     load_class,
 )
+from trpo_lightning.settings.combinations import check_ranks
 from trpo_lightning.settings.conversions import (
     completed,
     flat,
@@ -124,6 +125,7 @@ __all__ = [
     "changed_bits",
     "changed_keys",
     "check",
+    "check_ranks",
     "completed",
     "conform",
     "counting_keys",

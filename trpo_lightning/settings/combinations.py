@@ -20,7 +20,29 @@ def check_combination(settings: RunSettings) -> None:
         _check_exact(settings)
     if rollout.kind == "vine":
         _check_vine(settings)
+    if settings.devices > 1:
+        check_ranks(settings, settings.devices)
     _check_tracking(settings.tracking)
+
+
+def check_ranks(settings: RunSettings, ranks: int) -> None:
+    """Raise a `UserError` if this many ranks cannot train the run together."""
+    envs, value = settings.env.num_envs, settings.value
+    if envs % ranks:
+        more = envs + ranks - envs % ranks
+        fewer = f"{envs - envs % ranks} or " if envs > ranks else ""
+        raise UserError(f"env.num_envs={envs} cannot be shared by devices={ranks}: use {fewer}{more}")
+    if settings.env.instances is not None:
+        raise UserError(f"env.instances does not go with devices={ranks}: each rank opens environments of its own")
+    methods = [
+        ("rollout.scheme", settings.rollout.scheme, settings.rollout.over_ranks),
+        ("rule.name", settings.rule.name, settings.rule.over_ranks),
+        ("value.name", value.name, value.over_ranks or value.name == "none"),
+    ]
+    for key, name, works in methods:
+        if not works:
+            own = ", or over_ranks = True in its settings if it can" if ":" in name else ""
+            raise UserError(f"{key}={name} does not go with devices={ranks}: it works on one, use devices=1{own}")
 
 
 def _check_tracking(tracking: TrackingSettings) -> None:

@@ -10,6 +10,14 @@ from trpo_lightning.settings.choices import CHOICES, find_known_method
 from trpo_lightning.settings.keys import all_keys, assign, counting_keys, does_not_count, get, is_free_form, keys
 from trpo_lightning.settings.run import RunSettings
 
+BEFORE_DEFAULTS_WERE_MEASURED: dict[str, Any] = {
+    "max_step_size": None,
+    "kl_over_dimensions": "sum",
+    "kl_state_slack": None,
+    "final_delta": None,
+    "annealing_steps": None,
+}
+"""Newer keys of `rule`, with the values that reproduce older runs."""
 OLD_TASKS, TASKS = "trpo_lightning.rollouts.tasks:", "trpo_lightning.environments.tasks:"
 
 
@@ -126,7 +134,7 @@ def completed(record: dict[str, Any]) -> dict[str, Any]:
     rewards = _group(record, "normalize").get("rewards")
     if rewards and _group(record, "rollout").get("scheme") not in ("population", "exact"):  # which scale no rewards
         record = _with_missing(record, "normalize", first_rewards="raw")
-    record = _with_missing(record, "rule", max_step_size=None, kl_over_dimensions="sum", kl_state_slack=None)
+    record = _with_missing(record, "rule", **BEFORE_DEFAULTS_WERE_MEASURED)
     return _with_missing(record, "env", scale_actions=False)
 
 

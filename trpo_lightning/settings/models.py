@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from trpo_lightning.settings.option import SAMPLED_PATH, option
 
@@ -41,7 +42,12 @@ class MLPPolicySettings(PolicySettings):
 
 @dataclass
 class ValueSettings:
-    """Keys of every value function; a custom one adds its own in a subclass, `MyValueFunction.Settings`."""
+    """Keys of every value function; a custom one adds its own in a subclass, `MyValueFunction.Settings`.
+
+    `over_ranks` says that its `fit` heeds its `share`, and so works with several `devices`.
+    """
+
+    over_ranks: ClassVar[bool] = False
 
     name: str = option(
         "adam",
@@ -73,6 +79,8 @@ class FittedValueSettings(ValueSettings):
 @dataclass
 class NetworkValueSettings(FittedValueSettings):
     """Keys of value functions that are networks."""
+
+    over_ranks: ClassVar[bool] = True
 
     hidden_sizes: list[int] = option(
         [64, 64], "units of each hidden layer; [] is linear", source="Henderson 2018", minimum=1
@@ -145,6 +153,8 @@ class TrustRegionValueSettings(NetworkValueSettings):
 @dataclass
 class LinearValueSettings(FittedValueSettings):
     """Ridge regression on observations and their squares."""
+
+    over_ranks: ClassVar[bool] = True
 
     l2: float = option(
         1e-3,

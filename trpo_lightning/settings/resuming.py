@@ -8,7 +8,7 @@ from trpo_lightning.settings.run import RunSettings
 
 SUPERVISION = ("env.timeout", "env.restarts", "rule.max_rejections")
 """Keys that decide when a run gives up."""
-LAST_BITS = ("threads",)
+LAST_BITS = ("threads", "devices")
 """Keys that change results only as another machine would, in the last bits of sums."""
 RESUMABLE = (*BUDGET, "tracking.", "evaluation.", *SUPERVISION, *LAST_BITS)
 """Keys that may change when a run continues: they do not affect what was computed so far (but see `changed_keys`)."""
@@ -29,7 +29,7 @@ def different_keys(a: RunSettings, b: RunSettings) -> list[str]:
 def what_may_change() -> str:
     """`RESUMABLE` as part of a sentence."""
     free = [f"{key}*" if key.endswith(".") else key for key in RESUMABLE if key not in BUDGET]
-    return f"{', '.join(free)} can, and {' and '.join(BUDGET)} unless rule.final_delta is set"
+    return f"{', '.join(free)} can, and {' and '.join(BUDGET)} unless rule.annealing_steps=null"
 
 
 def changed_bits(before: RunSettings, after: RunSettings) -> list[str]:

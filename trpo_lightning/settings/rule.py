@@ -12,10 +12,12 @@ from trpo_lightning.settings.option import SAMPLED_PATH, option
 class RuleSettings:
     """Keys of every update rule; a custom rule adds its own in a subclass, `MyRule.Settings`.
 
-    `schemes` names the sampling schemes whose batches the rule takes.
+    `schemes` names the sampling schemes whose batches the rule takes. `over_ranks` says that the rule heeds the
+    batch's `share`, and so works with several `devices`.
     """
 
     schemes: ClassVar[tuple[str, ...]] = ("single_path", "vine")
+    over_ranks: ClassVar[bool] = False
 
     name: str = option(
         "trust_region",
@@ -56,6 +58,7 @@ class TrustRegionSettings(AdvantageRuleSettings):
     """TRPO and, with other parts, the natural gradient, the empirical Fisher matrix and max KL."""
 
     schemes: ClassVar[tuple[str, ...]] = ("single_path", "vine", "exact")
+    over_ranks: ClassVar[bool] = True
 
     delta: float = option(
         0.01,
@@ -64,10 +67,18 @@ class TrustRegionSettings(AdvantageRuleSettings):
         above=0.0,
     )
     final_delta: float | None = option(
-        None,
-        "radius at the end of the run, approached linearly from rule.delta over the budget (Engstrom 2020, TRPO+); "
-        "such a run cannot be extended; null keeps delta constant",
+        0.001,
+        "radius after rule.annealing_steps, approached linearly from rule.delta (Engstrom 2020, TRPO+): a good policy "
+        "needs small steps; null keeps delta constant",
+        source="measured: experiments/results/defaults_search/exploration.csv",
         above=0.0,
+    )
+    annealing_steps: int | None = option(
+        1_000_000,
+        "env steps until the radius is rule.final_delta, where it stays; null: the budget of the run, which then "
+        "cannot be extended",
+        source="the usual budget on MuJoCo",
+        minimum=1,
     )
     cg_iterations: int = option(10, "conjugate-gradient iterations at most", source="TRPO 2015, app. C", minimum=1)
     cg_tolerance: float = option(1e-10, "relative residual at which CG stops", minimum=0.0, maximum=1.0)
@@ -87,7 +98,7 @@ class TrustRegionSettings(AdvantageRuleSettings):
         when={"rule.step_length": ("fixed",)},
     )
     max_step_size: float | None = option(
-        10.0,
+        30.0,
         "the full step is at most this times the solution of (Fisher + damping * I) s = gradient, with advantages in "
         "units of the scaled rewards: in a solved task they are noise, and standardized noise would fill the trust "
         "region in every iteration; null: only the trust region limits steps",
@@ -130,7 +141,11 @@ class TrustRegionSettings(AdvantageRuleSettings):
         minimum=0.0,
     )
     fisher_fraction: float = option(
-        0.2, "share of the batch in Fisher-vector products (TRPO 2015, app. C: 0.1)", above=0.0, maximum=1.0
+        1.0,
+        "share of the batch in Fisher-vector products (TRPO 2015, app. C: 0.1, of batches of 50,000 steps and more)",
+        source="as in SB3; measured: experiments/results/defaults_search/exploration.csv",
+        above=0.0,
+        maximum=1.0,
     )
     backtrack_ratio: float = option(
         0.8, "factor by which the line search shrinks the step", source="Spinning Up", above=0.0, maximum=0.99
@@ -145,11 +160,11 @@ class TrustRegionSettings(AdvantageRuleSettings):
         above=0.0,
     )
     kl_state_slack: float | None = option(
-        50.0,
-        "where the mean over states is bounded, the line search also accepts at most kl_state_slack * delta in each "
-        "state of the batch: states that are rare in it, such as falls, have little weight in the mean, and policies of "
-        "solved tasks are lost there; null, or without rule.kl_slack: no such bound",
-        source="TRPO 2015, theorem 1 bounds the largest KL; measured: experiments/results/stability",
+        20.0,
+        "where the mean KL is bounded, each state of the batch may have at most this times delta: rare states, such as "
+        "falls, hardly count in the mean, and that is where policies of solved tasks are lost; null, or without "
+        "rule.kl_slack: no such bound",
+        source="TRPO 2015, theorem 1; measured: experiments/results/defaults_search/exploration.csv",
         above=0.0,
         when={"rule.kl_over_states": ("mean",)},
     )
@@ -166,6 +181,8 @@ class TrustRegionSettings(AdvantageRuleSettings):
 @dataclass
 class VanillaPolicyGradientSettings(AdvantageRuleSettings):
     """One Adam step along the policy gradient."""
+
+    over_ranks: ClassVar[bool] = True
 
     entropy_bonus: float = option(
         0.0,

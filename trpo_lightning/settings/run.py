@@ -99,5 +99,11 @@ class RunSettings:
     )
     seed: int = option(0, "seed of all random numbers", minimum=0, maximum=2**63 - 1)
     name: str = option("default", "name of the variant, part of the run directory's path")
-    threads: int | None = option(None, "cores that this run may use; null: all cores", minimum=1)
+    threads: int | None = option(None, "cores that this run may use on a machine; null: all cores", minimum=1)
+    devices: int = option(
+        1,
+        "processes (ranks) that train this run together, each with its share of the environments and of the cores, or "
+        "its own GPU; `train` starts them, unless torchrun has started as many, on one or several machines",
+        minimum=1,
+    )
     device: str = option("cpu", "device of the policy and the value function", choices=("cpu", "gpu"))

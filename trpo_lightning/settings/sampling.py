@@ -59,10 +59,12 @@ class RolloutSettings:
     """How the data of one update is collected: the keys of every scheme.
 
     A custom scheme adds its own in `MyScheme.Settings`, derived from the settings of the scheme it resembles: rules and
-    other keys treat it as the scheme that `kind` names.
+    other keys treat it as the scheme that `kind` names. `over_ranks` says that each rank steps its `environments`, and
+    that rollouts tell their `share`.
     """
 
     kind: ClassVar[str] = "single_path"
+    over_ranks: ClassVar[bool] = False
 
     scheme: str = option(
         "single_path",
@@ -94,6 +96,8 @@ class PathSettings(RolloutSettings):
 @dataclass
 class SinglePathSettings(PathSettings):
     """Follow the policy."""
+
+    over_ranks: ClassVar[bool] = True
 
     whole_episodes: bool = option(
         False,

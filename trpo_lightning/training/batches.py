@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trpo_lightning.numerics.returns import discounted_returns, generalized_advantages, standardize
+from trpo_lightning.ranks import Share
 from trpo_lightning.rollouts.exact import TabularRollout
 from trpo_lightning.rollouts.population import PopulationRollout
 from trpo_lightning.rollouts.rollout import (
@@ -26,11 +27,15 @@ from trpo_lightning.settings import AdvantageRuleSettings, FittedValueSettings, 
 
 @dataclass(frozen=True)
 class ValueData:
-    """What a value function is fitted to: observations `[B, *O]`, `targets` and the old `values` `[B]`."""
+    """What a value function is fitted to: observations `[B, *O]`, `targets` and the old `values` `[B]`.
+
+    `share` says which of all ranks' rows these are.
+    """
 
     observations: Tensor
     targets: Tensor
     values: Tensor
+    share: Share
 
 
 @dataclass(frozen=True)
@@ -84,12 +89,14 @@ def _single_path(rollout: SinglePathRollout, value_function: Any, s: RunSettings
         return valid_rows(x, rollout.valid, device)
 
     raw = rows(advantages)
-    standardized, std = standardize(raw)
+    share = rollout.share or Share(len(raw))
+    standardized, std = standardize(raw, share)
     rule = s.rule if isinstance(s.rule, AdvantageRuleSettings) else AdvantageRuleSettings()
     chosen, divisor = (standardized, std) if rule.standardize_advantages else (raw, 1.0)
     if rule.discounted_state_weights:
         chosen = chosen * s.gamma ** rows(rollout.episode_steps)
     batch = Batch(rows(rollout.observations), rows(rollout.actions), chosen.float(), divisor)
-    metrics = {"advantages/std": std} if len(raw) else {}
-    value_data = ValueData(batch.observations, rows(targets).float(), rows(values).float())
+    batch.share = share
+    metrics = {"advantages/std": std} if share.count else {}
+    value_data = ValueData(batch.observations, rows(targets).float(), rows(values).float(), share)
     return Estimate(batch, value_data, metrics)

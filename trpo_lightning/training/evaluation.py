@@ -18,6 +18,8 @@ from trpo_lightning.settings import RunSettings, is_over
 class EvaluationCallback(pl.Callback):
     """Runs episodes of the deterministic and the stochastic policy on the same seeds, as `evaluation.every` says.
 
+    Of several ranks the first one does, and the others wait.
+
     Args:
         best_path: Where to export the policy with the best deterministic mean return so far; None exports nothing.
     """
@@ -32,8 +34,9 @@ class EvaluationCallback(pl.Callback):
         if not episodes:
             return
         began = time.perf_counter()
-        mean = float(evaluate(pl_module, episodes, deterministic=True).returns.mean())
-        stochastic = float(evaluate(pl_module, episodes, deterministic=False).returns.mean())
+        mean, stochastic, pl_module.restarts = pl_module.ranks.of_first(
+            evaluated(pl_module, episodes) if pl_module.ranks.index == 0 else (0.0, 0.0, 0)
+        )
         pl_module.log_dict(
             {
                 "evaluation/return_mean": mean,
@@ -44,7 +47,7 @@ class EvaluationCallback(pl.Callback):
         best = pl_module.best_evaluation
         if best is None or mean > best or (math.isnan(best) and not math.isnan(mean)):
             pl_module.best_evaluation = mean
-            if self.best_path is not None:
+            if self.best_path is not None and pl_module.ranks.index == 0:
                 pl_module.trained_policy().save(self.best_path, evaluation_return_mean=mean)
 
 
@@ -54,6 +57,12 @@ def episodes_now(settings: RunSettings, iteration: int, env_steps: int) -> int:
     if last and settings.evaluation.final_episodes is not None:
         return settings.evaluation.final_episodes
     return settings.evaluation.episodes if every and iteration % every == 0 else 0
+
+
+def evaluated(module: Any, episodes: int) -> tuple[float, float, int]:
+    """Mean returns of the deterministic and the stochastic policy, and how often environments have been restarted."""
+    mean = float(evaluate(module, episodes, deterministic=True).returns.mean())
+    return mean, float(evaluate(module, episodes, deterministic=False).returns.mean()), module.restarts
 
 
 def evaluate(module: Any, episodes: int, *, deterministic: bool) -> Episodes:
@@ -83,7 +92,7 @@ def evaluate(module: Any, episodes: int, *, deterministic: bool) -> Episodes:
         except EnvironmentFailure as failure:
             module.count_restart(failure)
         except UserError as error:
-            if alone:
+            if alone or module.ranks.size > 1:
                 raise
             module.scheme.close()
             alone = True

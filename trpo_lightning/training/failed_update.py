@@ -12,6 +12,7 @@ from trpo_lightning.environments.vector_environment import EnvironmentSpec
 from trpo_lightning.errors import DiskError, UserError
 from trpo_lightning.numerics.tabular import PolicyValues, TabularMDP
 from trpo_lightning.policies.policy import Policy
+from trpo_lightning.ranks import ONE, Ranks
 from trpo_lightning.rollouts.rollout import AnyBatch, Batch, PopulationBatch, Rollout, TabularBatch, VineBatch
 from trpo_lightning.rules import build_rule
 from trpo_lightning.rules.rejections import recorded
@@ -83,21 +84,21 @@ class FailedUpdate:
 
 
 def capture(module: Any, rollout: Rollout, batch: AnyBatch, result: RuleResult, generator_seed: int) -> FailedUpdate:
-    """Capture the update that a `TRPO` has just rejected."""
+    """Capture the update that a `TRPO` has just rejected; each rank calls this, and gets what all of them had."""
     assert result.rejection_reason is not None
     return FailedUpdate(
         settings=module.settings,
         iteration=module.iteration,
         spec=module.spec,
         policy=module.policy,
-        batch=batch,
+        batch=whole_batch(batch),
         rule_state=module.rule.state_dict(),
         progress=module.rule.progress,
         generator_seed=generator_seed,
         threads=torch.get_num_threads(),
         reason=result.rejection_reason,
         metrics=result.metrics,
-        collected=collected_arrays(rollout),
+        collected=collected_arrays(rollout, module.ranks),
     )
 
 
@@ -162,16 +163,40 @@ def _unpacked(value: Any) -> Any:
     return value
 
 
-def collected_arrays(rollout: Rollout) -> dict[str, Tensor]:
+def whole_batch(batch: AnyBatch) -> AnyBatch:
+    """The batch of all ranks, with its rows in the order in which one rank would have them."""
+    if not isinstance(batch, Batch) or batch.share.places is None:
+        return batch
+    columns = [x.cpu() for x in (batch.share.places, batch.observations, batch.actions, batch.advantages)]
+    places, *parts = (torch.cat(found) for found in zip(*batch.share.ranks.objects(columns), strict=True))
+    return Batch(
+        *(part[places.argsort()].to(batch.advantages.device) for part in parts), advantage_std=batch.advantage_std
+    )
+
+
+def collected_arrays(rollout: Rollout, ranks: Ranks = ONE) -> dict[str, Tensor]:
     """Arrays of a rollout for `FailedUpdate.collected`; numbers in invalid slots become 0."""
     valid = getattr(rollout, "valid", None)
     arrays = {name: value for name, value in vars(rollout).items() if isinstance(value, np.ndarray)}
-    kept = {}
+    floats = {}
     for name, array in arrays.items():
         if array.dtype.kind != "f":
             continue
         if valid is not None and array.shape[:2] == valid.shape:
             array = np.where(valid.reshape(*valid.shape, *[1] * (array.ndim - 2)), array, 0.0)
-        if array.ndim <= 2 or not np.isfinite(array).all():
-            kept[name] = torch.from_numpy(np.ascontiguousarray(array))
-    return kept
+        floats[name] = array
+    if ranks.size > 1:
+        floats = _side_by_side(ranks.objects(floats))
+    kept = {name: array for name, array in floats.items() if array.ndim <= 2 or not np.isfinite(array).all()}
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in kept.items()}
+
+
+def _side_by_side(found: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays `[T, N, ...]` of all ranks by name, `[T, all N, ...]`; zeros where a rank's T is shorter."""
+    together = {}
+    for name in found[0]:
+        parts = [part[name] for part in found]
+        longest = max(map(len, parts))
+        padded = [np.pad(part, [(0, longest - len(part)), *[(0, 0)] * (part.ndim - 1)]) for part in parts]
+        together[name] = np.concatenate(padded, axis=1)
+    return together

@@ -105,7 +105,7 @@ class IterationLog:
         """Pass the row to loggers, callbacks and progress bars."""
         self._is_due = False
         numbers = self.publish(trainer)
-        for logger in trainer.loggers:
+        for logger in trainer.loggers if trainer.is_global_zero else []:
             row = self.row if getattr(logger, "accepts_text", False) else numbers
             for_loggers = {name: value for name, value in row.items() if name not in self._not_for_loggers}
             logger.log_metrics(for_loggers, step=self.row["iteration"])

@@ -9,6 +9,7 @@ import torch
 from trpo_lightning.environments.cautions import cautions
 from trpo_lightning.environments.vector_environment import EnvironmentSpec
 from trpo_lightning.errors import UserError
+from trpo_lightning.ranks import DistributedRanks, Ranks
 from trpo_lightning.settings import RunSettings
 from trpo_lightning.training.evaluation import EvaluationCallback
 from trpo_lightning.training.iteration_log import IterationLog, is_number, plain_value
@@ -24,6 +25,11 @@ class LightningHabits(pl.LightningModule):
     spec: EnvironmentSpec
     iteration: int
     env_steps: int
+    ranks: Ranks
+
+    def join(self, ranks: Ranks) -> None:
+        """Train together with other processes."""
+        raise NotImplementedError(f"{type(self).__name__} works alone")
 
     def trained_policy(self) -> TrainedPolicy:
         """The current policy with its normalizer, ready to act or to be saved."""
@@ -49,7 +55,9 @@ class LightningHabits(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Refuse trainers that would silently change the algorithm, and print cautions about the environment."""
         check_trainer(self.trainer)
-        for line in cautions(self.settings, self.spec):
+        if self.trainer.world_size > 1:
+            self.join(DistributedRanks(self.trainer.num_devices))
+        for line in cautions(self.settings, self.spec) if self.ranks.index == 0 else []:
             print(f"warning: {line}")
 
     def log(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -57,8 +65,9 @@ class LightningHabits(pl.LightningModule):
     ) -> None:
         """Log a custom metric; it goes into the iteration's row with all the others.
 
-        This works in any hook of a subclass or a callback. An iteration is one step and one epoch on one device, so
-        there is nothing to reduce, and Lightning's `on_step`, `on_epoch`, `reduce_fx` and so on have no effect.
+        This works in any hook of a subclass or a callback. An iteration is one step and one epoch, so there is nothing
+        to average, and Lightning's `on_step`, `on_epoch`, `reduce_fx` and so on have no effect. Of several ranks the
+        first one's value counts.
 
         Args:
             name: A new name, or one that another part of the run logs; the loop reserves `iteration`, `env_steps` and

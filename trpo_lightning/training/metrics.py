@@ -43,6 +43,12 @@ TIMES = {
     "time/steps_per_second": "env steps of this iteration over all its seconds",
 }
 
+RANKS = {
+    "ranks/seconds": "seconds that the first rank spent in exchanges with others, waits for slower ones included",
+    "ranks/exchanges": "how many they were: all-reduces and so on",
+    "ranks/megabytes": "what it sent in all-reduces, in MB",
+}
+
 RESERVED = {*COUNTERS, *RESTARTS, *UPDATES, "time/overhead", "time/steps_per_second"}
 """Metrics that only the loop may write, because it relies on them to keep track of a run."""
 TEXT_METRICS = ("update/rejection_reason",)
@@ -68,6 +74,7 @@ _ALL = {
     **UPDATES,
     **metrics_of([Policy]),
     **metrics_of(built_in_classes("value.name")),
+    **RANKS,
     **TIMES,
 }
 METRICS: dict[str, str] = dict(sorted(_ALL.items(), key=lambda item: item[0].startswith("time/")))

@@ -13,13 +13,14 @@ from trpo_lightning.environments.vector_environment import EnvironmentFailure
 from trpo_lightning.errors import StuckError, UserError
 from trpo_lightning.policies.policy import Policy, build_policy
 from trpo_lightning.randomness import Stream, global_generators, torch_generator
+from trpo_lightning.ranks import ONE, Ranks
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.rollout import AnyBatch, Rollout
 from trpo_lightning.rollouts.schemes import build_scheme
 from trpo_lightning.rules import build_rule
 from trpo_lightning.rules.rule import ParameterUpdate, RuleResult, apply_rule
-from trpo_lightning.settings import RunSettings, from_keywords, is_over, progress
-from trpo_lightning.threads import default_threads
+from trpo_lightning.settings import RunSettings, check_ranks, from_keywords, is_over, progress
+from trpo_lightning.threads import available_cores, default_threads
 from trpo_lightning.training.batches import ValueData, make_batch
 from trpo_lightning.training.failed_update import FailedUpdate, capture, leave_failed_update
 from trpo_lightning.training.iteration_log import IterationLog, Stopwatch
@@ -82,6 +83,7 @@ class TRPO(LightningHabits):
         )
         self.normalizer = Normalizer(self.spec.observation_shape, settings.normalize)
         self.rule = build_rule(settings.rule)
+        self.ranks = ONE
         threads = settings.threads or default_threads()
         self.scheme = build_scheme(settings, self.spec, threads, self.rule.propose)
         self.iteration = 0
@@ -96,6 +98,20 @@ class TRPO(LightningHabits):
         """Whether loggers may get a row, with all its numbers, an iteration late; third-party callbacks may not."""
         self.iteration_log = IterationLog()
         self._fit: ValueFit | None = None
+
+    def join(self, ranks: Ranks) -> None:
+        """Train together with other processes from the next `fit` on, each with its share of environments and cores.
+
+        All begin where the first one is. Raises `UserError` if the settings do not allow it.
+        """
+        check_ranks(self.settings, ranks.size)
+        ranks.check_versions()
+        self.ranks = self.normalizer.ranks = ranks
+        cores = (self.settings.threads or available_cores()) // ranks.on_this_machine
+        self.scheme.threads = max(1, min(cores, torch.get_num_threads()))
+        torch.set_num_threads(self.scheme.threads)
+        self.scheme.join(ranks)
+        self.load_state_dict(ranks.of_first(self.state_dict()))  # layers are drawn by a thread-dependent algorithm
 
     # The loop. Lightning asks `train_dataloader` for a batch, which is `collect`, and gives it to `training_step`;
     # then it calls `on_train_batch_end` and `on_train_epoch_end`, each after the callbacks' own.
@@ -116,9 +132,11 @@ class TRPO(LightningHabits):
         attempt = 0
         while True:
             try:
-                with global_generators(self.settings.seed, Stream.GLOBAL, self.iteration, attempt):
+                own = attempt * self.ranks.size + self.ranks.index
+                with global_generators(self.settings.seed, Stream.GLOBAL, self.iteration, own):
                     if attempt or self.at_barrier():
-                        self.scheme.restart(self.iteration, attempt)
+                        with self.ranks.together(EnvironmentFailure):
+                            self.scheme.restart(self.iteration, attempt)
                     return self.scheme.collect(policy, self.normalizer, self.iteration)
             except EnvironmentFailure as failure:
                 self.complete()
@@ -149,6 +167,7 @@ class TRPO(LightningHabits):
 
         # ---- 4. merge: normalizers use this rollout's statistics from the next one on
         self.normalizer.merge(*rollout.statistics())
+        self.ranks.check_same(self.state_dict)
         self.iteration += 1
         self.env_steps += rollout.env_steps
         self._count_rejection(rollout, estimated.batch, result)
@@ -186,7 +205,7 @@ class TRPO(LightningHabits):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Account for the iteration's seconds, including those of callbacks, which have run by now."""
-        self.iteration_log.close_times({"env/restarts": self.restarts})
+        self.iteration_log.close_times({"env/restarts": self.restarts, **self.ranks.measure()})
         self.iteration_log.publish(self.trainer)
 
     def on_train_epoch_end(self) -> None:
@@ -222,7 +241,8 @@ class TRPO(LightningHabits):
 
         This takes `rows_may_wait`, a spare core, and a fit that runs on one thread.
         """
-        return self.rows_may_wait and self.scheme.threads > 1 and self.value_function.fits_on_one_thread
+        alone = self.ranks.size == 1  # else it talks to other ranks, and so would the rollout beside it
+        return alone and self.rows_may_wait and self.scheme.threads > 1 and self.value_function.fits_on_one_thread
 
     def complete(self) -> None:
         """Finish the value function's fit, if one is running, and log the row that waits for it.
@@ -241,7 +261,8 @@ class TRPO(LightningHabits):
         if self.restarts >= self.settings.env.restarts:
             raise failure
         self.restarts += 1
-        print(f"warning: {failure}; restart {self.restarts} of {self.settings.env.restarts}")
+        if self.ranks.index == 0:
+            print(f"warning: {failure}; restart {self.restarts} of {self.settings.env.restarts}")
 
     def _count_rejection(self, rollout: Rollout, batch: AnyBatch, result: RuleResult) -> None:
         """Count a rejected update; keep the one that stops the run, for `replay`.
@@ -280,7 +301,8 @@ class TRPO(LightningHabits):
 
     def leave_failed_update(self, folder: Path) -> str:
         """Write the rejected update that ended training; return a line that says where it is and what to do."""
-        return leave_failed_update(folder, self.iteration, self.rejected_in_a_row, self.failed_update)
+        failed = self.failed_update if self.ranks.index == 0 else None
+        return leave_failed_update(folder, self.iteration, self.rejected_in_a_row, failed)
 
     def on_train_end(self) -> None:
         """Close the environments; if rejections ended training, write the last one and raise `StuckError`."""
@@ -295,6 +317,7 @@ class TRPO(LightningHabits):
 
     def on_train_start(self) -> None:
         """Start the clock of the first row."""
+        self.ranks.measure()  # what came before belongs to no row
         self.iteration_log.start_clock()
 
     def configure_optimizers(self) -> ParameterUpdate:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning import callbacks
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 from pytorch_lightning.trainer.states import TrainerFn
 
 from trpo_lightning.errors import UserError
@@ -67,8 +69,11 @@ def check_callbacks(trainer: pl.Trainer) -> None:
 def check_trainer(trainer: pl.Trainer) -> None:
     """Refuse trainers that would silently change the algorithm. Raises `UserError`."""
     quiet_warnings()
-    if trainer.world_size > 1:
-        raise UserError(f"one device a run, not {trainer.world_size}: use Trainer(devices=1) and more environments")
+    strategy = trainer.strategy
+    in_processes = isinstance(strategy, DDPStrategy) and not isinstance(strategy.launcher, _MultiProcessingLauncher)
+    if trainer.world_size > 1 and not in_processes:
+        name = getattr(strategy, "strategy_name", type(strategy).__name__)
+        raise UserError(f"Trainer(strategy={name!r}): several devices need strategy='ddp', in a script")
     if trainer.precision != "32-true":
         raise UserError(f"Trainer(precision={trainer.precision!r}): the update needs 32-true")
 

@@ -24,8 +24,9 @@ class ValueFit:
         self, value_function: ValueFunction, data: ValueData, generator: torch.Generator, *, beside: bool
     ) -> None:
         self._value_function = value_function
-        self._explained = explained_variance(data.values, data.targets)
-        fit = partial(value_function.fit, data.observations, data.targets, generator)
+        self._explained = explained_variance(data.values, data.targets, data.share)
+        several = {"share": data.share} if data.share.ranks.size > 1 else {}
+        fit = partial(value_function.fit, data.observations, data.targets, generator, **several)
         self._task = BackgroundTask(fit) if beside else None
         self._loss = None if beside else fit()
 

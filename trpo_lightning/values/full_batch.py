@@ -13,6 +13,7 @@ from trpo_lightning.numerics.least_squares import (
     trust_region_least_squares,
 )
 from trpo_lightning.policies.networks import assign_parameter_vector, named_views, parameter_vector
+from trpo_lightning.ranks import Share
 from trpo_lightning.settings import LBFGSValueSettings, TrustRegionValueSettings
 from trpo_lightning.values.value_function import NeuralValueFunction
 
@@ -20,27 +21,31 @@ from trpo_lightning.values.value_function import NeuralValueFunction
 class FullBatchValueFunction(NeuralValueFunction):
     """V_phi(s), a network whose fit is a pure function of (phi, batch): deterministic, with no optimizer state."""
 
-    def fit(self, observations: Tensor, targets: Tensor, generator: torch.Generator) -> float:
+    def fit(
+        self, observations: Tensor, targets: Tensor, generator: torch.Generator, share: Share | None = None
+    ) -> float:
         """As `ValueFunction.fit`; the mean squared error returned is that after the fit."""
         del generator
-        if not (len(targets) and all(torch.isfinite(x).all() for x in (targets, observations))):
+        share = share or Share(len(targets))
+        finite = all(bool(torch.isfinite(x).all()) for x in (targets, observations))
+        if not (share.count and share.all(finite)):
             return float("nan")
-        if not torch.isfinite(self.predict(observations)).all():
+        if not share.all(bool(torch.isfinite(self.predict(observations)).all())):
             return float("nan")
 
         def model(theta: Tensor, rows: slice) -> Tensor:
             views = named_views(self.network, theta)
             return torch.func.functional_call(self.network, views, (observations[rows],)).squeeze(-1)
 
-        solution = self.solve(model, parameter_vector(self.network), targets)
-        error = mean_square(predictions(model, solution, len(targets)) - targets)
+        solution = self.solve(model, parameter_vector(self.network), targets, share)
+        error = mean_square(predictions(model, solution, len(targets)) - targets, share)
         if not (math.isfinite(error) and torch.isfinite(solution).all()):
             return float("nan")
         assign_parameter_vector(self.network, solution)
         return error
 
-    def solve(self, model: Model, theta: Tensor, targets: Tensor) -> Tensor:
-        """Fit the model to targets `[B]`, starting at `theta` `[P]`.
+    def solve(self, model: Model, theta: Tensor, targets: Tensor, share: Share) -> Tensor:
+        """Fit the model to this rank's `share` of the targets, `[B]`, starting at `theta` `[P]`.
 
         Returns:
             The new parameters `[P]`; if a number is not finite, the fit has failed.
@@ -54,7 +59,7 @@ class TrustRegionValueFunction(FullBatchValueFunction):
     Settings = TrustRegionValueSettings
     settings: TrustRegionValueSettings
 
-    def solve(self, model: Model, theta: Tensor, targets: Tensor) -> Tensor:
+    def solve(self, model: Model, theta: Tensor, targets: Tensor, share: Share) -> Tensor:
         """Take one step of `trust_region_least_squares`."""
         s = self.settings
         return trust_region_least_squares(
@@ -65,6 +70,7 @@ class TrustRegionValueFunction(FullBatchValueFunction):
             cg_iterations=s.cg_iterations,
             damping=s.damping,
             rescale=s.rescale,
+            share=share,
         )
 
 
@@ -74,6 +80,8 @@ class LBFGSValueFunction(FullBatchValueFunction):
     Settings = LBFGSValueSettings
     settings: LBFGSValueSettings
 
-    def solve(self, model: Model, theta: Tensor, targets: Tensor) -> Tensor:
+    def solve(self, model: Model, theta: Tensor, targets: Tensor, share: Share) -> Tensor:
         """Run `lbfgs_least_squares`."""
-        return lbfgs_least_squares(model, theta, targets, iterations=self.settings.iterations, l2=self.settings.l2)
+        return lbfgs_least_squares(
+            model, theta, targets, iterations=self.settings.iterations, l2=self.settings.l2, share=share
+        )

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from trpo_lightning.numerics.least_squares import mean_square
 from trpo_lightning.numerics.ridge import ridge_regression
+from trpo_lightning.ranks import Share
 from trpo_lightning.settings import LinearValueSettings, ValueSettings
 from trpo_lightning.values.value_function import ValueFunction
 
@@ -35,10 +36,13 @@ class LinearValueFunction(ValueFunction):
         """V `[B]` for observations `[B, *O]`."""
         return _predict(self.weights, observations, min(chunk, CHUNK))
 
-    def fit(self, observations: Tensor, targets: Tensor, generator: torch.Generator) -> float:
+    def fit(
+        self, observations: Tensor, targets: Tensor, generator: torch.Generator, share: Share | None = None
+    ) -> float:
         """As `ValueFunction.fit`; the mean squared error returned is that after the fit."""
         del generator
-        if not (len(targets) and torch.isfinite(targets).all()):
+        share = share or Share(len(targets))
+        if not (share.count and share.all(bool(torch.isfinite(targets).all()))):
             return float("nan")
         y, size = targets.double(), len(self.weights)
         gram, moment = y.new_zeros(size, size), y.new_zeros(size)
@@ -48,10 +52,10 @@ class LinearValueFunction(ValueFunction):
             moment += x.T @ part
         penalties = torch.full_like(moment, self.settings.l2)
         penalties[-1] = 0.0
-        weights = ridge_regression(gram / len(y), moment / len(y), penalties)
+        weights = ridge_regression(share.mean(gram), share.mean(moment), penalties)
         if weights is None:
             return float("nan")
-        error = mean_square(_predict(weights, observations, CHUNK) - targets)
+        error = mean_square(_predict(weights, observations, CHUNK) - targets, share)
         if not math.isfinite(error):
             return float("nan")
         self.weights.copy_(weights)

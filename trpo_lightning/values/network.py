@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from trpo_lightning.numerics.curvature import row_slices
 from trpo_lightning.policies.networks import assign_parameter_vector, parameter_vector
 from trpo_lightning.policies.perceptron import ArrayLike
+from trpo_lightning.ranks import Share
 from trpo_lightning.settings import AdamValueSettings
 from trpo_lightning.threads import threads_for, torch_threads
 from trpo_lightning.values.gradients import loss_gradient
@@ -53,9 +53,12 @@ class NetworkValueFunction(NeuralValueFunction):
         size = sum(parameter.numel() for parameter in self.network.parameters())
         return threads_for(self.settings.minibatch_size, size) == 1
 
-    def fit(self, observations: Tensor, targets: Tensor, generator: torch.Generator) -> float:
+    def fit(
+        self, observations: Tensor, targets: Tensor, generator: torch.Generator, share: Share | None = None
+    ) -> float:
         """As `ValueFunction.fit`; the mean squared error returned is that during the last epoch."""
-        if not (len(targets) and self.settings.epochs and torch.isfinite(targets).all()):
+        share = share or Share(len(targets))
+        if not (share.count and self.settings.epochs and share.all(bool(torch.isfinite(targets).all()))):
             return float("nan")
         # without clipping V_old is not used; a non-finite observation then shows up in the parameters
         values = targets if self.settings.clip is None else self.predict(observations)
@@ -64,7 +67,7 @@ class NetworkValueFunction(NeuralValueFunction):
         if theta.grad is None:  # at first, and after pickling
             theta.grad = torch.zeros_like(theta)
         with torch_threads(threads_for(self.settings.minibatch_size, len(theta))):
-            loss = self._descend(theta, observations, targets, values, generator)
+            loss = self._descend(theta, (observations, targets, values), share, generator)
         if not torch.isfinite(theta).all():
             self.load_optimizer_state(before)
             return float("nan")
@@ -73,21 +76,24 @@ class NetworkValueFunction(NeuralValueFunction):
 
     @torch.no_grad()
     def _descend(
-        self, theta: Tensor, observations: Tensor, targets: Tensor, values: Tensor, generator: torch.Generator
+        self, theta: Tensor, data: tuple[Tensor, Tensor, Tensor], share: Share, generator: torch.Generator
     ) -> float:
-        """Take all Adam steps on `theta` `[P]`."""
+        """Take all Adam steps on `theta` `[P]`, over observations, targets and old values."""
+        observations, targets, values = data
         gradient = loss_gradient(self.network, theta, theta.grad)  # pyright: ignore[reportArgumentType]
         step, size, squares = self._adam_step(theta), self.settings.minibatch_size, []
         for _ in range(self.settings.epochs):
-            order = torch.randperm(len(targets), generator=generator).to(targets.device)
+            order = torch.randperm(share.count, generator=generator)
+            rows = share.rows(order).to(targets.device)
             columns = (observations, targets[:, None], values[:, None])
-            shuffled = [gradient.native(column.index_select(0, order)) for column in columns]
+            shuffled = [gradient.native(column.index_select(0, rows)) for column in columns]
             squares.clear()
-            for part in row_slices(len(targets), size):
+            for part, length in share.minibatches(order, size):
                 x, y, old = (column[part] for column in shuffled)
-                gradient.write(x, lambda v, y=y, old=old: self._output_gradient(v, y, old, squares))
+                gradient.write(x, lambda v, y=y, old=old, n=length: self._output_gradient(v, y, old, n, squares))
+                share.ranks.sum_(theta.grad)  # pyright: ignore[reportArgumentType]
                 step()
-        return sum(map(float, squares)) / len(targets)
+        return share.mean(sum(map(float, squares)))
 
     def _adam_step(self, theta: Tensor) -> Callable[[], None]:
         """The optimizer's step on `theta` `[P]`, without its bookkeeping, which takes half the time."""
@@ -101,11 +107,13 @@ class NetworkValueFunction(NeuralValueFunction):
         return partial(adam, *tensors, foreach=False, beta1=beta1, beta2=beta2, **options)
 
     @np.errstate(all="ignore")
-    def _output_gradient(self, v: ArrayLike, y: ArrayLike, old: ArrayLike, squares: list[ArrayLike]) -> ArrayLike:
-        """Derivative of the mean loss in the values, `[B, 1]`; appends the sum of squared errors to `squares`."""
+    def _output_gradient(
+        self, v: ArrayLike, y: ArrayLike, old: ArrayLike, rows: int, squares: list[ArrayLike]
+    ) -> ArrayLike:
+        """Derivative in the values, `[B, 1]`, of the mean loss over `rows`; appends the sum of squared errors."""
         error = v - y
         squares.append((error * error).sum())
-        gradient = error * (2.0 / len(v))
+        gradient = error * (2.0 / rows)
         clip = self.settings.clip
         if clip is None:
             return gradient

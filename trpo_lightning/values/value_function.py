@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from trpo_lightning.policies.networks import build_network
+from trpo_lightning.ranks import Share
 from trpo_lightning.settings import FittedValueSettings, NetworkValueSettings, ValueSettings
 
 
@@ -42,13 +43,17 @@ class ValueFunction(nn.Module):
         """V `[B]` for observations `[B, *O]`, evaluating at most `chunk` rows at once; without a gradient."""
         raise NotImplementedError(f"{type(self).__name__} has no predict")
 
-    def fit(self, observations: Tensor, targets: Tensor, generator: torch.Generator) -> float:
+    def fit(
+        self, observations: Tensor, targets: Tensor, generator: torch.Generator, share: Share | None = None
+    ) -> float:
         """Regress V on the targets.
 
         Args:
             observations: `[B, *O]`.
             targets: `[B]`.
             generator: Source of all random numbers of the fit.
+            share: Which of all ranks' rows these are; given only if there are several ranks, to a class
+                whose settings say `over_ranks`; the outcome is then the same on all of them.
 
         Returns:
             The mean squared error. NaN if the batch is empty, or if a number in the data or the outcome is not finite;
@@ -99,7 +104,9 @@ class NoValueFunction(ValueFunction):
         del chunk
         return observations.new_zeros(len(observations))
 
-    def fit(self, observations: Tensor, targets: Tensor, generator: torch.Generator) -> float:
+    def fit(
+        self, observations: Tensor, targets: Tensor, generator: torch.Generator, share: Share | None = None
+    ) -> float:
         """NaN: there is no fit."""
-        del observations, targets, generator
+        del observations, targets, generator, share
         return float("nan")

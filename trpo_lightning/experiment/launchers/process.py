@@ -15,14 +15,11 @@ from trpo_lightning.experiment.launchers.launcher import Ending, PlannedRun
 from trpo_lightning.experiment.states import has_begun, read_state
 from trpo_lightning.runs.config import recorded_settings, write_config
 from trpo_lightning.settings import RESUMABLE, different_keys, get
+from trpo_lightning.stopping import OWN_GROUP
 from trpo_lightning.threads import available_cores, thread_environment
 
 PRIVATE_VARIABLES = ("WANDB_SERVICE", "WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_NAME")
 """W&B variables not passed to children, which would otherwise write to the parent's W&B run or all share one name."""
-OWN_GROUP: dict[str, Any] = {"process_group": 0}
-"""Starts each child in its own process group: Ctrl-C in a terminal then reaches it only once, through the runner."""
-if sys.platform == "win32":
-    OWN_GROUP = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
 SET_PARENT_DEATH_SIGNAL = 1
 """Linux's `PR_SET_PDEATHSIG`; the library is loaded early, because little is safe between fork and exec:"""
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
