@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -153,10 +154,19 @@ def test_a_job_that_never_reaches_a_barrier_is_not_queued_for_ever(folder, monke
 
 @pytest.mark.faults
 def test_a_time_limit_in_the_middle_of_runs_loses_nothing(folder, cluster, monkeypatch, capsys):
-    monkeypatch.setenv("SECONDS_PER_STEP", "0.13")  # two minutes, in jobs of two minutes that are told to end before
-    both = cells(*SLOW)[:2]
-    results = run_cells(both, folder / "runs", options=on(time=2))
-    assert states(results) == ["finished"] * 2, capsys.readouterr().out
+    monkeypatch.setenv("SECONDS_PER_STEP", "0.1")  # a minute and a half
+    started = time.monotonic()
+
+    def shorten():
+        soon = int((time.monotonic() - started) / 60) + 2
+        for job in jobs():
+            slurm_command("scontrol", "update", f"jobid={job}", f"timelimit={soon}")
+        return True
+
+    began = lambda run_dirs: len(run_dirs) == 2 and all(barriers(run_dir) == 2 for run_dir in run_dirs)  # noqa: E731
+    done = do_when(monkeypatch, began, shorten)
+    results = run_cells(cells(*SLOW)[:2], folder / "runs", options=on())
+    assert done and states(results) == ["finished"] * 2, capsys.readouterr().out
     for result in results:
         assert len(starts(result.run_dir)) >= 2 and all(later >= 2 for later in starts(result.run_dir)[1:])
         assert_bits_of_a_local_run(result, monkeypatch)
