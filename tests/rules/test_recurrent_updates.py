@@ -4,7 +4,7 @@ import pytest
 import torch
 from dense_trust_region import EXACT, dense_update, generator
 from methods import rule_settings
-from recurrent_problem import recurrent_problem, slow
+from recurrent_problem import recurrent_problem, sequences, slow
 
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.ranks import Share

@@ -169,6 +169,7 @@ def whole_batch(batch: AnyBatch) -> AnyBatch:
     """The batch of all ranks, with its rows in the order in which one rank would have them."""
     if not isinstance(batch, Batch) or batch.share.places is None:
         return batch
+    assert isinstance(batch.observations, Tensor)  # a policy with a memory trains on one rank
     columns = [x.cpu() for x in (batch.share.places, batch.observations, batch.actions, batch.advantages)]
     places, *parts = (torch.cat(found) for found in zip(*batch.share.ranks.objects(columns), strict=True))
     return Batch(
