@@ -246,3 +246,15 @@ def state_weights(weights: Mapping[str, ArrayLike]) -> str:
     ax.set_xticks(range(len(values)))
     _label(ax, "stone", "weight in the gradient")
     return _html(figure, "Without the factor γᵗ, stones that are reached late weigh more.")
+
+
+def reuse_errors(kl: ArrayLike, errors: Mapping[str, ArrayLike]) -> str:
+    """Root mean square errors of gradient estimates against the KL of the oldest policy to the current one."""
+    figure, (ax,) = _figure(height=3.9)
+    for (name, error), colour in zip(errors.items(), (GREY, ORANGE, PURPLE, BLUE, GREEN), strict=True):
+        ax.plot(kl, error, "o-", color=colour, markersize=4, label=name)
+    _logarithmic(ax, "xy")
+    _label(ax, "KL(oldest ‖ current)", "error of the gradient / |g|", loc="upper left")
+    return _html(
+        figure, "Near by, old batches help whatever their weights; farther away only ratios of single actions do."
+    )

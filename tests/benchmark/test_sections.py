@@ -226,6 +226,19 @@ def test_pixels_are_compared_with_the_emulator_alone_and_memory_is_asked(bench, 
     assert pixels.pixels(bench) == [] and "the extra atari is missing" in bench.notes[-1]
 
 
+def test_reuse_measures_iterations_that_have_all_their_batches(bench, monkeypatch):
+    def train(settings, threads, folder):
+        batches = settings.get("rule.reuse_batches", 1)
+        assert settings["total_env_steps"] > (batches + 2) * settings["rollout.steps_per_iteration"]
+        return a_run(seconds=[9.0] * batches + [0.1 + 0.05 * batches] * 3 + [9.0])
+
+    monkeypatch.setattr(growth, "train", train)
+    results = growth.reuse(bench)
+    seconds = [r.median for r in results if r.unit == "s"]
+    assert seconds == pytest.approx([0.15, 0.2, 0.3, 0.5])
+    assert [r.median for r in results if r.unit == "x"] == pytest.approx([0.2 / 0.15, 2.0, 0.5 / 0.15])
+
+
 def test_growth_measures_all_sizes_and_notes_what_fails(bench, monkeypatch):
     asked = []
 

@@ -231,3 +231,26 @@ def test_trpo_gets_stuck_at_no_radius_and_beats_the_vanilla_method_from_the_same
     assert mean[0] == max(mean)
     reachable = run("step")["learned"][0.1][-1]
     assert min(max(curve) for curve in large) > reachable - 0.02
+
+
+def test_ratios_of_actions_keep_the_gain_of_old_batches_without_their_bias():
+    page = run("reuse")
+    near, far = page["measured"][0.1], page["measured"][0.6]
+    assert near["as if all were new"][1] < 0.6 * near["the newest alone"][1]
+    assert far["as if all were new"][0] > 2.0 * far["ratios of actions"][0]
+    assert far["ratios of trajectories"][1] > 2.0 * far["ratios of actions"][1]
+    errors = {name: row[2] for name, row in far.items()}
+    assert max(errors["ratios of actions"], errors["and falling weights"]) < 0.65 * errors["the newest alone"]
+
+
+def test_the_generalized_bound_of_the_page_is_never_broken_and_loose():
+    page = run("reuse")
+    assert min(page["gaps"]) > -1e-9 and max(page["gaps"]) > 1.0
+
+
+def test_cutting_ratios_off_helps_with_a_value_function_and_harms_without():
+    corrected = run("reuse")["corrected"]
+    fitted, none = ({cut: row for (fit, cut), row in corrected.items() if fit == one} for one in run("reuse")["fits"])
+    assert fitted["cut off at 1"][0] < 0.8 * fitted["no ratios"][0]
+    assert fitted["cut off at 1"][1] < fitted["no ratios"][1] < fitted["all"][1]
+    assert none["cut off at 1"][0] > 1.5 * none["no ratios"][0]

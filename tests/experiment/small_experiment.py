@@ -28,7 +28,7 @@ overrides:
   evaluation: {every: 5, episodes: 2}
   tracking.wandb: disabled
 """
-SLOW = ["env.id=slow_environments:SlowCartPole", "total_iterations=60"]
+SLOW = ["env.id=slow_environments:SlowCartPole", "total_iterations=30"]
 """Runs that take a while if `SECONDS_PER_STEP` says so."""
 
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from small_experiment import (
 )
 
 from trpo_lightning.errors import UserError
-from trpo_lightning.experiment.launchers import slurm
+from trpo_lightning.experiment.launchers import slurm, slurm_commands
 from trpo_lightning.experiment.launchers.launcher import Ending
 from trpo_lightning.experiment.launchers.options import LauncherOptions
 from trpo_lightning.experiment.launchers.slurm_job import QueuedRun
@@ -40,7 +41,7 @@ pytestmark = pytest.mark.xdist_group("slurm")
 def folder(tmp_path, monkeypatch):
     declare(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(slurm, "LOOK_SECONDS", 0.5)
+    monkeypatch.setattr(slurm_commands, "LOOK_SECONDS", 0.5)
     return tmp_path
 
 
@@ -76,7 +77,7 @@ def test_runs_are_jobs_with_the_bits_of_local_ones(folder, cluster, monkeypatch,
         ({"partition": "moon"}, "there is no partition moon: Slurm has main, urgent"),
         ({"cpus": 3}, "each run asks for 3 CPUs, and the largest node of the default partition has 2: give fewer"),
         ({"time": "1-00:00:00"}, "--time 1-00:00:00 is more than the 120 minutes of the default partition"),
-        ({"time": 1, "notice": 60}, "--notice 60 is as long as --time 1"),
+        ({"time": 2, "notice": 41}, "--time 2 is too short for --notice 41, which Slurm may send a minute early"),
         ({"sbatch": {"qos": "best", "licenses": "none:1"}}, "Slurm does not take the jobs: "),
     ],
 )
@@ -153,10 +154,19 @@ def test_a_job_that_never_reaches_a_barrier_is_not_queued_for_ever(folder, monke
 
 @pytest.mark.faults
 def test_a_time_limit_in_the_middle_of_runs_loses_nothing(folder, cluster, monkeypatch, capsys):
-    monkeypatch.setenv("SECONDS_PER_STEP", "0.03")  # a minute and a half, in jobs of one minute
-    both = cells(*SLOW)[:2]
-    results = run_cells(both, folder / "runs", options=on(time=1, notice=30))
-    assert states(results) == ["finished"] * 2, capsys.readouterr().out
+    monkeypatch.setenv("SECONDS_PER_STEP", "0.1")  # a minute and a half
+    started = time.monotonic()
+
+    def shorten():
+        soon = int((time.monotonic() - started) / 60) + 2
+        for job in jobs():
+            slurm_command("scontrol", "update", f"jobid={job}", f"timelimit={soon}")
+        return True
+
+    began = lambda run_dirs: len(run_dirs) == 2 and all(barriers(run_dir) == 2 for run_dir in run_dirs)  # noqa: E731
+    done = do_when(monkeypatch, began, shorten)
+    results = run_cells(cells(*SLOW)[:2], folder / "runs", options=on())
+    assert done and states(results) == ["finished"] * 2, capsys.readouterr().out
     for result in results:
         assert len(starts(result.run_dir)) >= 2 and all(later >= 2 for later in starts(result.run_dir)[1:])
         assert_bits_of_a_local_run(result, monkeypatch)

@@ -24,6 +24,8 @@ BASE = """env.max_episode_steps=20 evaluation.every=5 evaluation.episodes=2 valu
 VARIANTS = {
     "gymnasium": "env.id=CartPole-v1 env.backend=gymnasium env.num_envs=2 rollout.steps_per_iteration=64",
     "envpool": "env.id=Hopper-v5 env.backend=envpool env.num_envs=2 rollout.steps_per_iteration=64",
+    "reuse": """env.id=Hopper-v5 env.backend=envpool env.num_envs=2 rollout.steps_per_iteration=64
+        rule.reuse=optimal""",
     "vine": """env.id=Pendulum-v1 rollout.scheme=vine value.name=none rollout.rollout_set_size=4 rollout.branches=3
         rollout.branch_length=4""",
     "cma_es": """env.id=CartPole-v1 rule.name=cma_es rollout.scheme=population rule.population=4 env.num_envs=4

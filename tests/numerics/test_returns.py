@@ -44,19 +44,21 @@ def random_slots(seed: int, steps: int = 25, envs: int = 6) -> Slots:
     return Slots(rewards, values, terminated, terminated | truncated, valid)
 
 
-def advantages_by_definition(slots: Slots, gamma: float, gae_lambda: float) -> Tensor:
-    """A_t = sum_l (gamma lambda)^l delta_{t+l} up to the end of the episode or of the batch, in Python's floats."""
+def advantages_by_definition(slots: Slots, gamma: float, gae_lambda: float, ratios: Tensor | None = None) -> Tensor:
+    """A_t = sum_l (gamma lambda)^l c_{t+1} ... c_{t+l} delta_{t+l} up to the end of the episode or of the batch."""
     steps, envs = slots.rewards.shape
     result = torch.zeros(steps, envs, dtype=torch.float64)
     for n in range(envs):
         for t in range(steps):
             if not slots.valid[t, n]:
                 continue
-            total = 0.0
+            total, trace = 0.0, 1.0
             for step in range(t, steps):
+                if ratios is not None and step > t:
+                    trace *= float(ratios[step, n])
                 following = 0.0 if slots.terminated[step, n] else float(slots.values[step + 1, n])
                 delta = float(slots.rewards[step, n]) + gamma * following - float(slots.values[step, n])
-                total += (gamma * gae_lambda) ** (step - t) * delta
+                total += (gamma * gae_lambda) ** (step - t) * trace * delta
                 if slots.ended[step, n]:
                     break
             result[t, n] = total
@@ -85,6 +87,37 @@ def test_advantages_equal_their_definition(seed, gamma, gae_lambda):
     expected = advantages_by_definition(slots, gamma, gae_lambda)
     found = generalized_advantages(*slots.arguments, gamma=gamma, gae_lambda=gae_lambda)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("gae_lambda", [0.5, 1.0])
+def test_advantages_of_another_policy_equal_their_definition(seed, gae_lambda):
+    slots = random_slots(seed)
+    ratios = torch.rand(slots.rewards.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) * 2.0
+    ratios = torch.where(slots.valid, ratios, float("nan"))  # what is no transition does not matter
+    expected = advantages_by_definition(slots, GAMMA, gae_lambda, ratios)
+    found = generalized_advantages(*slots.arguments, gamma=GAMMA, gae_lambda=gae_lambda, ratios=ratios)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_ratios_of_1_change_no_bit():
+    slots = random_slots(3)
+    plain = generalized_advantages(*slots.arguments, gamma=GAMMA, gae_lambda=LAMBDA)
+    ones = torch.ones_like(slots.rewards)
+    assert torch.equal(generalized_advantages(*slots.arguments, gamma=GAMMA, gae_lambda=LAMBDA, ratios=ones), plain)
+
+
+def test_weights_standardize_as_copies_do():
+    generator = torch.Generator().manual_seed(0)
+    x, counts = (
+        torch.randn(50, dtype=torch.float64, generator=generator),
+        torch.randint(1, 5, (50,), generator=generator),
+    )
+    found, std = standardize(x, weights=counts)
+    copies, std_of_copies = standardize(x.repeat_interleave(counts))
+    assert std == pytest.approx(std_of_copies, rel=1e-12)
+    torch.testing.assert_close(found.repeat_interleave(counts), copies, rtol=1e-12, atol=1e-12)
+    assert standardize(torch.full((9,), 0.1), weights=torch.arange(1.0, 10.0))[0].abs().max() == 0.0
 
 
 @pytest.mark.parametrize("seed", range(5))

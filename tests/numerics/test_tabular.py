@@ -9,8 +9,10 @@ import torch
 from trpo_lightning.numerics.tabular import (
     TabularMDP,
     evaluate_policy,
+    generalized_lower_bound,
     lower_bound,
     max_kl,
+    mixture_surrogate,
     penalty,
     random_mdp,
     state_kl,
@@ -186,3 +188,52 @@ def test_what_is_no_mdp_is_refused(change):
     parts = {name: getattr(mdp, name) for name in ("transitions", "rewards", "initial", "gamma")}
     with pytest.raises(ValueError):
         TabularMDP(**{**parts, **change})
+
+
+def nearby(policy: torch.Tensor, distance: float, seed: int) -> torch.Tensor:
+    """A policy whose logits differ by normal numbers times `distance`."""
+    noise = torch.randn(policy.shape, dtype=torch.float64, generator=generator(seed))
+    return torch.softmax(torch.log(policy) + distance * noise, -1)
+
+
+@pytest.mark.parametrize(("states", "actions", "gamma"), [(2, 2, 0.9), (4, 3, 0.5), (7, 2, 0.95), (5, 3, 0.99)])
+def test_the_generalized_bound_holds_for_thousands_of_policies(states, actions, gamma):
+    """Far and near ones, each with three collectors: the bound is below the return, and close to it near by."""
+    gaps = []
+    for seed in range(100):
+        mdp, policy, _ = case(states, actions, gamma, seed, ending=[0.0, 0.1, 0.5][seed % 3])
+        distance = [1e-3, 0.05, 0.5, 3.0][seed % 4]
+        current = evaluate_policy(mdp, policy)
+        collectors = [evaluate_policy(mdp, nearby(policy, distance, 100 * seed + i)) for i in range(2)]
+        weights = [0.5, 0.3, 0.2]
+        for i in range(8):
+            new = nearby(policy, distance, 1000 * seed + i)
+            eta = float(evaluate_policy(mdp, new).eta)
+            bound = float(generalized_lower_bound(mdp, current, [current, *collectors], weights, new))
+            assert bound <= eta + 1e-9 * max(1.0, abs(eta))
+            if distance == 1e-3:
+                gaps.append((eta - bound) / max(1.0, abs(eta)))
+    assert max(gaps) < 0.01
+
+
+@pytest.mark.parametrize(("states", "actions", "gamma"), SIZES)
+def test_with_the_current_policy_alone_the_mixture_is_the_surrogate(states, actions, gamma):
+    mdp, policy, new = case(states, actions, gamma)
+    current = evaluate_policy(mdp, policy)
+    expected = surrogate(current, new)
+    torch.testing.assert_close(mixture_surrogate(current, [current], [1.0], new), expected, **TOLERANCE)
+    torch.testing.assert_close(mixture_surrogate(current, [current] * 3, [0.5, 0.3, 0.2], new), expected, **TOLERANCE)
+    gained = float((new * current.advantages).sum(-1).abs().max())
+    change = float(current.visitation @ (new - policy).abs().sum(-1)) / 2.0
+    bound = float(generalized_lower_bound(mdp, current, [current], [1.0], new))
+    assert bound == pytest.approx(float(expected) - 2.0 * gamma / (1.0 - gamma) * gained * change, rel=1e-9)
+
+
+def test_at_the_current_policy_surrogate_and_bound_are_its_return_whoever_collected():
+    mdp, policy, other = case(5, 3, 0.9)
+    current, collector = evaluate_policy(mdp, policy), evaluate_policy(mdp, other)
+    for weights in ([1.0, 0.0], [0.4, 0.6], [0.0, 1.0]):
+        found = mixture_surrogate(current, [current, collector], weights, policy)
+        torch.testing.assert_close(found, current.eta, **TOLERANCE)
+        bound = generalized_lower_bound(mdp, current, [current, collector], weights, policy)
+        torch.testing.assert_close(bound, current.eta, **TOLERANCE)

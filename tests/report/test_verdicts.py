@@ -74,6 +74,30 @@ def test_of_several_variants_the_best_counts(tmp_path):
     assert found[0].estimate == own
 
 
+def test_the_share_of_steps_to_the_final_returns_of_another_variant(tmp_path):
+    def rising(top, after):
+        return [row(i + 1, top if i >= after else 0.0, 100) for i in range(10)]
+
+    rows = {
+        "a": [rising(9.0, after) for after in (2, 3, 4, 5, 20)],  # the last one never has it
+        "b": [rising(level, 9) for level in (5.0, 6.0, 7.0, 8.0, 9.0)],
+        "c": [flat(1.0)] * 5,
+    }
+    claim = {"of": "a", "than": "b", "statistic": "share_of_steps"}
+    found = verdicts(tmp_path, [{**claim, "below": 0.75}, {**claim, "above": 0.1}], rows)
+    assert found[0].estimate.value == pytest.approx((0.4 + 0.5 + 0.6) / 3)  # 0.3 and 1.1 are not in the middle
+    assert found[0].verdict == UNDECIDED and found[1].verdict == HOLDS
+    assert "a beside b < 0.75" in criterion(found[0].claim, declared_with(tmp_path, []))
+
+
+def test_the_least_score_ratio_is_relative_to_the_other_variants_score(tmp_path):
+    claim = {"of": "a", "than": "b", "statistic": "least_score_ratio"}
+    assert verdicts(tmp_path, [{**claim, "below": 0.95}])[0].estimate.value == pytest.approx(3.0 / 9.0)
+    assert verdicts(tmp_path, [{**claim, "below": 0.95}])[0].verdict == HOLDS
+    negative = {"a": [flat(-30.0)] * 5, "b": [flat(-20.0)] * 5, "c": [flat(1.0)] * 5}
+    assert verdicts(tmp_path, [{**claim, "below": 0.95}], negative)[0].estimate.value == pytest.approx(0.5)
+
+
 def test_the_probability_of_improvement(tmp_path):
     claim = {"of": "b", "than": "a", "statistic": "improvement", "above": 0.5}
     (found,) = verdicts(tmp_path, [claim])

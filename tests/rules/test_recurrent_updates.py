@@ -7,6 +7,7 @@ from methods import rule_settings
 from recurrent_problem import recurrent_problem, sequences, slow
 
 from trpo_lightning.policies.networks import parameter_vector
+from trpo_lightning.ranks import Share
 from trpo_lightning.rules import build_rule, constraint, reward_weighted_regression, surrogate
 from trpo_lightning.rules.constraint import fisher_subset
 from trpo_lightning.rules.trust_region import TrustRegionRule
@@ -49,7 +50,7 @@ def test_the_largest_kl_of_a_step_is_bounded_where_asked(name):
 def test_fisher_subsets_are_of_whole_sequences(fraction):
     policy, _ = recurrent_problem("gru", "categorical")
     observed = sequences(policy)
-    rows = fisher_subset(observed, fraction, generator())
+    rows, _ = fisher_subset(observed, Share(len(observed)), fraction, generator())
     chosen = observed[rows]  # would raise
     assert len(chosen.lengths) == max(1, round(7 * fraction))
     torch.testing.assert_close(policy(chosen).logits, policy(observed).logits[rows])
@@ -59,7 +60,7 @@ def test_a_fisher_subset_is_the_curvature_of_the_update():
     policy, batch = recurrent_problem("gru", "gaussian", sizes=(2,))
     settings = rule_settings(**{**EXACT, "fisher_fraction": 0.5})
     result = TrustRegionRule(settings).update(policy, batch, generator(5))
-    rows = fisher_subset(batch.observations, 0.5, generator(5))
+    rows, _ = fisher_subset(batch.observations, Share(len(batch)), 0.5, generator(5))
     torch.testing.assert_close(
         result.theta, dense_update(slow(policy), batch, settings, rows=rows)[0], rtol=1e-6, atol=1e-8
     )

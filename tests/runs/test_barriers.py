@@ -14,6 +14,7 @@ import torch
 from methods import on_top_of
 
 from trpo_lightning import UserError, load
+from trpo_lightning.__main__ import main
 from trpo_lightning.runs import checkpoint
 from trpo_lightning.runs.metrics_file import read_rows
 from trpo_lightning.runs.run import train_run
@@ -82,8 +83,9 @@ def rows_without_times(run_dir: Path) -> list[dict]:
         ["env.backend=gymnasium"],
         ["env.backend=envpool", "rule.name=vanilla_policy_gradient"],
         ["env.id=CartPole-v1", "env.backend=gymnasium", "env.asynchronous=true"],
+        ["env.backend=envpool", "rule.reuse=optimal"],
     ],
-    ids=["envpool", "gymnasium", "vanilla", "asynchronous"],
+    ids=["envpool", "gymnasium", "vanilla", "asynchronous", "reuse"],
 )
 def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, variant):
     straight, broken = tmp_path / "straight", tmp_path / "broken"
@@ -113,6 +115,35 @@ def test_other_value_functions_resume_bit_for_bit(tmp_path, name):
     for part in ("policy", "value_function", "value_optimizer"):
         assert_same_bits(newest(tmp_path / "straight")[part], newest(tmp_path / "broken")[part])
     assert rows_without_times(tmp_path / "straight") == rows_without_times(tmp_path / "broken")
+
+
+REUSE = ["env.id=CartPole-v1", "env.backend=gymnasium", "rollout.whole_episodes=true", "evaluation.every=0"]
+
+
+def test_past_batches_of_whole_episodes_are_in_the_barrier(tmp_path):
+    variant = [*REUSE, "rule.reuse=uniform", "rule.reuse_batches=3"]
+    train(tmp_path / "straight", *variant, "total_iterations=6", iterations=20)
+    train(tmp_path / "broken", *variant, "total_iterations=3", iterations=20)
+    train(tmp_path / "broken", *variant, "total_iterations=6", iterations=20, resume=True)
+    states = [newest(tmp_path / name) for name in ("straight", "broken")]
+    assert [len(state["past_rollouts"]) for state in states] == [
+        2,
+        2,
+    ]  # one less than batches, whatever the run's length
+    for part in ("past_rollouts", "policy", "value_function", "value_optimizer", "normalizer"):
+        assert_same_bits(*(state[part] for state in states))
+    assert rows_without_times(tmp_path / "straight") == rows_without_times(tmp_path / "broken")
+
+
+def test_a_barrier_without_the_batches_it_needs_is_refused(tmp_path, capsys):
+    train(tmp_path, *REUSE, "rule.reuse=uniform", "total_iterations=4", iterations=20)
+    for path in checkpoint.checkpoint_files(tmp_path / "checkpoints"):
+        state = checkpoint.read(path)
+        del state["past_rollouts"]
+        checkpoint.save(state, path)
+    assert main(["train", "--resume", str(tmp_path), "total_iterations=6"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "lacks past_rollouts, the batches that rule.reuse=uniform needs" in line
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def followers(process):
 
 def rows_without_times(run_dir):
     rows = read_rows(run_dir / "metrics.csv")
-    return [{k: v for k, v in row.items() if not k.startswith("time/") and k != "ranks/seconds"} for row in rows]
+    return [{k: v for k, v in row.items() if not k.startswith(("time/", "ranks/"))} for row in rows]
 
 
 def parameters(run_dir):

@@ -130,6 +130,8 @@ REFUSED = {
     "value.name=lstm value.hidden_sizes=[]": "value.hidden_sizes=[] has no last layer to be recurrent",
     "value.name=gru rollout.scheme=vine": "value.name=gru does not go with rollout.scheme=vine",
     "value.name=gru value.minibatch_size=3": "value.minibatch_size does not count with value.name=gru",
+    "devices=2": "policy.name=gru does not go with devices=2",
+    "policy.name=mlp value.name=gru devices=2": "value.name=gru does not go with devices=2",
     "policy.hidden_sizes=[0]": "policy.hidden_sizes[0]=0 is too small",
 }
 

@@ -12,7 +12,7 @@ from trpo_lightning.benchmark import report
 from trpo_lightning.benchmark.bench import Bench
 from trpo_lightning.benchmark.comparisons import peers, returns
 from trpo_lightning.benchmark.configurations import ENVIRONMENTS, PEER_ENVIRONMENTS
-from trpo_lightning.benchmark.growth import gpu, growth, update
+from trpo_lightning.benchmark.growth import gpu, growth, reuse, update
 from trpo_lightning.benchmark.parity import parity
 from trpo_lightning.benchmark.pixels import pixels
 from trpo_lightning.benchmark.ranks import ranks
@@ -35,6 +35,7 @@ SECTIONS: dict[str, Callable[[Bench], list[Result]]] = {
     "ranks": ranks,
     "update": update,
     "growth": growth,
+    "reuse": reuse,
     "pixels": pixels,
     "memory": memory,
     "startup": startup,

@@ -14,6 +14,7 @@ SMALLEST_BATCH = 2**11
 ENVIRONMENT_COUNTS = (10, 32, 100, 316, 1000)
 HIDDEN_SIZES = (90, 310, 995, 3155)
 """Layer widths: two layers have about 10k, 100k, 1M and 10M parameters on Hopper-v5."""
+REUSED_BATCHES = (1, 2, 4, 8)
 ITERATIONS = 3
 """Iterations measured for each size, after one that does not count."""
 CALLS = 20
@@ -109,19 +110,36 @@ def _policies(bench: Bench) -> list[Result]:
     return results
 
 
-def _iterations(bench: Bench, name: str, environment: str, keys: dict[str, Any]) -> tuple[float, ...]:
-    """Seconds of each of `ITERATIONS` iterations after the first of one run; empty, with a note, if it failed."""
+def _iterations(bench: Bench, name: str, environment: str, keys: dict[str, Any], warmup: int = 1) -> tuple[float, ...]:
+    """Seconds of each of `ITERATIONS` iterations after the first ones of a run; empty, with a note, if it failed."""
     settings = bench.settings(environment, keys)
     # real steps are fewer than slots, because some steps only reset
-    settings["total_env_steps"] = int((ITERATIONS + 0.5) * settings["rollout.steps_per_iteration"])
+    settings["total_env_steps"] = int((warmup + ITERATIONS - 0.5) * settings["rollout.steps_per_iteration"])
     try:
         run = train(settings, max(bench.threads), bench.folder)
     except MeasurementError as error:
         bench.note(f"{name} on {environment} was not measured: {error}")
         return ()
-    seconds = tuple(float(value) for value in run.seconds[1 : ITERATIONS + 1])
+    seconds = tuple(float(value) for value in run.seconds[warmup : warmup + ITERATIONS])
     bench.say(f"  {name} on {environment}: {statistics.median(seconds):.3f} s an iteration")
     return seconds
+
+
+def reuse(bench: Bench) -> list[Result]:
+    """Seconds of an iteration that learns from 1 to 8 batches of the same size, and in multiples of one batch."""
+    environment = bench.environments[0]
+    rows = bench.settings(environment)["rollout.steps_per_iteration"]
+    subject = f"{environment}, {rows:,} steps, {threads_text(max(bench.threads))}"
+    found: list[tuple[float, ...]] = []
+    for batches in REUSED_BATCHES:
+        keys = {"rule.reuse": "uniform", "rule.reuse_batches": batches} if batches > 1 else {}
+        found.append(_iterations(bench, f"{batches} batches", environment, keys, warmup=batches))
+    results = [
+        Result(subject, f"iteration that learns from {batches} batch{'es' if batches > 1 else ''}", "s", seconds)
+        for batches, seconds in zip(REUSED_BATCHES, found, strict=True)
+    ]
+    pairs = list(zip(REUSED_BATCHES, found, strict=True))[1:]
+    return [*results, *(ratio(subject, f"{batches} batches / 1 batch", s, found[0], None) for batches, s in pairs if s)]
 
 
 def gpu(bench: Bench) -> list[Result]:

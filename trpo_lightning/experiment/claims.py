@@ -16,7 +16,12 @@ STATISTICS = {
     "final_over_best": "last evaluation over the best one of the same run (best over last where returns are negative)",
     "worst_stretch": "least mean return of 50,000 env steps in a row, over the best one before them in the same run",
     "improvement": "probability that a run of `of` scores higher than one of `than`, ties counting half",
+    "share_of_steps": "share of its env steps after which a run of `of` has as high a mean over 100 episodes as `than` "
+    "at the end (a run that never has counts as just above 1), the interquartile mean over all runs and environments",
+    "least_score_ratio": "score of `of` over that of `than`, in the environment where it is least",
 }
+COMPARISONS = ("improvement", "share_of_steps", "least_score_ratio")
+"""Statistics of one variant beside one other, over all environments unless one is named."""
 DIRECTIONS = ("above", "below", "within")
 KEYS = ("says", "statistic", "of", "than", "environment", "level", *DIRECTIONS, "seeds", "confidence", "every_run")
 
@@ -27,7 +32,7 @@ class Claim:
 
     The statistic of `of` (interquartile mean over runs; the best one's if there are several variants), minus that of
     `than` if given, must lie `above` or `below` the threshold, or `within` it of 0. `environment` is None if there is
-    only one, or for a probability of improvement averaged over all. Each variant needs at least `seeds` runs. With
+    only one, or for one of `COMPARISONS` over all. Each variant needs at least `seeds` runs. With
     `every_run`, each run must meet the threshold: the worst one decides, and there is no interval.
     """
 
@@ -58,7 +63,7 @@ def check_names(claims: list[Claim], file: Path, cells: list[tuple[str, str]]) -
     env_ids = list(dict.fromkeys(env_id for env_id, _ in cells))
     for number, claim in enumerate(claims, start=1):
         where = f"{file}: claim {number}"
-        if claim.environment is None and len(env_ids) > 1 and claim.statistic != "improvement":
+        if claim.environment is None and len(env_ids) > 1 and claim.statistic not in COMPARISONS:
             raise UserError(f"{where}: environment is missing: it is one of {', '.join(env_ids)}")
         chosen = env_ids if claim.environment is None else [claim.environment]
         for env_id in chosen:
@@ -113,11 +118,11 @@ def _check(where: str, claim: Claim) -> None:
         raise UserError(f"{where}: confidence={claim.confidence:g} is not between 0 and 1")
     if (claim.level is None) == (claim.statistic == "first"):
         raise UserError(f"{where}: level goes with statistic=first, and only with it")
-    if claim.statistic == "improvement" and not len(claim.of) == len(claim.than) == 1:
-        raise UserError(f"{where}: statistic=improvement compares one variant (of) with one other (than)")
+    if claim.statistic in COMPARISONS and not len(claim.of) == len(claim.than) == 1:
+        raise UserError(f"{where}: statistic={claim.statistic} compares one variant (of) with one other (than)")
     if not isinstance(claim.every_run, bool):
         raise UserError(f"{where}: every_run={claim.every_run!r} is not true or false")
-    if claim.every_run and (claim.than or len(claim.of) > 1 or claim.statistic == "improvement"):
+    if claim.every_run and (claim.than or len(claim.of) > 1 or claim.statistic in COMPARISONS):
         raise UserError(f"{where}: every_run goes with one variant (of) and none to compare it with (than)")
     if claim.direction == "within" and claim.threshold <= 0:
         raise UserError(f"{where}: within={claim.threshold:g} is too small: it must be above 0")

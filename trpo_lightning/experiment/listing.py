@@ -71,7 +71,8 @@ def table(found: dict[str, list[ScaleState]]) -> list[str]:
     newest = {name: max(states, key=lambda state: state.last) for name, states in found.items()}
     lines = []
     for name in sorted(found, key=lambda name: (-newest[name].last, name)):
-        texts = [text.ljust(width) for text, width in zip_longest(rows[name], widths, fillvalue="")]
+        texts = rows[name] + [""] * (len(widths) - len(rows[name]))
+        texts = [text.ljust(width) for text, width in zip(texts, widths, strict=True)]
         row = [name.ljust(wide), *texts]
         lines.append("  ".join([*row, _when(newest[name])]).rstrip())
     heading = "  ".join(

@@ -22,11 +22,14 @@ def generalized_advantages(
     *,
     gamma: float,
     gae_lambda: float,
+    ratios: Tensor | None = None,
 ) -> Tensor:
     """A_t = sum_l (gamma lambda)^l delta_{t+l}, delta_t = r_t + gamma V(s_{t+1}) - V(s_t) (GAE 2016, eq. 16).
 
     `values` is `[T + 1, N]`: row t + 1 holds V of the observation that step t returned, so a truncated episode
-    bootstraps from its own last observation and a terminated one from 0.
+    bootstraps from its own last observation and a terminated one from 0. With the ratios c_t of a policy to the one
+    that collected the batch, delta_{t+l} also has the factor c_{t+1} ... c_{t+l}, and A_t is an advantage of that
+    policy (Queeney et al. 2021; V-trace, Espeholt et al. 2018, eq. 1): the action of step t itself is given.
 
     Args:
         rewards: r_t `[T, N]`.
@@ -36,6 +39,7 @@ def generalized_advantages(
         valid: Slots that hold a transition, boolean `[T, N]`.
         gamma: The discount.
         gae_lambda: lambda.
+        ratios: c_t `[T, N]`, usually min(c, pi / mu); None where the policy itself collected, all of them 1.
 
     Returns:
         The advantages `[T, N]`.
@@ -48,6 +52,8 @@ def generalized_advantages(
     bootstrap = torch.where(alive, values[1:], 0.0)  # not a product: a terminal observation may be non-finite
     delta = torch.where(valid, rewards + gamma * bootstrap - values[:-1], 0.0)
     decay = going.to(delta.dtype) * (gamma * gae_lambda)
+    if ratios is not None:
+        decay[:-1] *= torch.where(valid[1:], ratios[1:], 0.0)  # the last row has nothing after it
     advantages = torch.empty_like(delta)
     later = torch.zeros_like(delta[0])
     for t in range(len(delta) - 1, -1, -1):
@@ -79,15 +85,23 @@ def _check_shapes(rewards: Tensor, values: Tensor, *masks: Tensor) -> None:
         raise ValueError(f"values must be [T + 1, N], not {list(values.shape)} for rewards {list(rewards.shape)}")
 
 
-def standardize(x: Tensor, share: Share | None = None, epsilon: float = 1e-8) -> tuple[Tensor, float]:
+def standardize(
+    x: Tensor, share: Share | None = None, epsilon: float = 1e-8, weights: Tensor | None = None
+) -> tuple[Tensor, float]:
     """Return (x - mean) / (std + epsilon), with the population std, and the divisor; a constant `x` becomes zeros.
 
-    `share` says which of all ranks' numbers these are; mean and std are those of all.
+    `share` says which of all ranks' numbers these are; mean and std are those of all. With `weights` (positive,
+    shaped like `x`, on one rank) mean and std are weighted.
     """
     x, share = x.double(), share or Share(len(x))
     if not share.count:
         return x, epsilon
     x = x - _first(x, share)  # the mean of a constant may be off by rounding; that of zeros is exact
+    if weights is not None:
+        of_all = weights.double() / weights.double().sum()
+        centred = x - (of_all * x).sum()
+        divisor = float((of_all * centred.square()).sum().sqrt()) + epsilon
+        return centred / divisor, divisor
     mean, std, _ = _moments(x, share)
     divisor = std + epsilon
     return (x - mean) / divisor, divisor

@@ -4,6 +4,7 @@ Shapes: `S` states, `A` actions; a policy is a tensor of probabilities `[S, A]`.
 policy is differentiable in it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -105,6 +106,39 @@ def penalty(mdp: TabularMDP, old: PolicyValues) -> Tensor:
 def lower_bound(mdp: TabularMDP, old: PolicyValues, new_policy: Tensor) -> Tensor:
     """L_old(new) - C max_s KL(old || new), a lower bound on eta(new) (TRPO 2015, theorem 1 with eq. 9)."""
     return surrogate(old, new_policy) - penalty(mdp, old) * max_kl(mdp, old.policy, new_policy)
+
+
+def mixture_surrogate(
+    current: PolicyValues, collectors: Sequence[PolicyValues], weights: Sequence[float], new_policy: Tensor
+) -> Tensor:
+    """eta(cur) + sum_i w_i sum_s rho_i(s) sum_a new(a|s) A_cur(s, a), over the policies i that collected the samples.
+
+    The expectation of the generalized surrogate (Queeney et al. 2021, theorem 1), each action's ratio being
+    new / collector; with the current policy as the only collector it is `surrogate`.
+    """
+    gained = (new_policy * current.advantages).sum(-1)
+    return current.eta + sum(w * (one.visitation @ gained) for w, one in zip(weights, collectors, strict=True))
+
+
+def generalized_lower_bound(
+    mdp: TabularMDP,
+    current: PolicyValues,
+    collectors: Sequence[PolicyValues],
+    weights: Sequence[float],
+    new_policy: Tensor,
+) -> Tensor:
+    """A lower bound on eta(new) from the samples of several policies (Queeney et al. 2021, theorem 1).
+
+    mixture_surrogate - 2 gamma / (1 - gamma) max_s |sum_a new A_cur| sum_i w_i sum_s rho_i(s) TV(new, collector_i)(s),
+    TV = sum_a |new - collector| / 2; with the current policy as the only collector, the bound of Achiam et al. 2017.
+    """
+    gained = (new_policy * current.advantages).sum(-1)[mdp.reachable].abs().max()
+    change = sum(
+        w * (one.visitation @ (new_policy - one.policy).abs().sum(-1)) / 2.0
+        for w, one in zip(weights, collectors, strict=True)
+    )
+    price = 2.0 * mdp.gamma / (1.0 - mdp.gamma) * gained
+    return mixture_surrogate(current, collectors, weights, new_policy) - price * change
 
 
 def random_mdp(

@@ -10,7 +10,7 @@ from trpo_lightning.policies.convolutional import ImageChain, chain_of
 from trpo_lightning.policies.distributions import Distribution, Gaussian
 from trpo_lightning.policies.perceptron import Perceptron
 from trpo_lightning.policies.policy import BernoulliPolicy, CategoricalPolicy, GaussianPolicy, Policy
-from trpo_lightning.policies.sequences import Observations, Sequences
+from trpo_lightning.policies.sequences import Observations
 
 DISTRIBUTIONS: dict[type[Policy], Callable[[Any, Tensor, Tensor], Distribution]] = {
     GaussianPolicy: lambda policy, outputs, own: Gaussian(outputs, own.expand_as(outputs)),
@@ -53,7 +53,7 @@ class LinearizedPolicy:
 
 def linearized(policy: Policy, theta: Tensor, observations: Observations) -> LinearizedPolicy | None:
     """`policy` at `theta` `[P]` for observations `[B, *O]`; None unless it is a built-in policy without a memory."""
-    if type(policy) not in DISTRIBUTIONS or isinstance(observations, Sequences):
+    if type(policy) not in DISTRIBUTIONS or not isinstance(observations, Tensor):
         return None
     size = sum(parameter.numel() for parameter in policy.network.parameters())
     own, network = theta.detach().split([len(theta) - size, size])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.policies.networks import ACTIVATIONS, build_network, linear
-from trpo_lightning.policies.observations import Layout
+from trpo_lightning.policies.observations import Layout, Shape
 from trpo_lightning.policies.policy import OUTPUT_GAIN, Policy, policy_for_actions
 from trpo_lightning.policies.sequences import Sequences
 from trpo_lightning.policies.spaces import ActionSpec
@@ -140,7 +140,7 @@ class RecurrentNetwork(nn.Module):
 
 
 def build_recurrent_network(
-    observation_shape: tuple[int, ...],
+    observation_shape: Shape,
     outputs: int,
     *,
     cell: type[Cell],
@@ -151,22 +151,21 @@ def build_recurrent_network(
 ) -> RecurrentNetwork:
     """A network whose last hidden layer is recurrent; arguments as for `build_network`, which makes the others."""
     *dense, size = hidden_sizes
-    if Layout.of(observation_shape).images:
+    layout = Layout.of(observation_shape)
+    if layout.images:
         raise UserError("policies and value functions with a memory see vectors, not images")
-    encoder, inputs = _encoder(observation_shape, dense, activation, generator)
+    encoder, inputs = _encoder(layout.vector, dense, activation, generator)
     recurrent = cell(inputs, size, generator)  # pyright: ignore[reportCallIssue]
     return RecurrentNetwork(encoder, recurrent, linear(size, outputs, output_gain, generator))
 
 
-def _encoder(
-    observation_shape: tuple[int, ...], dense: list[int], activation: str, generator: torch.Generator
-) -> tuple[nn.Module, int]:
+def _encoder(numbers: int, dense: list[int], activation: str, generator: torch.Generator) -> tuple[nn.Module, int]:
     """The layers before the recurrent one, and how many numbers they give."""
     if not dense:
-        return nn.Identity(), math.prod(observation_shape)
+        return nn.Identity(), numbers
     *hidden, width = dense
     network = build_network(
-        observation_shape,
+        (numbers,),
         width,
         hidden_sizes=hidden,
         activation=activation,
@@ -189,7 +188,7 @@ class RecurrentPolicy(Policy):
     @classmethod
     def for_spaces(
         cls,
-        observation_shape: tuple[int, ...],
+        observation_shape: Shape,
         actions: ActionSpec,
         settings: PolicySettings,
         generator: torch.Generator,

@@ -92,6 +92,20 @@ class Record:
         seconds = iteration_seconds(self.columns)
         return float(np.nansum(seconds)) if np.isfinite(seconds).any() else float("nan")
 
+    def recent_returns(self) -> tuple[np.ndarray, np.ndarray]:
+        """Env steps, and the mean return of the last `EPISODES_IN_SCORE` episodes there, once there are as many."""
+        steps, means, counts = (
+            self.columns.get(name, np.empty(0)) for name in ("env_steps", "episode/return_mean", "episode/count")
+        )
+        ended = np.isfinite(means) & (counts > 0) if len(means) == len(steps) == len(counts) else np.zeros(0, bool)
+        steps, means, counts = (x[: len(ended)][ended] for x in (steps, means, counts))
+        sums, ends = np.cumsum([0.0, *(means * counts)]), np.cumsum([0.0, *counts])
+        firsts = np.searchsorted(ends, ends[1:] - EPISODES_IN_SCORE, side="right") - 1
+        known = ends[1:] >= EPISODES_IN_SCORE
+        places = np.flatnonzero(known)
+        returns = (sums[places + 1] - sums[firsts[places]]) / (ends[places + 1] - ends[firsts[places]])
+        return steps[places], returns
+
     def curve(self, metric: str, x: str = "env_steps") -> tuple[np.ndarray, np.ndarray]:
         """The values of `x` (env_steps or iteration) and of the metric, at the iterations that have both."""
         return pairs(self.columns, metric, x)

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from trpo_lightning.experiment.declaration import Experiment
-from trpo_lightning.report.definitions import DEFINITIONS, Defined
 from trpo_lightning.report.records import Record, score_definition
 from trpo_lightning.report.statistics import RESAMPLES, Estimate
-from trpo_lightning.report.summary import ALL, Summary
+from trpo_lightning.report.summary import ALL, DEFINITIONS, Defined, Summary
 from trpo_lightning.report.verdicts import Verdict, criterion, explanation_of_verdicts
 from trpo_lightning.storage.files import write_atomically
 

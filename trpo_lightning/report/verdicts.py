@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trpo_lightning.experiment.claims import STATISTICS, Claim
+from trpo_lightning.experiment.claims import COMPARISONS, STATISTICS, Claim
 from trpo_lightning.experiment.declaration import Experiment
 from trpo_lightning.report.records import Record, score_of
 from trpo_lightning.report.statistics import (
@@ -22,6 +22,7 @@ HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "not decided"
 OF_RUNS: dict[str, Callable[[Record], float]] = {
     "score": lambda record: record.score,
     "improvement": lambda record: record.score,
+    "least_score_ratio": lambda record: record.score,
     "last_evaluation": lambda record: record.evaluation,
     "best_evaluation": lambda record: score_of(record.columns, "best_evaluation"),
     "final_over_best": lambda record: record.final_over_best,
@@ -59,6 +60,8 @@ def criterion(claim: Claim, experiment: Experiment) -> str:
     bound = {"above": "> {:g}", "below": "< {:g}", "within": "in [-{0:g}, {0:g}]"}[claim.direction]
     if claim.statistic == "improvement":
         measured = f"P({of} > {than})"
+    elif claim.statistic in COMPARISONS:
+        measured = f"{claim.statistic}: {of} beside {than}"
     else:
         best = " of the best" if max(len(claim.of), len(claim.than)) > 1 else ""
         best = " of the worst run" if claim.every_run else best
@@ -142,6 +145,8 @@ def _values(claim: Claim, experiment: Experiment, groups: list[list[Record]]) ->
     """For each variant, the numbers of all runs that have one."""
     if (number := OF_RUNS.get(claim.statistic)) is not None:
         values = [[number(record) for record in group] for group in groups]
+    elif claim.statistic == "share_of_steps":
+        values = [share for own, other in zip(groups[::2], groups[1::2], strict=True) for share in _shares(own, other)]
     else:
         drawn = [[record.curve(experiment.metric, experiment.x) for record in group] for group in groups]
         ends = [(x[0], x[-1]) for group in drawn for x, _ in group if len(x) > 1]
@@ -152,6 +157,17 @@ def _values(claim: Claim, experiment: Experiment, groups: list[list[Record]]) ->
             values = [[_area(x, y, low, high) for x, y in group] for group in drawn]
     arrays = [np.array(group, dtype=np.float64) for group in values]
     return [array[np.isfinite(array)] for array in arrays]
+
+
+def _shares(own: list[Record], other: list[Record]) -> list[list[float]]:
+    """For each run, the share of its env steps that it needed to the other variant's final returns; and those."""
+    finals = [returns[-1] for record in other if len(returns := record.recent_returns()[1])]
+    if not finals:
+        return [[], []]
+    level, shares = float(interquartile_mean(np.array(finals))), []
+    for steps, returns in (record.recent_returns() for record in own):
+        shares.append(_first(steps, returns, level) / float(steps[-1]) if len(steps) else math.nan)
+    return [shares, finals]
 
 
 def _area(x: np.ndarray, y: np.ndarray, low: float, high: float) -> float:
@@ -191,6 +207,11 @@ def _estimate(claim: Claim, values: list[np.ndarray], environments: int) -> Esti
         pairs = [values[2 * index : 2 * index + 2] for index in range(environments)]
         own, others = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         return probability_of_improvement(own, others, level=claim.confidence)
+    if claim.statistic == "share_of_steps":
+        shares = values[::2]
+        return bootstrap(shares, lambda s: interquartile_mean(np.concatenate(s, axis=-1)), level=claim.confidence)
+    if claim.statistic == "least_score_ratio":
+        return bootstrap(values, _least_ratio, level=claim.confidence)
     if claim.every_run:
         worst = {"above": np.min, "below": np.max, "within": lambda x: x[np.abs(x).argmax()]}[claim.direction]
         return Estimate(float(worst(values[0])))
@@ -202,3 +223,10 @@ def _estimate(claim: Claim, values: list[np.ndarray], environments: int) -> Esti
         return best(own, axis=0) - (best(others, axis=0) if others else 0.0)
 
     return bootstrap(values, difference, level=claim.confidence)
+
+
+def _least_ratio(samples: list[np.ndarray]) -> np.ndarray:
+    """1 + (own - other) / |other| of the scores' interquartile means, least over environments; samples are `[R, n]`."""
+    means = [interquartile_mean(sample) for sample in samples]
+    ratios = [1.0 + (own - other) / np.abs(other) for own, other in zip(means[::2], means[1::2], strict=True)]
+    return np.min(ratios, axis=0)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from trpo_lightning.experiment.declaration import Experiment
 from trpo_lightning.experiment.runner import CellResult
-from trpo_lightning.report.definitions import by_definition
 from trpo_lightning.report.diagnosis import diagnose
 from trpo_lightning.report.external import external_records
 from trpo_lightning.report.figures.curves import draw_curves
 from trpo_lightning.report.figures.heat_map import draw_heat_map
+from trpo_lightning.report.figures.reuse import reuse_panels
 from trpo_lightning.report.figures.scores import draw_intervals, draw_sensitivity
 from trpo_lightning.report.heat_map import heat_maps
 from trpo_lightning.report.page.contents import Report
@@ -19,7 +19,7 @@ from trpo_lightning.report.provenance_summary import provenance_warnings
 from trpo_lightning.report.records import Record, read_record
 from trpo_lightning.report.references import chosen_references
 from trpo_lightning.report.style import panel_of, references_caption, sensitivities, styles
-from trpo_lightning.report.summary import curves, summarize
+from trpo_lightning.report.summary import by_definition, curves, summarize
 from trpo_lightning.report.tables import print_table, write_definitions, write_markdown, write_runs, write_scores
 from trpo_lightning.report.tracked import tracked_records
 from trpo_lightning.report.verdicts import judge
@@ -107,7 +107,7 @@ def _gather(
         heat_maps=heat_maps(experiment, summaries),
         verdicts=judge(experiment, records),
         diagnoses=diagnose(records),
-        panels=own_panels(panels, records),
+        panels=[*reuse_panels(records), *own_panels(panels, records)],
         references=references,
         warnings=_warnings(records),
         default=default,

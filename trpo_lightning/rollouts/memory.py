@@ -7,7 +7,7 @@ from trpo_lightning.environments.vector_environment import EnvironmentSpec
 from trpo_lightning.errors import UserError
 from trpo_lightning.policies.observations import Layout
 from trpo_lightning.rollouts.frames import bytes_of_images
-from trpo_lightning.settings import RunSettings
+from trpo_lightning.settings import RunSettings, reuses
 from trpo_lightning.settings.sampling import PathSettings
 
 COPIES = 24
@@ -29,18 +29,26 @@ def check_memory(settings: RunSettings, spec: EnvironmentSpec) -> str | None:
     numbers = layout.vector + layout.image_bytes
     per_number = COPIES + (bytes_of_a_number(spec.spaces[0]) if spec.spaces and not layout.images else 8)
     per_step = layout.vector * per_number + bytes_of_images(layout)
+    batches = _batches(settings)
+    per_step *= batches
     needed = per_step * steps
     if needed < available / 2:
         return None
     fitting = int(available / 2 / per_step) // settings.env.num_envs * settings.env.num_envs
     advice = f"use {fitting} or fewer" if fitting else "use fewer, and fewer environments (env.num_envs)"
+    of_them = "of them take" if batches == 1 else f"of them, in {batches} batches, take"
     line = (
-        f"env.id={settings.env.id}: observations of {numbers:,} numbers: rollout.steps_per_iteration={steps} of them "
-        f"take about {needed / 1e9:.1f} GB, {available / 1e9:.1f} GB are available: {advice}, or make them smaller"
+        f"env.id={settings.env.id}: observations of {numbers:,} numbers: rollout.steps_per_iteration={steps} {of_them} "
+        f"about {needed / 1e9:.1f} GB, {available / 1e9:.1f} GB are available: {advice}, or make them smaller"
     )
     if needed > available:
         raise UserError(line)
     return line
+
+
+def _batches(settings: RunSettings) -> int:
+    """The most batches that are learned from at once."""
+    return settings.rule.reuse_batches if reuses(settings.rule) else 1
 
 
 def available_memory() -> int | None:

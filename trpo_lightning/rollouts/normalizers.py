@@ -30,6 +30,8 @@ class RunningMoments(nn.Module):
 
         Rows that are not finite are left out, and all rows if their squares overflow.
         """
+        if not self.mean.numel():  # images without a vector beside them
+            return
         finite = np.isfinite(rows)
         if not finite.all():
             rows = rows[finite.all(axis=tuple(range(1, rows.ndim)))]
@@ -148,6 +150,11 @@ class Normalizer(nn.Module):
             first = RunningMoments(())
             first.merge(returns, self.ranks)
             self._reward_scale = 1.0 / float(first.std())
+
+    @property
+    def reward_scale(self) -> float:
+        """What rewards are multiplied by before they are clipped; 1 if they are not scaled."""
+        return self._reward_scale if self.settings.rewards else 1.0
 
     def scale_rewards(self, rewards: np.ndarray) -> np.ndarray:
         """Return rewards of any shape as the update sees them, float64; infinite ones are faults and not clipped."""

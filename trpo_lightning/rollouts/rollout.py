@@ -64,6 +64,10 @@ class SinglePathRollout(Rollout):
     """`[T, N]`: discounted sums of raw rewards since the episode began, for the reward scale."""
     life_lost: np.ndarray | None = None
     """`[T, N]`: where an episode ended only because a life was lost, and the game went on."""
+    raw_rewards: np.ndarray | None = None
+    """`[T, N]`: before scaling; with the next one, what a batch that is used again is normalized from."""
+    last_observations: np.ndarray | None = None
+    """`[N, *O]`: what follows the last row of `raw_observations`."""
     share: Share | None = None
     """Which of all ranks' valid slots these are; None for all."""
     states: np.ndarray | None = None
@@ -87,6 +91,10 @@ class Batch:
     advantages: Tensor
     advantage_std: float = 1.0
     """What the advantages were divided by to standardize them, in units of scaled rewards; 1 if they were not."""
+    log_probs: Tensor | None = None
+    """`[B]`: of the actions under the policies that collected them; None if the current policy collected all."""
+    weights: Tensor | None = None
+    """`[B]`: of the transitions in surrogate and mean KL, summing to B; None is 1 each."""
     share: Share = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -139,6 +147,12 @@ class TabularBatch:
 
 
 AnyBatch = Batch | VineBatch | PopulationBatch | TabularBatch
+
+
+def observation_vectors(observations: np.ndarray | FrameStore) -> np.ndarray:
+    """The array of observations `[T + 1, N, O]`, for networks with a memory, which see no images."""
+    assert isinstance(observations, np.ndarray)
+    return observations
 
 
 def observation_rows(

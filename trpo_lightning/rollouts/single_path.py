@@ -152,6 +152,7 @@ class SinglePathScheme(SamplingScheme):
             finite = np.isfinite(rollout.raw_observations)
             if not finite.all():
                 rollout.observations[:t][~finite] = np.nan
+        rollout.raw_rewards, rollout.last_observations = rollout.rewards, self._observations.copy()
         rollout.seconds = {"collect": 0.0, "simulator": simulator, "inference": inference}
         return rollout
 

@@ -128,7 +128,8 @@ class Curvature:
         self.factor = kl_factor(surrogate, settings)
         theta = parameter_vector(policy)
         self.theta = theta.to(torch.promote_types(theta.dtype, getattr(torch, settings.solve_dtype)))
-        self.rows, self.share = fisher_subset(surrogate, settings.fisher_fraction, generator)
+        observed, fraction = surrogate.observations, settings.fisher_fraction
+        self.rows, self.share = fisher_subset(observed, surrogate.share, fraction, generator)
         self.rows = self.rows.to(theta.device)
 
     def _model(self, rows: Tensor | slice) -> tuple[Model, list[slice]]:
@@ -166,12 +167,13 @@ class Curvature:
         return OVER_STATES["max"](self.factor * rows, self.surrogate.kl_weights, self.surrogate.share)
 
 
-def fisher_subset(surrogate: Surrogate, fraction: float, generator: torch.Generator) -> tuple[Tensor, Share]:
+def fisher_subset(
+    observations: Observations, share: Share, fraction: float, generator: torch.Generator
+) -> tuple[Tensor, Share]:
     """Indices of the rows of a random `fraction` of all ranks' states, or of whole sequences for a model with a memory.
 
     The share says which of all ranks' chosen rows these are.
     """
-    observations, share = surrogate.observations, surrogate.share
     if isinstance(observations, Sequences):
         rows = observations.rows_of(fisher_rows(len(observations.lengths), fraction, generator))
         return rows, replace(share, count=len(rows), places=None)

@@ -46,23 +46,32 @@ class Surrogate(Protocol):
 
 
 class ImportanceSampled:
-    """Single path (TRPO 2015, eq. 14): ratio times advantage; the old log-probabilities are recomputed here."""
+    """Single path (TRPO 2015, eq. 14): ratio times advantage; the old log-probabilities are recomputed here.
 
-    kl_weights: Tensor | None = None
+    In a batch of several policies the ratio is that to the policy which collected the transition, and weights multiply
+    the terms (Queeney et al. 2021, eq. 8); the trust region still lies around the current policy.
+    """
 
     def __init__(self, policy: Policy, batch: Batch) -> None:
         self.batch, self.observations, self.share = batch, batch.observations, batch.share
+        self.kl_weights = batch.weights
+        self.advantages = batch.advantages if batch.weights is None else batch.weights * batch.advantages
         self.old = old_distributions(policy, batch.observations)
         self.old_log_probs = torch.cat([old.log_prob(batch.actions[part]) for part, old in self.old])
+        self.collected_log_probs = self.old_log_probs if batch.log_probs is None else batch.log_probs
 
     def total(self, distribution: Any, part: slice) -> Tensor:
         """Sum of ratio times advantage."""
         log_prob = distribution.log_prob(self.batch.actions[part])
-        return importance_sampled_surrogate(log_prob, self.old_log_probs[part], self.batch.advantages[part])
+        return importance_sampled_surrogate(log_prob, self.collected_log_probs[part], self.advantages[part])
 
+    @torch.no_grad()
     def magnitude(self) -> float:
-        """Mean |A|."""
-        return self.share.mean(float(self.batch.advantages.abs().sum(dtype=torch.float64)))
+        """Mean |A|, weighted as in L."""
+        advantages = self.advantages
+        if self.collected_log_probs is not self.old_log_probs:
+            advantages = torch.exp(self.old_log_probs - self.collected_log_probs) * advantages
+        return self.share.mean(float(advantages.abs().sum(dtype=torch.float64)))
 
 
 class BranchesWeighted:

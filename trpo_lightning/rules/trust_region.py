@@ -13,6 +13,7 @@ from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.rollouts.rollout import AnyBatch, Batch
 from trpo_lightning.rules.constraint import Candidates, Curvature
+from trpo_lightning.rules.mixture import shortening
 from trpo_lightning.rules.rejections import of_step
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
 from trpo_lightning.rules.surrogate import ENTROPY_METRIC, Surrogate, build_surrogate, mean_entropy, surrogate_gradient
@@ -27,13 +28,14 @@ class TrustRegionRule(UpdateRule):
 
     Only the Fisher-vector products use a random `fisher_fraction` of the batch (TRPO 2015, appendix C.1). Natural
     gradient, empirical Fisher matrix and max KL are this rule with other settings for the step length, the curvature
-    (`CURVATURES`) and the bounded KL (`OVER_STATES`, `OVER_DIMENSIONS`).
+    (`CURVATURES`) and the bounded KL (`OVER_STATES`, `OVER_DIMENSIONS`). From the batches of several policies
+    (`rule.reuse`) it takes shorter steps, all of their lengths divided by `shortening` (GeTRPO, Queeney et al. 2022).
     """
 
     Settings = TrustRegionSettings
     settings: TrustRegionSettings
     metrics: ClassVar[dict[str, str]] = {
-        "trust_region/delta": "the radius in this iteration",
+        "trust_region/delta": "the radius in this iteration (with `rule.reuse`: over the square of the mean age)",
         "trust_region/kl": (
             "mean KL of old and new policy over the batch after the search (per `rule.kl_over_dimensions`)"
         ),
@@ -96,7 +98,7 @@ class TrustRegionRule(UpdateRule):
         s = self.settings
         limit = math.inf
         if isinstance(batch, Batch) and s.step_length != "fixed" and s.max_step_size is not None:
-            limit = s.max_step_size * batch.advantage_std
+            limit = s.max_step_size * batch.advantage_std / shortening(s)
         return trust_region_step(
             problem,
             delta=self.delta(),
@@ -104,7 +106,7 @@ class TrustRegionRule(UpdateRule):
             cg_tolerance=s.cg_tolerance,
             damping=s.damping,
             step_length=s.step_length,
-            step_size=s.step_size,
+            step_size=s.step_size / shortening(s),
             max_step_size=limit,
             backtrack_ratio=s.backtrack_ratio,
             max_backtracks=s.max_backtracks,
@@ -113,9 +115,13 @@ class TrustRegionRule(UpdateRule):
         )
 
     def delta(self) -> float:
-        """The radius now: constant, or on the line from `delta` to `final_delta` (Engstrom et al. 2020, TRPO+)."""
+        """The radius now: constant, or on the line from `delta` to `final_delta` (Engstrom et al. 2020, TRPO+).
+
+        With batches of several policies it is smaller, so that the change over all of them is that of one.
+        """
         s = self.settings
-        return s.delta if s.final_delta is None else s.delta + (s.final_delta - s.delta) * self.progress
+        radius = s.delta if s.final_delta is None else s.delta + (s.final_delta - s.delta) * self.progress
+        return radius / shortening(s) ** 2
 
 
 def step_metrics(step: TrustRegionStep) -> dict[str, float]:

@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.runs.files import checkpoint_files
-from trpo_lightning.settings import BUDGET, RunSettings, changed_keys, from_record, to_dict
+from trpo_lightning.settings import BUDGET, RunSettings, changed_keys, from_record, reuses, to_dict
 from trpo_lightning.storage.checksummed_file import read, save
 from trpo_lightning.storage.files import plain, writing
 from trpo_lightning.storage.migrations import FORMAT
@@ -42,6 +42,7 @@ def state_of(module: TRPO, **extra: Any) -> dict[str, Any]:
             "value_optimizer": module.value_function.optimizer_state(),
             "rule": module.rule.state_dict(),
             "normalizer": module.normalizer.state_dict(),
+            **({"past_rollouts": module.reuse.state_dict()} if module.reuse else {}),
             "random": _global_random_state(),
             **extra,
         }
@@ -55,6 +56,8 @@ def restore(module: TRPO, state: dict[str, Any]) -> None:
     module.value_function.load_optimizer_state(state["value_optimizer"])
     module.rule.load_state_dict(state["rule"])
     module.normalizer.load_state_dict(state["normalizer"])
+    if module.reuse:
+        module.reuse.load_state_dict(state["past_rollouts"])
     module.iteration, module.env_steps = state["iteration"], state["env_steps"]
     module.restarts = state.get("restarts", 0)  # missing in files older than this counter
     module.rejected_in_a_row = state.get("rejected_in_a_row", 0)  # missing in files older than this counter
@@ -107,6 +110,8 @@ def read_checkpoint(path: Path, settings: RunSettings, rows: int) -> dict[str, A
         raise UserError(f"{path}: was written by another version: {error}") from error
     if changed:
         raise UserError(f"{path}: is a barrier of a run with other settings ({', '.join(changed)})")
+    if reuses(settings.rule) and not isinstance(state.get("past_rollouts"), list):
+        raise UserError(f"{path}: lacks past_rollouts, the batches that rule.reuse={settings.rule.reuse} needs")
     if ahead:
         raise UserError(f"{path}: is from iteration {state['iteration']}, but metrics.csv has only {rows} whole rows")
     return state

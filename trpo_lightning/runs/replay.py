@@ -23,6 +23,11 @@ BEFORE_THE_UPDATE = tuple(
     for name in (
         "standardize_advantages",
         "discounted_state_weights",
+        "reuse",
+        "reuse_batches",
+        "reuse_size",
+        "reuse_tradeoff",
+        "reuse_truncation",
         "population",
         "episodes_per_candidate",
         "initial_std",

@@ -53,6 +53,7 @@ from trpo_lightning.settings.models import (
 )
 from trpo_lightning.settings.option import is_atari, option
 from trpo_lightning.settings.resuming import RESUMABLE, changed_bits, changed_keys, different_keys, what_may_change
+from trpo_lightning.settings.reuse import ReuseSettings, reuses
 from trpo_lightning.settings.rule import (
     AdvantageRuleSettings,
     Algorithm1Settings,
@@ -114,6 +115,7 @@ __all__ = [
     "PopulationSettings",
     "RecurrentPolicySettings",
     "RecurrentValueSettings",
+    "ReuseSettings",
     "RewardWeightedRegressionSettings",
     "RolloutSettings",
     "RuleSettings",
@@ -156,6 +158,7 @@ __all__ = [
     "load_class",
     "option",
     "progress",
+    "reuses",
     "to_dict",
     "updated",
     "what_may_change",

@@ -2,6 +2,7 @@
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.settings.models import RecurrentPolicySettings, RecurrentValueSettings
+from trpo_lightning.settings.reuse import reuses
 from trpo_lightning.settings.rule import TrustRegionSettings
 from trpo_lightning.settings.run import RunSettings, TrackingSettings
 from trpo_lightning.settings.sampling import PathSettings, VineSettings
@@ -22,6 +23,8 @@ def check_combination(settings: RunSettings) -> None:
         _check_exact(settings)
     if rollout.kind == "vine":
         _check_vine(settings)
+    if reuses(rule) and isinstance(rule, TrustRegionSettings):
+        _check_reuse(rule, settings)
     if settings.devices > 1:
         check_ranks(settings, settings.devices)
     _check_tracking(settings.tracking)
@@ -34,11 +37,14 @@ def check_ranks(settings: RunSettings, ranks: int) -> None:
         more = envs + ranks - envs % ranks
         fewer = f"{envs - envs % ranks} or " if envs > ranks else ""
         raise UserError(f"env.num_envs={envs} cannot be shared by devices={ranks}: use {fewer}{more}")
+    if reuses(settings.rule):
+        raise UserError(f"rule.reuse={settings.rule.reuse} does not go with devices={ranks}: use devices=1")
     if settings.env.instances is not None:
         raise UserError(f"env.instances does not go with devices={ranks}: each rank opens environments of its own")
     methods = [
         ("rollout.scheme", settings.rollout.scheme, settings.rollout.over_ranks),
         ("rule.name", settings.rule.name, settings.rule.over_ranks),
+        ("policy.name", settings.policy.name, not settings.policy.has_memory),
         ("value.name", value.name, value.over_ranks or value.name == "none"),
     ]
     for key, name, works in methods:
@@ -75,6 +81,24 @@ def _check_steps(rollout: PathSettings, envs: int) -> None:
         raise UserError(
             f"rollout.steps_per_iteration={steps} is not a multiple of env.num_envs={envs}: use {low} or {low + envs}"
         )
+
+
+def _check_reuse(rule: TrustRegionSettings, settings: RunSettings) -> None:
+    """Refuse what does not go with batches of several policies."""
+    if rule.reuse == "optimal" and rule.reuse_size > rule.reuse_batches:
+        raise UserError(
+            f"rule.reuse_size={rule.reuse_size:g} is larger than rule.reuse_batches={rule.reuse_batches}: so few "
+            "batches do not have that many samples"
+        )
+    policy, value = settings.policy, settings.value
+    refused = [
+        (rule.curvature != "fisher", f"rule.curvature={rule.curvature}", "it needs actions of the current policy"),
+        (policy.has_memory, f"policy.name={policy.name}", "old batches do not know what it would remember"),
+        (isinstance(value, RecurrentValueSettings), f"value.name={value.name}", "old batches do not know its memory"),
+    ]
+    for wrong, key, reason in refused:
+        if wrong:
+            raise UserError(f"{key} does not go with rule.reuse={rule.reuse}: {reason}")
 
 
 def _check_memory(settings: RunSettings) -> None:

@@ -22,7 +22,7 @@ class PolicySettings:
     """Keys of every policy; a custom policy adds its own in a subclass, `MyPolicy.Settings`."""
 
     has_memory: ClassVar[bool] = False
-    """Whether actions depend on earlier observations of the episode, too."""
+    """Whether actions depend on earlier observations of the episode, too; then one device trains it."""
 
     name: str = option(
         "mlp",
@@ -147,6 +147,8 @@ class AdamValueSettings(DescentValueSettings):
 @dataclass
 class RecurrentValueSettings(DescentValueSettings):
     """A network with a memory, fitted by Adam on minibatches of whole sequences."""
+
+    over_ranks: ClassVar[bool] = False
 
     hidden_sizes: list[int] = option(
         [64, 64],

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from trpo_lightning.settings.option import SAMPLED_PATH, option
+from trpo_lightning.settings.reuse import ReuseSettings
 
 
 @dataclass
@@ -54,7 +55,7 @@ class AdvantageRuleSettings(RuleSettings):
 
 
 @dataclass
-class TrustRegionSettings(AdvantageRuleSettings):
+class TrustRegionSettings(ReuseSettings, AdvantageRuleSettings):
     """TRPO and, with other parts, the natural gradient, the empirical Fisher matrix and max KL."""
 
     schemes: ClassVar[tuple[str, ...]] = ("single_path", "vine", "exact")

@@ -24,6 +24,7 @@ from trpo_lightning.rollouts.rollout import (
     TabularBatch,
     VineBatch,
     observation_rows,
+    observation_vectors,
     valid_rows,
 )
 from trpo_lightning.rollouts.vine import VineRollout
@@ -51,6 +52,8 @@ class Estimate:
     batch: AnyBatch
     value_data: ValueData | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    mixture: Any = None
+    """The `Mixture` behind the batch, with `rule.reuse`."""
 
 
 def make_batch(rollout: Rollout, value_function: Any, settings: RunSettings, device: torch.device) -> Estimate:
@@ -82,37 +85,122 @@ def _ways_to_branches(rollout: VineRollout, states: np.ndarray, device: torch.de
     """The trunks' sequences in which the states of the rollout set count, and the order of these states there."""
     slots = SequenceSlots(rollout.trunks.valid)
     rows, order = torch.from_numpy(slots.row_of(*rollout.slots.T)).sort()
-    ways = replace(slots.sequences(rollout.trunks.observations, states, device), counted=rows)
+    ways = replace(slots.sequences(observation_vectors(rollout.trunks.observations), states, device), counted=rows)
     return ways.take(ways.counts.nonzero()[:, 0]), order.to(device)
 
 
 def _single_path(rollout: SinglePathRollout, value_function: Any, s: RunSettings, device: torch.device) -> Estimate:
     """Generalized advantages (GAE 2016), with values from before this iteration's fit."""
-    values, fit_rows, fitted_to = _values(rollout, value_function, device)
-    ends = rollout.terminated | rollout.truncated
-    fitted = s.value if isinstance(s.value, FittedValueSettings) else FittedValueSettings()
-    terminated = rollout.terminated if fitted.bootstrap_time_limits else ends
-    rewards = torch.from_numpy(rollout.rewards)
-    masks = (torch.from_numpy(terminated), torch.from_numpy(ends), torch.from_numpy(rollout.valid))
-    advantages = generalized_advantages(rewards, values, *masks, gamma=s.gamma, gae_lambda=s.gae_lambda)
-    if fitted.targets == "returns":
-        targets = discounted_returns(rewards, values, *masks, gamma=s.gamma)
-    else:
-        targets = advantages + values[:-1]
+    now = valued(rollout, value_function, s, device)
+    transitions = now.transitions()
+    share = rollout.share or Share(len(transitions.advantages))
+    batch, metrics = to_batch(transitions, s, share)
+    targets, values = now.fit_rows(now.targets(now.advantages())), now.fit_rows(now.values)
+    return Estimate(batch, ValueData(now.fitted_to, targets.float(), values.float(), share), metrics)
 
-    rows, observations = _policy_rows(rollout, device)
-    raw = rows(advantages)
-    share = rollout.share or Share(len(raw))
-    standardized, std = standardize(raw, share)
+
+@dataclass(frozen=True)
+class Transitions:
+    """The B valid transitions of rollouts, as rows `[B, ...]` on the policy's device.
+
+    `advantages`, `targets` and `values` are float64; `steps` counts from each episode's begin. For transitions of
+    several policies there are also the `log_probs` and `weights` of `Batch`, and the current policy's `ratios` to those
+    that collected them.
+    """
+
+    observations: Any
+    actions: Tensor
+    advantages: Tensor
+    targets: Tensor
+    values: Tensor
+    steps: Tensor
+    log_probs: Tensor | None = None
+    ratios: Tensor | None = None
+    weights: Tensor | None = None
+
+    def value_data(self) -> ValueData:
+        """What the value function is fitted to."""
+        share = Share(len(self.targets))
+        return ValueData(self.observations, self.targets.float(), self.values.float(), share)
+
+
+@dataclass(frozen=True)
+class ValuedRollout:
+    """A rollout with V of its observations, `values` `[T + 1, N]`, float64 on the CPU."""
+
+    rollout: SinglePathRollout
+    values: Tensor
+    settings: RunSettings
+    device: torch.device
+    fit_rows: "Rows"
+    """The order of rows in a fit of V."""
+    fitted_to: Observations
+    """The observations of a fit of V, in that order."""
+
+    def advantages(self, ratios: Tensor | None = None, gae_lambda: float | None = None) -> Tensor:
+        """`generalized_advantages` `[T, N]`, for a policy with these truncated ratios to the one that collected."""
+        s = self.settings
+        gae_lambda = s.gae_lambda if gae_lambda is None else gae_lambda
+        return generalized_advantages(*self._arguments, gamma=s.gamma, gae_lambda=gae_lambda, ratios=ratios)
+
+    def targets(self, advantages: Tensor, ratios: Tensor | None = None) -> Tensor:
+        """Value targets `[T, N]`: V + A, or discounted returns; with ratios c, V + c A (Queeney et al. 2021)."""
+        if _fitted(self.settings).targets != "returns":
+            return self.values[:-1] + (advantages if ratios is None else ratios * advantages)
+        if ratios is None:
+            return discounted_returns(*self._arguments, gamma=self.settings.gamma)
+        return self.values[:-1] + ratios * self.advantages(ratios, gae_lambda=1.0)
+
+    def transitions(self, ratios: Tensor | None = None) -> Transitions:
+        """The valid slots as rows, with advantages and targets for these ratios."""
+        advantages, rollout = self.advantages(ratios), self.rollout
+        rows, observations = _policy_rows(rollout, self.device)
+        columns = (advantages, self.targets(advantages, ratios), self.values, rollout.episode_steps)
+        return Transitions(observations, rows(rollout.actions), *map(rows, columns))
+
+    def rows(self, x: np.ndarray | Tensor) -> Tensor:
+        """The valid slots of an array `[T, N, ...]` as rows `[B, ...]`."""
+        return valid_rows(x, self.rollout.valid, self.device)
+
+    @property
+    def _arguments(self) -> tuple[Tensor, ...]:
+        """Rewards, values and masks, for the functions of `numerics/returns.py`."""
+        rollout, ends = self.rollout, self.rollout.terminated | self.rollout.truncated
+        terminated = rollout.terminated if _fitted(self.settings).bootstrap_time_limits else ends
+        masks = (torch.from_numpy(terminated), torch.from_numpy(ends), torch.from_numpy(rollout.valid))
+        return torch.from_numpy(rollout.rewards), self.values, *masks
+
+
+def valued(rollout: SinglePathRollout, value_function: Any, s: RunSettings, device: torch.device) -> ValuedRollout:
+    """The rollout with the current values of its observations."""
+    values, fit_rows, fitted_to = _values(rollout, value_function, device)
+    return ValuedRollout(rollout, values, s, device, fit_rows, fitted_to)
+
+
+def _fitted(s: RunSettings) -> FittedValueSettings:
+    return s.value if isinstance(s.value, FittedValueSettings) else FittedValueSettings()
+
+
+def to_slots(rows: Tensor, valid: np.ndarray) -> Tensor:
+    """The inverse of `valid_rows` for numbers `[B]`: slots `[T, N]` on the CPU, 0 where there is no transition."""
+    slots = torch.zeros(valid.shape, dtype=rows.dtype)
+    slots[torch.from_numpy(valid)] = rows.cpu()
+    return slots
+
+
+def to_batch(transitions: Transitions, s: RunSettings, share: Share | None = None) -> tuple[Batch, dict[str, float]]:
+    """The rule's batch: which advantages, standardized or not, times gamma^t or not; and metrics of them."""
+    t, raw, importance = transitions, transitions.advantages, None
+    if t.weights is not None and t.ratios is not None:
+        importance = t.weights * t.ratios
+    standardized, std = standardize(raw, share, weights=importance)
     rule = s.rule if isinstance(s.rule, AdvantageRuleSettings) else AdvantageRuleSettings()
     chosen, divisor = (standardized, std) if rule.standardize_advantages else (raw, 1.0)
     if rule.discounted_state_weights:
-        chosen = chosen * s.gamma ** rows(rollout.episode_steps)
-    batch = Batch(observations, rows(rollout.actions), chosen.float(), divisor)
-    batch.share = share
-    metrics = {"advantages/std": std} if share.count else {}
-    value_data = ValueData(fitted_to, fit_rows(targets).float(), fit_rows(values).float(), share)
-    return Estimate(batch, value_data, metrics)
+        chosen = chosen * s.gamma**t.steps
+    batch = Batch(t.observations, t.actions, chosen.float(), divisor, t.log_probs, t.weights)
+    batch.share = share or batch.share
+    return batch, {"advantages/std": std} if batch.share.count else {}
 
 
 Rows = Callable[[np.ndarray | Tensor], Tensor]
@@ -124,7 +212,9 @@ def _policy_rows(rollout: SinglePathRollout, device: torch.device) -> tuple[Rows
     if rollout.states is None:
         return _in_order_of_time(rollout, device)
     slots = SequenceSlots(rollout.valid)
-    return partial(slots.rows, device=device), slots.sequences(rollout.observations, rollout.states, device)
+    return partial(slots.rows, device=device), slots.sequences(
+        observation_vectors(rollout.observations), rollout.states, device
+    )
 
 
 def _in_order_of_time(rollout: SinglePathRollout, device: torch.device) -> tuple[Rows, Observations]:
@@ -145,7 +235,7 @@ def _remembering_values(
     rollout: SinglePathRollout, value_function: Any, device: torch.device
 ) -> tuple[Tensor, Rows, Observations]:
     """The same for a V with a memory, which it keeps for the next rollout; V is 0 in slots that nothing asks for."""
-    slots, observations = SequenceSlots(rollout.valid), rollout.observations
+    slots, observations = SequenceSlots(rollout.valid), observation_vectors(rollout.observations)
     steps, envs = observations.shape[:2]
     began = rollout.episode_steps[:1].T == 0
     states = np.zeros((envs, value_function.state_size)) if value_function.states is None else value_function.states

@@ -170,7 +170,9 @@ def whole_batch(batch: AnyBatch) -> AnyBatch:
     """The batch of all ranks, with its rows in the order in which one rank would have them."""
     if not isinstance(batch, Batch) or batch.share.places is None:
         return batch
-    columns = [x.cpu() for x in (batch.share.places, batch.observations, batch.actions, batch.advantages)]
+    assert not isinstance(batch.observations, Sequences)  # a policy with a memory trains on one rank
+    observations = batch.observations[slice(None)]
+    columns = [x.cpu() for x in (batch.share.places, observations, batch.actions, batch.advantages)]
     places, *parts = (torch.cat(found) for found in zip(*batch.share.ranks.objects(columns), strict=True))
     return Batch(
         *(part[places.argsort()].to(batch.advantages.device) for part in parts), advantage_std=batch.advantage_std

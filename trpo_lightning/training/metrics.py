@@ -9,6 +9,7 @@ from typing import Any
 
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.settings import built_in_classes
+from trpo_lightning.training.reuse import diagnostics
 
 COUNTERS = {
     "iteration": "updates done: one rollout and one policy update each; equals Lightning's `global_step`",
@@ -69,6 +70,7 @@ _ALL = {
     **RESTARTS,
     **EVALUATION,
     **ESTIMATES,
+    **diagnostics.METRICS,
     **metrics_of(built_in_classes("rule.name")),
     **THEORY,
     **UPDATES,

@@ -15,16 +15,18 @@ from trpo_lightning.policies.policy import Policy, build_policy
 from trpo_lightning.randomness import Stream, global_generators, torch_generator
 from trpo_lightning.ranks import ONE, Ranks
 from trpo_lightning.rollouts.normalizers import Normalizer
-from trpo_lightning.rollouts.rollout import AnyBatch, Rollout
+from trpo_lightning.rollouts.rollout import AnyBatch, Rollout, SinglePathRollout
 from trpo_lightning.rollouts.schemes import build_scheme
 from trpo_lightning.rules import build_rule
 from trpo_lightning.rules.rule import ParameterUpdate, RuleResult, apply_rule
 from trpo_lightning.settings import RunSettings, check_ranks, from_keywords, is_over, progress
 from trpo_lightning.threads import available_cores, default_threads
-from trpo_lightning.training.batches import ValueData, make_batch
+from trpo_lightning.training.batches import Estimate, ValueData, make_batch
 from trpo_lightning.training.failed_update import FailedUpdate, capture, leave_failed_update
 from trpo_lightning.training.iteration_log import IterationLog, Stopwatch
 from trpo_lightning.training.lightning_habits import LightningHabits
+from trpo_lightning.training.reuse.diagnostics import reuse_metrics
+from trpo_lightning.training.reuse.memory import build_reuse
 from trpo_lightning.training.rollout_loader import RolloutLoader
 from trpo_lightning.training.theory import theory_metrics
 from trpo_lightning.training.trained_policy import Session, TrainedPolicy
@@ -83,6 +85,7 @@ class TRPO(LightningHabits):
         )
         self.normalizer = Normalizer(self.spec.observation_shape, settings.normalize)
         self.rule = build_rule(settings.rule)
+        self.reuse = build_reuse(settings, self.normalizer.layout)
         self.ranks = ONE
         threads = settings.threads or default_threads()
         self.scheme = build_scheme(settings, self.spec, threads, self.rule.propose)
@@ -155,7 +158,7 @@ class TRPO(LightningHabits):
 
         # ---- 1. estimate: advantages and value targets, with the value function from before this iteration's fit
         with stopwatch.time("advantages"):
-            estimated = make_batch(rollout, self.value_function, self.settings, self.device)
+            estimated = self.estimate(rollout)
 
         # ---- 2. update: the rule's new parameters, written by the one optimizer step that Lightning counts
         result = self.update(estimated.batch)
@@ -165,7 +168,9 @@ class TRPO(LightningHabits):
         with stopwatch.time("value_fit"):
             self._fit = self.fit_values(estimated.value_data) if estimated.value_data else None
 
-        # ---- 4. merge: normalizers use this rollout's statistics from the next one on
+        # ---- 4. merge: normalizers use this rollout's statistics from the next one on; further updates its transitions
+        if self.reuse:
+            self.reuse.keep(estimated.mixture)
         self.normalizer.merge(*rollout.statistics())
         self.ranks.check_same(self.state_dict)
         self.iteration += 1
@@ -183,6 +188,7 @@ class TRPO(LightningHabits):
             **result.metrics,
             **self.policy.measure(),
             **theory_metrics(self.policy, estimated.batch),
+            **reuse_metrics(self.policy, estimated.mixture),
             **(self._fit.metrics if self._fit else {}),
             **rollout.measure(),
             "update/rejected": self.rejected,
@@ -192,6 +198,12 @@ class TRPO(LightningHabits):
         }
         self.iteration_log.begin(rollout, {**result.seconds, **stopwatch.seconds}, numbers)
         self.iteration_log.publish(self.trainer)
+
+    def estimate(self, rollout: Rollout) -> Estimate:
+        """Make the batch of this rollout, or with `rule.reuse` of this one and those of the last policies."""
+        if self.reuse and isinstance(rollout, SinglePathRollout):
+            return self.reuse.estimate(rollout, self.policy, self.value_function, self.normalizer, self.iteration)
+        return make_batch(rollout, self.value_function, self.settings, self.device)
 
     def update(self, batch: AnyBatch) -> RuleResult:
         """Apply the rule to a batch; a rejected update leaves policy and rule as they were."""

@@ -16,7 +16,7 @@ from trpo_lightning.numerics.least_squares import (
 from trpo_lightning.policies.frames import are_finite
 from trpo_lightning.policies.images import rows_at_once
 from trpo_lightning.policies.networks import assign_parameter_vector, named_views, parameter_vector
-from trpo_lightning.policies.sequences import Observations
+from trpo_lightning.policies.sequences import Observations, rows_of
 from trpo_lightning.ranks import Share
 from trpo_lightning.settings import LBFGSValueSettings, TrustRegionValueSettings
 from trpo_lightning.values.value_function import NeuralValueFunction
@@ -31,7 +31,7 @@ class FullBatchValueFunction(NeuralValueFunction):
         """As `ValueFunction.fit`; the mean squared error returned is that after the fit."""
         del generator
         share = share or Share(len(targets))
-        finite = bool(torch.isfinite(targets).all()) and are_finite(observations)
+        finite = bool(torch.isfinite(targets).all()) and are_finite(rows_of(observations))
         if not (share.count and share.all(finite)):
             return float("nan")
         if not share.all(bool(torch.isfinite(self.predict(observations)).all())):

@@ -14,7 +14,7 @@ from trpo_lightning.policies.images import products_per_row
 from trpo_lightning.policies.networks import assign_parameter_vector, parameter_vector
 from trpo_lightning.policies.observations import Shape
 from trpo_lightning.policies.perceptron import ArrayLike
-from trpo_lightning.policies.sequences import Observations
+from trpo_lightning.policies.sequences import Observations, Sequences
 from trpo_lightning.ranks import Share
 from trpo_lightning.settings import AdamValueSettings, DescentValueSettings
 from trpo_lightning.threads import threads_for, torch_threads
@@ -165,7 +165,7 @@ class NetworkValueFunction(DescentValueFunction):
         generator: torch.Generator,
     ) -> Iterator[tuple[Any, list[ArrayLike], int]]:
         """Minibatches of `value.minibatch_size` transitions of all ranks."""
-        assert isinstance(observations, Tensor)
+        assert not isinstance(observations, Sequences)
         order = torch.randperm(share.count, generator=generator)
         held = share.rows(order).to(observations.device)
         shuffled: list[Any] = [column.index_select(0, held) for column in (observations, *columns)]

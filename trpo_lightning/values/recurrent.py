@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trpo_lightning.policies.observations import Shape
 from trpo_lightning.policies.perceptron import ArrayLike
 from trpo_lightning.policies.recurrent import GRU, LSTM, Cell, RecurrentNetwork, build_recurrent_network
 from trpo_lightning.policies.sequences import Observations, Sequences
@@ -31,7 +32,7 @@ class RecurrentValueFunction(DescentValueFunction):
     """The memory `[N, M]` after the last rollout's last step; zero where it does not matter."""
 
     def build(
-        self, observation_shape: tuple[int, ...], settings: NetworkValueSettings, generator: torch.Generator
+        self, observation_shape: Shape, settings: NetworkValueSettings, generator: torch.Generator
     ) -> RecurrentNetwork:
         """The network at the start."""
         return build_recurrent_network(

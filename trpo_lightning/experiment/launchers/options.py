@@ -17,7 +17,7 @@ def _of(*launchers: str, meaning: str) -> dict[str, Any]:
     return {"launchers": launchers, "meaning": meaning}
 
 
-ADDRESS = "HOST:PORT of the cluster, or ray://HOST:PORT; default: RAY_ADDRESS, or the one on this machine"
+ADDRESS = "HOST:PORT of the cluster; default: RAY_ADDRESS, or the one that this machine is part of"
 SHARED = "all nodes have the folder of --root: nothing is fetched"
 NOTICE = "seconds before the limit at which a run is stopped and queued again; default: 90"
 

@@ -1,5 +1,6 @@
 """The process that does a run, on the machine that it is done on; all launchers start runs in this way."""
 
+import ctypes
 import json
 import os
 import signal
@@ -19,6 +20,9 @@ from trpo_lightning.threads import available_cores, thread_environment
 
 PRIVATE_VARIABLES = ("WANDB_SERVICE", "WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_NAME")
 """W&B variables not passed to children, which would otherwise write to the parent's W&B run or all share one name."""
+SET_PARENT_DEATH_SIGNAL = 1
+"""Linux's `PR_SET_PDEATHSIG`; the library is loaded early, because little is safe between fork and exec:"""
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class RunProcess:
@@ -89,3 +93,9 @@ def train_command(run: PlannedRun, config: Path) -> list[str]:
     changed = [key for key in different_keys(before, after) if key.startswith(RESUMABLE)]
     values = [f"{key}={json.dumps(get(after, key))}" for key in changed]
     return [*train, "--resume", str(run.run_dir), *values, "--quiet"]
+
+
+def die_with_parent() -> None:
+    """In a new process: have the kernel kill it with its parent; nobody would watch it then."""
+    if _LIBC is not None:
+        _LIBC.prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)

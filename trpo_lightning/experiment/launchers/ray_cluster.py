@@ -79,7 +79,6 @@ class RayLauncher:
         if ray.is_initialized():
             return
         _check_that_someone_listens(self.address)
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it prints each attempt to connect
         environment = {"working_dir": str(Path.cwd()), "excludes": [*NOT_SENT, str(self.root)]}
         try:
             ray.init(
@@ -245,9 +244,9 @@ def _check_that_someone_listens(address: str) -> None:
     """Raise a `UserError` at once where Ray would try for minutes."""
     if address == "auto":
         return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        raise UserError(f"--address {address} is not HOST:PORT or ray://HOST:PORT")
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        raise UserError(f"--address {address} is not HOST:PORT")
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
     except OSError as error:

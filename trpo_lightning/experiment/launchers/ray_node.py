@@ -1,9 +1,7 @@
 """What happens on a node of a Ray cluster: looking around before the first run, and doing a run."""
 
-import ctypes
 import os
 import shutil
-import signal
 import sys
 import tempfile
 from contextlib import suppress
@@ -11,7 +9,7 @@ from pathlib import Path
 
 from trpo_lightning.experiment.launchers.launcher import Ending, PlannedRun
 from trpo_lightning.experiment.launchers.mirror import Changes, Watched, apply
-from trpo_lightning.experiment.launchers.process import RunProcess
+from trpo_lightning.experiment.launchers.process import RunProcess, die_with_parent
 from trpo_lightning.experiment.launchers.versions import check_versions, versions
 from trpo_lightning.runs.config import load_settings
 from trpo_lightning.storage.file_lock import try_lock
@@ -19,9 +17,6 @@ from trpo_lightning.storage.file_lock import try_lock
 SCRATCH = "trpo_lightning_"
 BEFORE = 1
 """The number of the changes that the files of earlier processes are: the other side has sent them."""
-SET_PARENT_DEATH_SIGNAL = 1
-"""Linux's `PR_SET_PDEATHSIG`; it is loaded early, because little is safe between fork and exec:"""
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def look_around(shared: Path | None) -> tuple[dict[str, str | None], str | None]:
@@ -72,7 +67,7 @@ class NodeRun:
             file = Path(folder) / "config.yaml"
             file.write_text(config, encoding="utf-8")
             run = PlannedRun(load_settings([], file), run_dir)
-        self._process = RunProcess(run, variables, _die_with_this_process)
+        self._process = RunProcess(run, variables, die_with_parent)
         return self.poll(BEFORE)
 
     def poll(self, received: int) -> tuple[Ending | None, Changes]:
@@ -117,9 +112,3 @@ class _Scratch:
         """Remove the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.close()
-
-
-def _die_with_this_process() -> None:
-    """Let the kernel kill the run when Ray's worker ends: nobody would fetch what it does."""
-    if _LIBC is not None:
-        _LIBC.prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)

@@ -1,7 +1,6 @@
 """Runs as jobs of Slurm, through submitit: arrays of them, queued again by themselves until the runs are finished."""
 
 import hashlib
-import math
 import pickle
 import shutil
 import signal
@@ -21,30 +20,27 @@ from submitit.core.utils import FailedJobError
 from trpo_lightning.errors import BusyError, UserError
 from trpo_lightning.experiment.launchers.launcher import Ending, Job, NeverStarted, PlannedRun
 from trpo_lightning.experiment.launchers.options import LauncherOptions, minutes
+from trpo_lightning.experiment.launchers.slurm_commands import (
+    JOB_NAME,
+    OVER,
+    Queue,
+    check_partition,
+    largest_array,
+    last_line,
+    tell,
+)
 from trpo_lightning.experiment.launchers.slurm_job import QueuedRun
 from trpo_lightning.experiment.launchers.versions import versions
+from trpo_lightning.experiment.states import has_begun
 from trpo_lightning.runs.config import config_text
 from trpo_lightning.settings import RunSettings
 from trpo_lightning.storage.files import write_atomically
 
-JOB_NAME = "trpo_lightning"
-LOOK_SECONDS = 5.0
-"""Pause between two looks at the queue, which all jobs share."""
 FILES_SECONDS = 20.0
 """How long a job's result may take from its node to this machine, over a network's file system."""
-OVER = {
-    "COMPLETED",
-    "FAILED",
-    "OUT_OF_MEMORY",
-    "DEADLINE",
-    "CANCELLED",
-    "TIMEOUT",
-    "PREEMPTED",
-    "NODE_FAIL",
-    "BOOT_FAIL",
-}
 LOST = {"TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL"}
 """States of a job that ended through no fault of its run: another job goes on."""
+INTERRUPTED = 128 + signal.SIGTERM
 FOREVER = 10**6
 """How often submitit may queue a job again: `QueuedRun` stops where nothing is gained."""
 
@@ -56,13 +52,13 @@ class SlurmLauncher:
         self.options, self.capacity = options, jobs or sys.maxsize
         self.cpus = max(options.cpus_of(each) for each in settings)
         self.folder = root.resolve() / ".slurm"
-        self._queue = _Queue()
+        self._queue = Queue()
         self._jobs: list[_SlurmJob] = []
 
     def __enter__(self) -> Self:
         if shutil.which("sinfo") is None or shutil.which("sbatch") is None:
             raise UserError("--launcher slurm: there is no Slurm here (no sinfo and sbatch): call it on a login node")
-        self._check_partition()
+        check_partition(self.options, self.cpus)
         self._queue.look()
         return self
 
@@ -82,7 +78,7 @@ class SlurmLauncher:
         found = {run.run_dir: self._earlier_job(run.run_dir) for run in runs}
         new = sorted((run for run in runs if found[run.run_dir] is None), key=self._cpus)
         for cpus, alike in groupby(new, key=self._cpus):
-            for part in _parts([*alike], min(self.options.array_size, _largest_array())):
+            for part in _parts([*alike], min(self.options.array_size, largest_array())):
                 found |= dict(zip((run.run_dir for run in part), self._submit(part, cpus), strict=True))
         return [self._job(run, found[run.run_dir]) for run in runs]
 
@@ -117,7 +113,7 @@ class SlurmLauncher:
                 jobs = [executor.submit(self._queued(run)) for run in runs]
             names = [job.job_id for job in jobs]
         except (FailedJobError, subprocess.CalledProcessError, OSError) as error:
-            raise UserError(f"Slurm does not take the jobs: {_last_line(str(error))}") from error
+            raise UserError(f"Slurm does not take the jobs: {last_line(str(error))}") from error
         self._queue.expect(names)
         notes = [_Note(name, _digest(config_text(run.settings))) for name, run in zip(names, runs, strict=True)]
         for run, note in zip(runs, notes, strict=True):
@@ -139,30 +135,6 @@ class SlurmLauncher:
             return None
         return note if self._queue.state(note.job) not in (None, *OVER) else None
 
-    def _check_partition(self) -> None:
-        """Raise a `UserError` if no node of the partition is large enough, or its limit is below the jobs'."""
-        options, lines = self.options, _ask("sinfo", "-N", "-h", "-o", "%P|%c|%l").splitlines()
-        rows = [line.strip().split("|") for line in lines]
-        if options.partition is None:
-            rows = [row for row in rows if row[0].endswith("*")] or rows
-            name = "the default partition"
-        else:
-            name, known = f"partition {options.partition}", sorted({row[0].rstrip("*") for row in rows})
-            rows = [row for row in rows if row[0].rstrip("*") == options.partition]
-            if not rows:
-                raise UserError(f"there is no {name}: Slurm has {', '.join(known) or 'none with nodes'}")
-        largest = max(int(cpus.rstrip("+")) for _, cpus, _ in rows)
-        if self.cpus > largest:
-            raise UserError(
-                f"each run asks for {self.cpus} CPUs, and the largest node of {name} has {largest}: give fewer "
-                "threads=N or --cpus N"
-            )
-        limit = max(math.inf if text == "infinite" else minutes(text) for *_, text in rows)
-        if minutes(options.time) > limit:
-            raise UserError(f"--time {options.time} is more than the {limit:.0f} minutes of {name}: runs go on anyway")
-        if options.notice >= 60 * minutes(options.time):
-            raise UserError(f"--notice {options.notice} is as long as --time {options.time}: nothing would be done")
-
 
 @dataclass(frozen=True)
 class _Note:
@@ -172,38 +144,10 @@ class _Note:
     settings: str
 
 
-class _Queue:
-    """The states of this user's jobs, looked up for all of them at once, and not too often."""
-
-    def __init__(self) -> None:
-        self._states: dict[str, str] = {}
-        self._looked = -math.inf
-
-    def state(self, name: str) -> str | None:
-        """A job's state, such as PENDING; None for a job that Slurm has forgotten."""
-        if time.monotonic() - self._looked > LOOK_SECONDS:
-            try:
-                self.look()
-            except UserError:
-                self._looked = time.monotonic()  # it may be restarted: what was known holds until it answers
-        return self._states.get(name)
-
-    def look(self) -> None:
-        """Ask Slurm. Raises `UserError` if it does not answer."""
-        lines = _ask("squeue", "--me", "-a", "-r", "-h", "--states=all", "-o", "%i|%T|%j").splitlines()
-        rows = [line.strip().split("|", 2) for line in lines]
-        self._states = {name: state for name, state, title in rows if title == JOB_NAME}
-        self._looked = time.monotonic()
-
-    def expect(self, names: list[str]) -> None:
-        """Take new jobs for waiting until the next look."""
-        self._states |= {name: "PENDING" for name in names if name not in self._states}
-
-
 class _SlurmJob:
     """A job of Slurm, told from the queue while it is there, then from the result that it has left."""
 
-    def __init__(self, name: str, run: PlannedRun, folder: Path, queue: _Queue) -> None:
+    def __init__(self, name: str, run: PlannedRun, folder: Path, queue: Queue) -> None:
         self.started = self.ended = False
         self._name, self._run, self._queue, self._signals = name, run, queue, 0
         self._paths = submitit.SlurmJob(folder, name).paths
@@ -218,6 +162,8 @@ class _SlurmJob:
             return None
         self._over_since = self._over_since or time.monotonic()
         ending = self._result() or self._without_result(state, time.monotonic() - self._over_since)
+        if ending is not None and ending.code == INTERRUPTED and state in LOST and not self._signals:
+            ending = self._lost(state)  # it stopped in time, and was not queued again because it was no longer there
         self.ended = ending is not None
         return ending
 
@@ -225,27 +171,30 @@ class _SlurmJob:
         """End the run after its iteration the first time; the second time, or while it waits, cancel the job."""
         self._signals += 1
         if self._signals == 1 and self._queue.state(self._name) == "RUNNING":
-            _tell("scancel", "--signal=TERM", self._name)
+            tell("scancel", "--signal=TERM", self._name)
         else:
-            _tell("scancel", self._name)
+            tell("scancel", self._name)
 
     def kill(self) -> None:
         """Kill all processes of the job."""
-        _tell("scancel", "--signal=KILL", self._name)
-        _tell("scancel", self._name)
+        tell("scancel", "--signal=KILL", self._name)
+        tell("scancel", self._name)
 
     def _result(self) -> Ending | None:
         try:
             outcome, value = pickle.loads(self._paths.result_pickle.read_bytes())
         except (OSError, EOFError):
             return None
-        return value if outcome == "success" else Ending(1, _last_line(value))
+        return value if outcome == "success" else Ending(1, last_line(value))
+
+    def _lost(self, state: str) -> Ending:
+        return Ending(1, f"job {self._name} ended with {state}", again=True, lost=True)
 
     def _without_result(self, state: str | None, waited: float) -> Ending | None:
         if state == "CANCELLED":
-            return Ending(128 + signal.SIGTERM)
-        if state in LOST:
-            return Ending(1, f"job {self._name} ended with {state}", again=True, lost=True)
+            return Ending(INTERRUPTED)
+        if state in LOST or (state == "FAILED" and has_begun(self._run.run_dir)):
+            return self._lost(state)
         if waited < FILES_SECONDS:
             return None
         output = self._paths.stdout
@@ -264,30 +213,3 @@ def _digest(text: str) -> str:
 def _parts(runs: list[PlannedRun], size: int) -> Iterator[list[PlannedRun]]:
     for start in range(0, len(runs), size):
         yield runs[start : start + size]
-
-
-def _largest_array() -> int:
-    """Slurm's `MaxArraySize`, the number of jobs in an array; an array of one is no array."""
-    lines = _ask("scontrol", "show", "config").splitlines()
-    found = [line.partition("=")[2].strip() for line in lines if line.startswith("MaxArraySize")]
-    return max(1, int(found[0])) if found and found[0].isdigit() else 1
-
-
-def _ask(*command: str) -> str:
-    """What a command of Slurm's prints. Raises `UserError` if it fails."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    except subprocess.CalledProcessError as error:
-        raise UserError(f"Slurm does not answer: {_last_line(error.stderr)}") from error
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise UserError(f"Slurm does not answer: {error}") from error
-
-
-def _tell(*command: str) -> None:
-    """Give an order; a job that is over by now needs none."""
-    subprocess.run(command, capture_output=True, timeout=60, check=False)
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return (lines or ["it says nothing"])[-1]

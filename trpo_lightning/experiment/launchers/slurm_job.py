@@ -11,7 +11,7 @@ from submitit.core.utils import UncompletedJobError
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.experiment.launchers.launcher import Ending, PlannedRun
-from trpo_lightning.experiment.launchers.process import RunProcess
+from trpo_lightning.experiment.launchers.process import RunProcess, die_with_parent
 from trpo_lightning.experiment.launchers.versions import check_versions, versions
 from trpo_lightning.runs.config import load_settings
 from trpo_lightning.runs.files import checkpoint_files
@@ -83,7 +83,7 @@ class QueuedRun:
             file.write_text(self.config, encoding="utf-8")
             run = PlannedRun(load_settings([], file), self.run_dir)
         while True:
-            self._process = RunProcess(run, before_exec=_ignore_notices)
+            self._process = RunProcess(run, before_exec=_prepare)
             while (ending := self._process.poll()) is None:
                 time.sleep(POLL_SECONDS)
             if not ending.again:
@@ -91,8 +91,9 @@ class QueuedRun:
                 return Ending(128 + signal.SIGTERM) if early else ending
 
 
-def _ignore_notices() -> None:
-    """Slurm sends its notice to all processes of a job, and most of them would die of it."""
+def _prepare() -> None:
+    """In the run's process: Slurm sends its notice to all processes of a job, and most of them would die of it."""
+    die_with_parent()
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
 

@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 
 from trpo_lightning.experiment.declaration import Experiment
-from trpo_lightning.report.definitions import Defined
 from trpo_lightning.report.diagnosis import Diagnosis
 from trpo_lightning.report.heat_map import HeatMap
 from trpo_lightning.report.panels import Panel
 from trpo_lightning.report.records import Record
 from trpo_lightning.report.references import Reference
 from trpo_lightning.report.style import Sensitivity, Style
-from trpo_lightning.report.summary import Curve, Summary
+from trpo_lightning.report.summary import Curve, Defined, Summary
 from trpo_lightning.report.verdicts import Verdict
 
 
