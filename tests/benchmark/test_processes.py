@@ -59,11 +59,18 @@ def test_the_compared_settings_are_valid_and_the_same_on_both_sides():
     assert (sb3.env.num_envs, sb3.rollout.steps_per_iteration) == (8, 2048)
     assert (sb3.value.epochs, sb3.value.minibatch_size, sb3.rule.fisher_fraction) == (10, 128, 1.0)
     script = (SCRIPTS / SB3.script).read_text()
-    for line in ("learning_rate=1e-3", "gamma=0.99", "gae_lambda=0.95", "cg_max_steps=10", "cg_damping=0.1"):
+    for line in (
+        "learning_rate=1e-3",
+        "gamma=0.99",
+        "gae_lambda=0.95",
+        "cg_max_steps=options.cg_iterations",
+        "cg_damping=0.1",
+    ):
         assert line in script
     assert (sb3.value.learning_rate, sb3.gamma, sb3.gae_lambda) == (1e-3, 0.99, 0.95)
     assert (sb3.rule.cg_iterations, sb3.rule.damping) == (10, 0.1)
-    assert f"target_kl={sb3.rule.delta}" in script and f"n_critic_updates={sb3.value.epochs}" in script
+    defaults = f'("cg-iterations", {sb3.rule.cg_iterations}), ("critic-updates", {sb3.value.epochs})'
+    assert defaults in script and f'"--delta", type=float, default={sb3.rule.delta}' in script
     assert sb3.rule.kl_over_dimensions == "mean" and sb3.checkpoint.every is None
     tianshou = load_settings(overrides(LIKE_TIANSHOU))
     script = (SCRIPTS / TIANSHOU.script).read_text()

@@ -176,7 +176,7 @@ def test_a_replay_repeats_the_rejection_number_for_number(kind, tmp_path):
 def path(tmp_path_factory):
     """The file of an update that every candidate of failed, in a folder of its own."""
     folder = tmp_path_factory.mktemp("failed")
-    stuck(folder / "run", NEVER)
+    stuck(folder / "run", {**NEVER, "rule.fisher_fraction": 0.2})  # which rows: random numbers that count
     return failed_update_path(folder / "run", 3)
 
 

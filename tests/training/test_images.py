@@ -7,8 +7,8 @@ import torch
 
 import trpo_lightning
 from trpo_lightning import TRPO
-from trpo_lightning.policies.frames import FrameRows
-from trpo_lightning.policies.observations import Layout
+from trpo_lightning.errors import UserError
+from trpo_lightning.policies.observations import FrameRows, Layout
 from trpo_lightning.rollouts.frames import FrameStore
 from trpo_lightning.training.batches import make_batch
 
@@ -170,3 +170,17 @@ def test_numbers_that_are_not_finite_beside_images_stay_visible():
     assert (seen[:, :48] == 7).all() and seen.dtype == np.uint8
     np.testing.assert_allclose(layout.vectors(seen), [[-1.0, np.nan], [1.0, 0.0]])
     assert normalizer.observations.mean.tolist() == [2.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"rule": {"reuse": "uniform"}}, "rule.reuse=uniform keeps vectors, not images"),
+        ({"policy": {"name": "gru"}}, "with a memory see vectors, not images"),
+        ({"value": {"name": "lstm"}}, "with a memory see vectors, not images"),
+    ],
+)
+def test_what_sees_no_images_says_so_in_one_line(keywords, message):
+    with pytest.raises(UserError, match=message) as refused:
+        TRPO(env={"id": "image_environments:Light"}, **keywords)
+    assert "\n" not in str(refused.value)

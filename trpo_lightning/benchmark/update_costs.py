@@ -122,7 +122,7 @@ def invented_rollout(module: TRPO, rows: int) -> SinglePathRollout:
     num_envs = module.settings.env.num_envs
     slots = (max(1, rows // num_envs), num_envs)
     shape, generator = (module.normalizer.layout.vector,), np.random.default_rng(0)
-    episode_steps = np.broadcast_to(np.arange(slots[0])[:, None] % EPISODE, slots)
+    episode_steps = np.tile(np.arange(slots[0])[:, None] % EPISODE, (1, num_envs))
     return SinglePathRollout(
         env_steps=slots[0] * slots[1],
         observations=generator.standard_normal((slots[0] + 1, num_envs, *shape), dtype=np.float32),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.numerics.curvature import row_slices
-from trpo_lightning.policies.frames import ObservationRows
+from trpo_lightning.policies.observations import ObservationRows
 
 
 @dataclass(frozen=True)

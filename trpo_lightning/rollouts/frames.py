@@ -4,8 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import DTypeLike
 
-from trpo_lightning.policies.frames import FrameRows
-from trpo_lightning.policies.observations import Layout
+from trpo_lightning.policies.observations import FrameRows, Layout
 
 GROWTH = 1.25
 """Factor by which the store grows when it is full."""

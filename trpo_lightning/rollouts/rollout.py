@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from trpo_lightning.numerics.tabular import PolicyValues, TabularMDP
-from trpo_lightning.policies.frames import ObservationRows
+from trpo_lightning.policies.observations import ObservationRows
 from trpo_lightning.policies.sequences import Observations, Sequences
 from trpo_lightning.ranks import Share
 from trpo_lightning.rollouts.frames import FrameStore

@@ -17,10 +17,10 @@ from trpo_lightning.numerics.curvature import (
     fisher_vector_product,
 )
 from trpo_lightning.numerics.objectives import kl_divergence
-from trpo_lightning.policies.frames import in_precision
 from trpo_lightning.policies.images import rows_at_once, rows_kept
 from trpo_lightning.policies.linearized import linearized
 from trpo_lightning.policies.networks import parameter_vector
+from trpo_lightning.policies.observations import in_precision
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.policies.sequences import Observations, Sequences, row_parts
 from trpo_lightning.ranks import Share

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from trpo_lightning.numerics.least_squares import solved
-from trpo_lightning.policies.frames import are_finite
 from trpo_lightning.policies.images import rows_at_once
 from trpo_lightning.policies.networks import parameter_vector
+from trpo_lightning.policies.observations import are_finite
 from trpo_lightning.policies.policy import GaussianPolicy, Policy
 from trpo_lightning.policies.sequences import row_parts, rows_of
 from trpo_lightning.rollouts.rollout import AnyBatch, Batch

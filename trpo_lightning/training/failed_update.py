@@ -11,7 +11,7 @@ from torch import Tensor
 from trpo_lightning.environments.vector_environment import EnvironmentSpec
 from trpo_lightning.errors import DiskError, UserError
 from trpo_lightning.numerics.tabular import PolicyValues, TabularMDP
-from trpo_lightning.policies.frames import FrameRows
+from trpo_lightning.policies.observations import FrameRows
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.policies.sequences import Sequences
 from trpo_lightning.ranks import ONE, Ranks

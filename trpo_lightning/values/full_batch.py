@@ -13,9 +13,9 @@ from trpo_lightning.numerics.least_squares import (
     predictions,
     trust_region_least_squares,
 )
-from trpo_lightning.policies.frames import are_finite
 from trpo_lightning.policies.images import rows_at_once
 from trpo_lightning.policies.networks import assign_parameter_vector, named_views, parameter_vector
+from trpo_lightning.policies.observations import are_finite
 from trpo_lightning.policies.sequences import Observations, rows_of
 from trpo_lightning.ranks import Share
 from trpo_lightning.settings import LBFGSValueSettings, TrustRegionValueSettings

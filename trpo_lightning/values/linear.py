@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from trpo_lightning.errors import UserError
 from trpo_lightning.numerics.least_squares import mean_square
 from trpo_lightning.numerics.ridge import ridge_regression
-from trpo_lightning.policies.frames import ObservationRows
-from trpo_lightning.policies.observations import Layout, Shape
+from trpo_lightning.policies.observations import Layout, ObservationRows, Shape
 from trpo_lightning.ranks import Share
 from trpo_lightning.settings import LinearValueSettings, ValueSettings
 from trpo_lightning.values.value_function import ValueFunction

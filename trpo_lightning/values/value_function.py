@@ -5,10 +5,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from trpo_lightning.policies.frames import ObservationRows
 from trpo_lightning.policies.images import network_sizes, rows_at_once
 from trpo_lightning.policies.networks import build_network
-from trpo_lightning.policies.observations import Layout, Shape
+from trpo_lightning.policies.observations import Layout, ObservationRows, Shape
 from trpo_lightning.ranks import Share
 from trpo_lightning.settings import FittedValueSettings, NetworkValueSettings, ValueSettings
 

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 import uuid
 from contextlib import ExitStack, suppress
@@ -80,6 +81,7 @@ class RayLauncher:
             return
         _check_that_someone_listens(self.address)
         environment = {"working_dir": str(Path.cwd()), "excludes": [*NOT_SENT, str(self.root)]}
+        before = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(
                 self.address,
@@ -92,6 +94,9 @@ class RayLauncher:
                 f"no Ray cluster can be used at {self.address}: {_text(error)}: start one with `ray start --head`, "
                 "and give its --address"
             ) from error
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, before)  # Ray installs a handler of its own
         self._connected_here = True
 
     def _disconnect(self) -> None:

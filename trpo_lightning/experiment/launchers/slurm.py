@@ -1,7 +1,6 @@
 """Runs as jobs of Slurm, through submitit: arrays of them, queued again by themselves until the runs are finished."""
 
 import hashlib
-import pickle
 import shutil
 import signal
 import subprocess
@@ -15,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 import submitit
-from submitit.core.utils import FailedJobError
+from submitit.core.utils import FailedJobError, pickle_load
 
 from trpo_lightning.errors import BusyError, UserError
 from trpo_lightning.experiment.launchers.launcher import Ending, Job, NeverStarted, PlannedRun
@@ -182,7 +181,7 @@ class _SlurmJob:
 
     def _result(self) -> Ending | None:
         try:
-            outcome, value = pickle.loads(self._paths.result_pickle.read_bytes())
+            outcome, value = pickle_load(self._paths.result_pickle)
         except (OSError, EOFError):
             return None
         return value if outcome == "success" else Ending(1, last_line(value))
