@@ -116,23 +116,6 @@ def learned(ranks, values):
     return {name: x.numpy() for name, x in module.state_dict().items()}, torch.stack(module.thetas).numpy(), rows
 
 
-def learned_from_images(ranks, form):
-    sizes = {"image_network": "sizes", "convolutions": ["4x4/4"], "hidden_sizes": [8]}
-    values = {"env.id": "image_environments:Light", "env.kwargs": {"form": form}, "total_iterations": 2}
-    networks = {f"{group}.{key}": value for group in ("policy", "value") for key, value in sizes.items()}
-    module, _ = trained(ranks, {**values, **networks}, TRPO)
-    return {name: x.numpy() for name, x in module.state_dict().items()}
-
-
-@pytest.mark.parametrize("form", ["stack", "mixture"])
-def test_two_ranks_learn_from_images_as_one_does(pair, form):
-    one = learned_from_images(ONE, form)
-    first, second = pair(learned_from_images, form)
-    for key, numbers in one.items():
-        np.testing.assert_array_equal(first[key], second[key])
-        np.testing.assert_allclose(first[key], numbers, rtol=1e-3, atol=1e-3, err_msg=key)  # float32
-
-
 @pytest.mark.parametrize("name", METHODS)
 def test_two_ranks_follow_the_parameters_of_one(pair, name):
     one, path, rows = learned(ONE, METHODS[name])

@@ -1,5 +1,7 @@
 """Training from pixels, end to end: learning, checkpoints, resume, evaluation, and what the rollout keeps."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -184,3 +186,8 @@ def test_what_sees_no_images_says_so_in_one_line(keywords, message):
     with pytest.raises(UserError, match=message) as refused:
         TRPO(env={"id": "image_environments:Light"}, **keywords)
     assert "\n" not in str(refused.value)
+
+
+def test_images_train_on_one_device():
+    with pytest.raises(UserError, match=r"has images, which do not go with devices=2: use devices=1$"):
+        module("stack").join(SimpleNamespace(size=2))  # type: ignore[arg-type]

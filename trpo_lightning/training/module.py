@@ -108,6 +108,9 @@ class TRPO(LightningHabits):
         All begin where the first one is. Raises `UserError` if the settings do not allow it.
         """
         check_ranks(self.settings, ranks.size)
+        if self.normalizer.layout.images:
+            env = self.settings.env.id
+            raise UserError(f"env.id={env} has images, which do not go with devices={ranks.size}: use devices=1")
         ranks.check_versions()
         self.ranks = self.normalizer.ranks = ranks
         cores = (self.settings.threads or available_cores()) // ranks.on_this_machine
