@@ -93,8 +93,9 @@ def _single_path(rollout: SinglePathRollout, value_function: Any, s: RunSettings
     """Generalized advantages (GAE 2016), with values from before this iteration's fit."""
     now = valued(rollout, value_function, s, device)
     transitions = now.transitions()
-    several = rollout.share is not None and rollout.share.ranks.size > 1
-    share = rollout.share if several else Share(len(transitions.advantages))
+    share = rollout.share
+    if share is None or share.ranks.size == 1:
+        share = Share(len(transitions.advantages))
     batch, metrics = to_batch(transitions, s, share)
     targets, values = now.fit_rows(now.targets(now.advantages())), now.fit_rows(now.values)
     return Estimate(batch, ValueData(now.fitted_to, targets.float(), values.float(), share), metrics)
