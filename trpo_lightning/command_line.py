@@ -201,8 +201,8 @@ def _add_experiment_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_benchmark_options(parser: argparse.ArgumentParser) -> None:
     names = (
-        "ceiling, peers, parity, returns, time_to_return, experiments, ranks, update, growth, reuse, memory, startup, "
-        "profile, gpu"
+        "ceiling, peers, parity, returns, time_to_return, experiments, ranks, update, growth, reuse, memory, pixels, "
+        "startup, profile, gpu"
     )
     parser.add_argument(
         "--sections", metavar="LIST", help=f"comma-separated, from {names}; default: all but returns and time_to_return"

@@ -195,7 +195,6 @@ def test_unknown_ids_and_arguments_are_one_line():
     for settings in (
         EnvSettings(id="CartPol-v1", backend="envpool"),
         EnvSettings(id="CartPole-v1", backend="envpool", kwargs={"no_such": 1}),
-        EnvSettings(id="Pong-v5", backend="envpool"),  # pictures
     ):
         with pytest.raises(UserError) as error:
             describe_environment(settings)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,7 @@ def ray_cluster(*cpus: int, first_path: Path | None = None) -> Iterator[Any]:
 
     first = [str(first_path)] if first_path else []
     paths = os.pathsep.join([*first, str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
-    before = dict(os.environ)
+    before, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
     folder = tempfile.mkdtemp(prefix="ray")  # short: paths of sockets have at most 107 letters
     (Path(folder) / "ray").mkdir()
     os.environ.update({**VARIABLES, "PYTHONPATH": paths, "RAY_TMPDIR": folder, "TMPDIR": folder})
@@ -41,6 +42,7 @@ def ray_cluster(*cpus: int, first_path: Path | None = None) -> Iterator[Any]:
             ray.shutdown()
             cluster.shutdown()
     finally:
+        signal.signal(signal.SIGTERM, handler)  # Ray's nodes install one of their own
         os.environ.clear()
         os.environ.update(before)
         shutil.rmtree(folder, ignore_errors=True)

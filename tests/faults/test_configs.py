@@ -325,6 +325,8 @@ def same(given: Any, found: Any) -> bool:
         return float(given.replace("_", "")) == found if not given.startswith("0") else True
     if isinstance(found, float) and isinstance(given, int):
         return found == float(given)  # rounded beyond 2^53
+    if isinstance(given, bool) and isinstance(found, str):
+        return found == str(given).lower()  # as YAML writes it
     return found == given or str(found) == str(given) or repr(found) == repr(given)
 
 
