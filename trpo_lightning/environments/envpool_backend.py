@@ -105,6 +105,7 @@ def describe(settings: EnvSettings) -> EnvironmentSpec:
     """Build a pool of one environment to read its spaces and time limit."""
     pool = _make(settings, [0], 1)
     check_observations(pool.observation_space, settings.id)
+    pool.reset()  # a pool that never began aborts the process when it ends
     limit = int(pool.spec.config.max_episode_steps)
     actions = action_spec(pool.action_space, settings.id)
     spaces = pool.observation_space, pool.action_space
