@@ -98,7 +98,8 @@ class Normalizer(nn.Module):
         super().__init__()
         self.settings, self.ranks = settings, ONE
         self.layout = Layout.of(observation_shape)
-        self.observations = RunningMoments((self.layout.vector,) if self.layout.images else tuple(observation_shape))
+        shape = (self.layout.vector,) if self.layout.images else tuple(observation_shape)
+        self.observations = RunningMoments(shape)  # pyright: ignore[reportArgumentType]  # without images all are integers
         self.returns = RunningMoments(())
         self.register_load_state_dict_post_hook(_freeze)
         self.freeze()
