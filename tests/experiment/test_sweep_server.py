@@ -326,9 +326,10 @@ def test_hyperband_stops_a_run_for_good(sweeps: Sweeps) -> None:
     assert result["codes"] == [0, 0], text
     assert "Agent received command: stop" in text and "command: resume" not in text, text
     states = Counter(sweeps.status(run_dir)["state"] for run_dir in sweeps.run_dirs("search"))
-    assert states == {"finished": 1, "interrupted": 1}
-    found = sorted(run.state for run in api().sweep(result["sweep"]).runs)
-    assert found[0] == "finished" and found[1] in ("killed", "failed")
+    # one, or both, as the server draws and ranks them
+    assert states.total() == 2 and states["interrupted"] >= 1 and set(states) <= {"finished", "interrupted"}
+    found = [run.state for run in api().sweep(result["sweep"]).runs]
+    assert sum(state in ("killed", "failed") for state in found) == states["interrupted"]
     for run_dir in sweeps.run_dirs("search"):
         assert len(json.loads((run_dir / "provenance.json").read_text(encoding="utf-8"))) == 1
         sweeps.assert_each_iteration_once(run_dir)
