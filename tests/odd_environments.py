@@ -48,6 +48,21 @@ def breaking() -> gym.Env:
     return Breaking()
 
 
+class Paying(Endless):
+    """Pays the same `reward` for each step, whatever the policy does."""
+
+    def __init__(self, reward):
+        self.reward = reward
+
+    def step(self, action):
+        observation, _, *rest = super().step(action)
+        return observation, self.reward, *rest
+
+
+def paying(reward: float) -> gym.Env:
+    return Paying(reward)
+
+
 def built_here_only(how: str) -> gym.Env:
     """Cannot be built in a process of its own."""
     if multiprocessing.parent_process() is not None:

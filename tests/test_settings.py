@@ -274,7 +274,7 @@ def test_options_that_need_single_paths_are_refused_elsewhere(scheme, key):
 
 
 def test_progress_is_the_larger_share_of_both_budgets():
-    settings = updated(RunSettings(), {"total_env_steps": 1000, "rule.annealing_steps": None})
+    settings = updated(RunSettings(), {"total_env_steps": 1000})
     assert [progress(settings, 7, steps) for steps in (0, 250, 1000, 1200)] == [0.0, 0.25, 1.0, 1.0]
     settings = updated(settings, {"total_iterations": 10})
     assert [progress(settings, i, 250) for i in (0, 2, 5, 10, 11)] == [0.25, 0.25, 0.5, 1.0, 1.0]
@@ -340,9 +340,17 @@ def test_each_method_has_its_keys_in_the_help_and_no_key_is_without_a_method():
 
 
 def test_an_annealed_run_is_the_beginning_of_a_longer_one():
-    short, long = (updated(RunSettings(), {"total_env_steps": n, "rule.annealing_steps": 500}) for n in (100, 9000))
-    for settings in (short, long):
-        assert [progress(settings, 7, steps) for steps in (0, 50, 250, 500, 8000)] == [0.0, 0.1, 0.5, 1.0, 1.0]
-        assert not depends_on_budget(settings)
-    assert depends_on_budget(updated(short, {"rule.annealing_steps": None}))
-    assert not depends_on_budget(updated(short, {"rule.annealing_steps": None, "rule.final_delta": None}))
+    annealed = RunSettings()
+    assert not depends_on_budget(annealed)
+    assert depends_on_budget(updated(annealed, {"rule.annealing_steps": None}))
+    assert not depends_on_budget(updated(annealed, {"rule.final_delta": None}))
+
+
+def test_keys_of_what_is_off_do_not_count():
+    for key, value, off in (
+        ("rule.annealing_steps", 500, "rule.final_delta"),
+        ("rule.kl_state_slack", 5.0, "rule.kl_slack"),
+    ):
+        with pytest.raises(UserError, match=f"^{key} does not count with {off}=null: it belongs to {off}=a number"):
+            updated(RunSettings(), {off: None, key: value})
+        assert key not in counting_keys(updated(RunSettings(), {off: None}))

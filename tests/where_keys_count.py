@@ -1,6 +1,7 @@
 """For any key, settings with which it counts: found from the declarations, as a user finds them in the help."""
 
 from trpo_lightning.settings import CHOICES, RunSettings, all_keys, assign, conform, get, group_of, keys
+from trpo_lightning.settings.option import A_NUMBER
 
 NEEDS = {
     "vine": {"value.name": "none", "rollout.rollout_set_size": 1},
@@ -15,7 +16,7 @@ def settings_where(key: str, value: object = None) -> RunSettings:
     settings = RunSettings()
     settings.env.num_envs = settings.rollout.steps_per_iteration = 1  # type: ignore[attr-defined]
     for other, values in all_keys()[key].metadata["when"].items():
-        assign(settings, other, values[0])
+        assign(settings, other, 1.0 if values[0] == A_NUMBER else values[0])
     for choosing, choice in CHOICES.items():
         if group_of(choosing) == group_of(key) and key not in keys(settings):
             owner = next(

@@ -21,7 +21,7 @@ PACKAGES = ("torch", "numpy", "mujoco", "gymnasium", "envpool")
 HOPPER = """env.id=Hopper-v5 env.num_envs=4 env.max_episode_steps=40 rollout.steps_per_iteration=256
     policy.hidden_sizes=[16] policy.initial_log_std=0 value.hidden_sizes=[16] value.epochs=2
     rule.delta=0.02 rule.damping=0.1 rule.max_step_size=null rule.kl_over_dimensions=sum rule.kl_state_slack=null
-    rule.fisher_fraction=0.2 rule.final_delta=null rule.annealing_steps=null
+    rule.fisher_fraction=0.2 rule.final_delta=null
     checkpoint.every=3 evaluation.every=0 tracking.wandb=disabled threads=1 total_iterations=3""".split()
 """Nothing that counts is left to the defaults, which may change."""
 VINE = "rollout.scheme=vine value.name=none rollout.rollout_set_size=12 rollout.branches=3 rollout.branch_length=6"

@@ -186,6 +186,13 @@ def test_delta_is_annealed_linearly(progress, delta):
     assert compare("gaussian", constant, progress)["trust_region/delta"] == 0.08
 
 
+@pytest.mark.parametrize(("env_steps", "delta"), [(0, 0.08), (250, 0.065), (900, 0.026), (1000, 0.02), (10**9, 0.02)])
+def test_delta_is_annealed_over_env_steps_whatever_the_budget(env_steps, delta):
+    rule = TrustRegionRule(rule_settings(delta=0.08, final_delta=0.02, annealing_steps=1000))
+    rule.progress, rule.env_steps = 0.5, env_steps
+    assert rule.delta() == pytest.approx(delta)
+
+
 @pytest.mark.parametrize("solve_dtype", ["float32", "float64"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("curvature", ["fisher", "empirical_fisher"])

@@ -60,7 +60,7 @@ class Candidates:
     def __init__(self, policy: Policy, surrogate: Surrogate, settings: TrustRegionSettings) -> None:
         self.policy, self.surrogate, self.settings = policy, surrogate, settings
         self.factor = kl_factor(surrogate, settings)
-        self.share_of_largest = _share_of_largest(settings)
+        self.weight_of_largest = _weight_of_largest(settings)
         self.kl: dict[str, float] = {}
         """Mean and largest KL of the last candidate."""
 
@@ -68,7 +68,8 @@ class Candidates:
     def evaluate(self, theta: Tensor) -> tuple[float, float]:
         """The mean surrogate and the bounded KL at `theta` `[P]`.
 
-        The largest KL of a state counts for its share, `kl_slack / kl_state_slack`, so that one bound holds for both.
+        The largest KL of a state counts `kl_slack / kl_state_slack` times, so that the bound `kl_slack * delta` holds
+        the mean KL to that and each state's KL to `kl_state_slack * delta`.
         """
         value, kls = 0.0, []
         for part, old in self.surrogate.old:
@@ -78,11 +79,11 @@ class Candidates:
         kl, weights = torch.cat(kls), self.surrogate.kl_weights
         share = self.surrogate.share
         self.kl = {name: over(kl, weights, share) for name, over in OVER_STATES.items()}
-        bounded = max(self.kl[self.settings.kl_over_states], self.share_of_largest * self.kl["max"])
+        bounded = max(self.kl[self.settings.kl_over_states], self.weight_of_largest * self.kl["max"])
         return share.mean(value), bounded
 
 
-def _share_of_largest(s: TrustRegionSettings) -> float:
+def _weight_of_largest(s: TrustRegionSettings) -> float:
     """What the largest KL of a state is multiplied by, next to the bounded KL: 0 if it is not bounded."""
     if s.kl_slack is None or s.kl_state_slack is None or s.kl_over_states == "max":
         return 0.0

@@ -75,6 +75,8 @@ class UpdateRule:
     """Names and meanings of the metrics in results, including `time/<phase>` for each phase in `seconds`."""
     progress: float = 0.0
     """Share of the run's budget used so far, in [0, 1], which schedules follow. Set before each update."""
+    env_steps: int = 0
+    """Env steps before this iteration, for schedules that do not depend on the budget. Set before each update."""
 
     def __init__(self, settings: RuleSettings) -> None:
         self.settings = settings

@@ -120,7 +120,8 @@ class TrustRegionRule(UpdateRule):
         With batches of several policies it is smaller, so that the change over all of them is that of one.
         """
         s = self.settings
-        radius = s.delta if s.final_delta is None else s.delta + (s.final_delta - s.delta) * self.progress
+        done = self.progress if s.annealing_steps is None else min(1.0, self.env_steps / s.annealing_steps)
+        radius = s.delta if s.final_delta is None else s.delta + (s.final_delta - s.delta) * done
         return radius / shortening(s) ** 2
 
 

@@ -21,9 +21,7 @@ def covers(done: RunSettings, wanted: RunSettings) -> bool:
 
 
 def progress(settings: RunSettings, iteration: int, env_steps: int) -> float:
-    """The share of the schedules' way that a run has done, in [0, 1]: of `rule.annealing_steps`, or of its budget."""
-    if (steps := getattr(settings.rule, "annealing_steps", None)) is not None:
-        return min(1.0, env_steps / steps)
+    """The share of its budget that a run has used, in [0, 1], which schedules follow."""
     by_iterations = iteration / settings.total_iterations if settings.total_iterations is not None else 0.0
     return min(1.0, max(by_iterations, env_steps / settings.total_env_steps))
 

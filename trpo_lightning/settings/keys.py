@@ -6,7 +6,7 @@ import typing
 from typing import Any
 
 from trpo_lightning.settings.choices import CHOICES
-from trpo_lightning.settings.option import ATARI, is_atari
+from trpo_lightning.settings.option import is_among
 from trpo_lightning.settings.run import RunSettings
 
 FREE_FORM = ("env.kwargs",)
@@ -109,8 +109,7 @@ def unmet_condition(settings: RunSettings, key: str) -> tuple[str, tuple[Any, ..
     for other, values in keys(settings)[key].metadata.get("when", {}).items():
         # a custom scheme counts as the built-in one that its `kind` names
         value = settings.rollout.kind if other == "rollout.scheme" else get(settings, other)
-        value = ATARI if other == "env.id" and is_atari(value) else value
-        if value not in values:
+        if not is_among(value, values):
             return other, values
     return None
 

@@ -11,12 +11,21 @@ SAMPLED = {"rollout.scheme": ("single_path", "vine", "population")}
 
 
 ATARI = "ALE/*"
-"""A value of env.id for `when`: any of ale-py's games."""
+"""In `when`, stands for any of ale-py's games."""
+A_NUMBER = "a number"
+"""In `when`, stands for any value but null."""
 
 
 def is_atari(env_id: str) -> bool:
     """Whether an id is that of one of ale-py's games, whose frames are preprocessed."""
     return env_id.rpartition(":")[2].startswith("ALE/")
+
+
+def is_among(value: Any, values: tuple[Any, ...]) -> bool:
+    """Whether a value is one of those in `when`."""
+    if value in values or (A_NUMBER in values and value is not None):
+        return True
+    return ATARI in values and isinstance(value, str) and is_atari(value)
 
 
 def option(
@@ -42,7 +51,8 @@ def option(
         maximum: The largest value allowed.
         choices: The values allowed.
         extensible: Whether the key also takes a custom class, as `module:Class`.
-        when: The key counts only if these dotted keys have one of these values; otherwise, setting it is an error.
+        when: The key counts only if these dotted keys have one of these values (see `is_among`); otherwise, setting it
+            is an error.
     """
     limits = {"minimum": minimum, "above": above, "maximum": maximum, "choices": choices, "extensible": extensible}
     limits["when"] = when or {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trpo_lightning.settings.option import SAMPLED_PATH, option
+from trpo_lightning.settings.option import A_NUMBER, SAMPLED_PATH, option
 from trpo_lightning.settings.reuse import ReuseSettings
 
 
@@ -80,6 +80,7 @@ class TrustRegionSettings(ReuseSettings, AdvantageRuleSettings):
         "cannot be extended",
         source="the usual budget on MuJoCo",
         minimum=1,
+        when={"rule.final_delta": (A_NUMBER,)},
     )
     cg_iterations: int = option(10, "conjugate-gradient iterations at most", source="TRPO 2015, app. C", minimum=1)
     cg_tolerance: float = option(1e-10, "relative residual at which CG stops", minimum=0.0, maximum=1.0)
@@ -163,11 +164,10 @@ class TrustRegionSettings(ReuseSettings, AdvantageRuleSettings):
     kl_state_slack: float | None = option(
         20.0,
         "where the mean KL is bounded, each state of the batch may have at most this times delta: rare states, such as "
-        "falls, hardly count in the mean, and that is where policies of solved tasks are lost; null, or without "
-        "rule.kl_slack: no such bound",
+        "falls, hardly count in the mean, and that is where policies of solved tasks are lost; null: no such bound",
         source="TRPO 2015, theorem 1; measured: experiments/results/defaults_search/exploration.csv",
         above=0.0,
-        when={"rule.kl_over_states": ("mean",)},
+        when={"rule.kl_over_states": ("mean",), "rule.kl_slack": (A_NUMBER,)},
     )
     improvement_ratio: float | None = option(
         0.0,

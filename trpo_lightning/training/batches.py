@@ -92,13 +92,14 @@ def _ways_to_branches(rollout: VineRollout, states: np.ndarray, device: torch.de
 def _single_path(rollout: SinglePathRollout, value_function: Any, s: RunSettings, device: torch.device) -> Estimate:
     """Generalized advantages (GAE 2016), with values from before this iteration's fit."""
     now = valued(rollout, value_function, s, device)
-    transitions = now.transitions()
+    advantages = now.advantages()
+    targets = now.targets(advantages)
+    transitions = now.rows_of(advantages, targets)
     share = rollout.share
     if share is None or share.ranks.size == 1:
         share = Share(len(transitions.advantages))
     batch, metrics = to_batch(transitions, s, share)
-    targets, values = now.fit_rows(now.targets(now.advantages())), now.fit_rows(now.values)
-    return Estimate(batch, ValueData(now.fitted_to, targets.float(), values.float(), share), metrics)
+    return Estimate(batch, now.value_data(targets, share), metrics)
 
 
 @dataclass(frozen=True)
@@ -155,10 +156,23 @@ class ValuedRollout:
 
     def transitions(self, ratios: Tensor | None = None) -> Transitions:
         """The valid slots as rows, with advantages and targets for these ratios."""
-        advantages, rollout = self.advantages(ratios), self.rollout
-        rows, observations = _policy_rows(rollout, self.device)
-        columns = (advantages, self.targets(advantages, ratios), self.values, rollout.episode_steps)
+        advantages = self.advantages(ratios)
+        return self.rows_of(advantages, self.targets(advantages, ratios))
+
+    def rows_of(self, advantages: Tensor, targets: Tensor) -> Transitions:
+        """The valid slots as rows, with these advantages and targets `[T, N]`."""
+        rollout = self.rollout
+        if rollout.states is None and not isinstance(self.fitted_to, Sequences):  # V has them in the same order
+            rows, observations = self.fit_rows, self.fitted_to
+        else:
+            rows, observations = _policy_rows(rollout, self.device)
+        columns = (advantages, targets, self.values, rollout.episode_steps)
         return Transitions(observations, rows(rollout.actions), *map(rows, columns))
+
+    def value_data(self, targets: Tensor, share: Share) -> ValueData:
+        """What the value function is fitted to, for targets `[T, N]`."""
+        rows = self.fit_rows
+        return ValueData(self.fitted_to, rows(targets).float(), rows(self.values).float(), share)
 
     def rows(self, x: np.ndarray | Tensor) -> Tensor:
         """The valid slots of an array `[T, N, ...]` as rows `[B, ...]`."""

@@ -46,6 +46,7 @@ class FailedUpdate:
     batch: AnyBatch
     rule_state: dict[str, Any]
     progress: float
+    env_steps: int
     generator_seed: int
     threads: int
     reason: str
@@ -55,7 +56,7 @@ class FailedUpdate:
     def rule(self, settings: RunSettings) -> UpdateRule:
         """The rule in its state before the update, with these settings; a different rule starts without a state."""
         rule = build_rule(settings.rule)
-        rule.progress = self.progress
+        rule.progress, rule.env_steps = self.progress, self.env_steps
         if settings.rule.name == self.settings.rule.name:
             rule.load_state_dict(self.rule_state)
         return rule
@@ -77,6 +78,7 @@ class FailedUpdate:
             "batch": _packed(self.batch),
             "rule": _packed(self.rule_state),
             "progress": self.progress,
+            "env_steps": self.env_steps,
             "generator_seed": self.generator_seed,
             "threads": self.threads,
             "reason": str(self.reason),
@@ -97,6 +99,7 @@ def capture(module: Any, rollout: Rollout, batch: AnyBatch, result: RuleResult, 
         batch=whole_batch(batch),
         rule_state=module.rule.state_dict(),
         progress=module.rule.progress,
+        env_steps=module.rule.env_steps,
         generator_seed=generator_seed,
         threads=torch.get_num_threads(),
         reason=result.rejection_reason,
@@ -125,7 +128,7 @@ def leave_failed_update(folder: Path, iteration: int, in_a_row: int, failed: Fai
 
 def read_failed_update(path: Path) -> FailedUpdate:
     """Read a failed update. Raises `UserError`, naming the file, if it is missing, damaged or something else."""
-    state = read(path)
+    state = {"env_steps": 0, **read(path)}  # no radius depended on it when files were without
     if state.get("kind") not in KINDS:
         raise UserError(f"{path}: is not a failed update: give a failed_update_<iteration>.pt of a run directory")
     try:

@@ -211,6 +211,7 @@ class TRPO(LightningHabits):
     def update(self, batch: AnyBatch) -> RuleResult:
         """Apply the rule to a batch; a rejected update leaves policy and rule as they were."""
         self.rule.progress = progress(self.settings, self.iteration, self.env_steps)
+        self.rule.env_steps = self.env_steps
         return apply_rule(self.rule, self.policy, batch, self._update_generator(self.iteration))
 
     def fit_values(self, data: ValueData) -> ValueFit:
