@@ -214,6 +214,7 @@ def test_pixels_are_compared_with_the_emulator_alone_and_memory_is_asked(bench, 
 
     monkeypatch.setattr(pixels, "has_extra", lambda name: True)
     monkeypatch.setattr(pixels, "measure", measured)
+    monkeypatch.setattr(growth, "measure", measured)
     monkeypatch.setattr(pixels, "train", lambda settings, threads, folder: a_run(steps=130.0))
     results = pixels.pixels(bench)
     one = found(results, "ALE/Pong-v5, the paper's 33,458 parameters, envpool, 2 threads", "ceiling ratio")

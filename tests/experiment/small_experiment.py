@@ -11,30 +11,15 @@ from trpo_lightning.experiment.runner import CellResult
 from trpo_lightning.runs.run import train_run
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
-from small_runs import assert_same_run
+from small_runs import EXPERIMENT, assert_same_run
 
-TEXT = """
-title: A small experiment
-hypothesis: It runs.
-minutes: 0.5
-seeds: [0, 1, 2]
-overrides:
-  env: {id: CartPole-v1, backend: gymnasium, num_envs: 2, max_episode_steps: 20}
-  rollout.steps_per_iteration: 64
-  policy.hidden_sizes: [8]
-  value.epochs: 1
-  total_iterations: 6
-  checkpoint.every: 2
-  evaluation: {every: 5, episodes: 2}
-  tracking.wandb: disabled
-"""
 SLOW = ["env.id=slow_environments:SlowCartPole", "total_iterations=30"]
 """Runs that take a while if `SECONDS_PER_STEP` says so."""
 
 
 def declare(folder: Path) -> None:
     (folder / "experiments").mkdir()
-    (folder / "experiments" / "small.yaml").write_text(TEXT)
+    (folder / "experiments" / "small.yaml").write_text(EXPERIMENT)
 
 
 def cells(*arguments: str) -> list[Cell]:

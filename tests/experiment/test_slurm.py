@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -103,51 +104,50 @@ def test_a_slurm_that_does_not_answer_is_one_line(folder, cluster, monkeypatch):
         run_cells(cells(), folder / "runs", options=on())
 
 
-def local_job(folder, run_dir, cell, minutes=5):
-    """The job that Slurm would do, done by submitit's executor on this machine."""
-    executor = submitit.LocalExecutor(folder / "jobs", max_num_timeout=9)
-    executor.update_parameters(timeout_min=minutes, signal_delay_s=30)
-    return executor.submit(QueuedRun(config_text(cell.settings), run_dir, 30, versions()))
-
-
-def test_a_job_that_is_told_of_its_limit_is_queued_again_and_loses_nothing(folder, monkeypatch):
-    monkeypatch.setenv("SECONDS_PER_STEP", "0.003")
+@contextmanager
+def local_job(folder, monkeypatch, seconds_per_step, *overrides):
+    """The job that Slurm would do for a slow run, done by submitit's executor on this machine; with its cell."""
+    monkeypatch.setenv("SECONDS_PER_STEP", seconds_per_step)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    (cell,) = cells("seed=0", *SLOW, "total_iterations=24")
-    run_dir = folder / "runs" / cell.directory
-    job = local_job(folder, run_dir, cell)
+    (cell,) = cells("seed=0", *SLOW, *overrides)
+    executor = submitit.LocalExecutor(folder / "jobs", max_num_timeout=9)
+    executor.update_parameters(timeout_min=5, signal_delay_s=30)
+    run = QueuedRun(config_text(cell.settings), folder / "runs" / cell.directory, 30, versions())
+    job = executor.submit(run)
     try:
-        wait_for(lambda: barriers(run_dir) == 2)
-        children = subprocess.run(["pgrep", "-P", job.job_id], capture_output=True, text=True, check=True).stdout
-        os.kill(int(children), signal.SIGUSR2)
-        assert job.result() == Ending(0)
+        yield job, cell
     finally:
         job._process.kill()
         job._process.wait()
+
+
+def tell_of_its_limit(job):
+    children = subprocess.run(["pgrep", "-P", job.job_id], capture_output=True, text=True, check=True).stdout
+    os.kill(int(children), signal.SIGUSR2)
+
+
+def test_a_job_that_is_told_of_its_limit_is_queued_again_and_loses_nothing(folder, monkeypatch):
+    with local_job(folder, monkeypatch, "0.003", "total_iterations=24") as (job, cell):
+        run_dir = folder / "runs" / cell.directory
+        wait_for(lambda: barriers(run_dir) == 2)
+        tell_of_its_limit(job)
+        assert job.result() == Ending(0)
     assert len(starts(run_dir)) == 2 and starts(run_dir)[1] >= 4
     assert_bits_of_a_local_run(run_cells([cell], folder / "runs")[0], monkeypatch)
 
 
 @pytest.mark.faults
 def test_a_job_that_never_reaches_a_barrier_is_not_queued_for_ever(folder, monkeypatch):
-    monkeypatch.setenv("SECONDS_PER_STEP", "0.05")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    (cell,) = cells("seed=0", *SLOW, "checkpoint.every=50")
-    run_dir = folder / "runs" / cell.directory
-    job = local_job(folder, run_dir, cell)
-    try:
+    with local_job(folder, monkeypatch, "0.05", "checkpoint.every=50") as (job, cell):
+        run_dir = folder / "runs" / cell.directory
         for number in range(1, 4):
             wait_for(
                 lambda number=number: (
                     run_dir.is_dir() and (run_dir / "provenance.json").exists() and len(starts(run_dir)) == number
                 )
             )
-            children = subprocess.run(["pgrep", "-P", job.job_id], capture_output=True, text=True, check=True).stdout
-            os.kill(int(children), signal.SIGUSR2)
+            tell_of_its_limit(job)
         ending = job.result()
-    finally:
-        job._process.kill()
-        job._process.wait()
     assert ending.code == 1 and "no barrier was reached in 3 jobs: give more time" in ending.reason
     assert run_state(run_dir) == "interrupted"
 

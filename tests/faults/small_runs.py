@@ -19,6 +19,21 @@ SMALL = """env.id=CartPole-v1 env.backend=gymnasium env.num_envs=2 env.max_episo
     rollout.steps_per_iteration=32 policy.hidden_sizes=[4] value.hidden_sizes=[4] value.epochs=1 checkpoint.every=2
     evaluation.every=0 tracking.wandb=disabled threads=1 total_iterations=4""".split()
 TESTS = Path(__file__).parents[1]
+EXPERIMENT = """
+title: A small experiment
+hypothesis: It runs.
+minutes: 0.5
+seeds: [0, 1, 2]
+overrides:
+  env: {id: CartPole-v1, backend: gymnasium, num_envs: 2, max_episode_steps: 20}
+  rollout.steps_per_iteration: 64
+  policy.hidden_sizes: [8]
+  value.epochs: 1
+  total_iterations: 6
+  checkpoint.every: 2
+  evaluation: {every: 5, episodes: 2}
+  tracking.wandb: disabled
+"""
 
 
 def selected(*cases: Any, rest: list[Any]) -> list[Any]:

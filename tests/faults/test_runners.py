@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from processes import environment, fork_server
+from small_runs import EXPERIMENT
 from test_kills import assert_nothing_is_lost
 
 from trpo_lightning.errors import BusyError
@@ -25,22 +26,9 @@ from trpo_lightning.runs.config import recorded_settings, write_config
 from trpo_lightning.runs.lock import locked
 from trpo_lightning.training.metrics import METRICS
 
-EXPERIMENT = """
-title: A small experiment
-hypothesis: It runs.
-minutes: 0.5
-axes: {rule.delta: [0.01, 0.02]}
-seeds: [0, 1, 2]
-overrides:
-  env: {id: CartPole-v1, backend: gymnasium, num_envs: 2, max_episode_steps: 20}
-  rollout.steps_per_iteration: 64
-  policy.hidden_sizes: [8]
-  value.epochs: 1
-  total_iterations: 40
-  checkpoint.every: 2
-  evaluation: {every: 5, episodes: 2}
-  tracking.wandb: disabled
-"""
+TWO_LEVELS = EXPERIMENT.replace("seeds:", "axes: {rule.delta: [0.01, 0.02]}\nseeds:").replace(
+    "total_iterations: 6", "total_iterations: 40"
+)
 RUNNERS, JOBS = 5, 1
 KILLED_RUNNERS, KILLED_CHILDREN = 3, 4
 
@@ -48,7 +36,7 @@ KILLED_RUNNERS, KILLED_CHILDREN = 3, 4
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "small.yaml").write_text(EXPERIMENT)
+    (tmp_path / "experiments" / "small.yaml").write_text(TWO_LEVELS)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -133,6 +133,58 @@ def test_a_restart_forgets(name):
     module.scheme.close()
 
 
+class Replay:
+    """Branches of a vine, one observation at a time, with nothing of the sampling scheme."""
+
+    def __init__(self, settings, policy, trunks):
+        self.settings, self.policy, self.trunks = settings, policy, trunks
+        self.env = checked_environment(settings.env)
+        self.to_env = to_env_action(self.env.action_space, scaled=True)
+        self.normal = settings.env.id != "CartPole-v1"
+
+    def act(self, action):
+        observation, reward, terminated, truncated, _ = self.env.step(self.to_env(action[None])[0])
+        return observation, float(reward), terminated or truncated
+
+    def distribution(self, observations):
+        rows = torch.from_numpy(np.stack(observations).astype(np.float32))
+        with torch.no_grad():
+            return self.policy(Sequences(rows, torch.tensor([len(rows)]), torch.zeros(1, self.policy.state_size)))
+
+    def draw(self, observations, noise):
+        """The action after these observations."""
+        noise = torch.from_numpy(noise).expand(len(observations), -1)
+        return self.distribution(observations).sample(noise)[-1].detach().numpy()
+
+    def noise(self, state, size):
+        """For the first actions of two branches, then for the four later ones, which they share."""
+        generator = numpy_generator(self.settings.seed, Stream.BRANCH_NOISE, 0, state)
+        return (generator.standard_normal if self.normal else generator.random)((2 + 4, size), dtype=np.float32)
+
+    def history(self, t, n):
+        """The observations of the episode that is in slot t of environment n."""
+        history = [self.env.reset(seed=environment_seed(self.settings.seed, Stream.ENVIRONMENT, 0, int(n)))[0]]
+        over = False
+        for action in self.trunks.actions[:t, n]:
+            if over:
+                history, over = [self.env.reset()[0]], False
+            else:
+                observation, _, over = self.act(action)
+                history.append(observation)
+        return history
+
+    def q_value(self, history, action, noise):
+        """The discounted sum of five rewards after these observations and this action."""
+        total = 0.0
+        for step in range(5):
+            observation, reward, over = self.act(action)
+            history.append(observation)
+            total += 0.9**step * reward
+            if over or step == 4:
+                return total
+            action = self.draw(history, noise[2 + step : 3 + step])
+
+
 @every_cell
 @pytest.mark.parametrize(("env_id", "actions"), [("CartPole-v1", "all"), ("Pendulum-v1", "policy")])
 def test_branches_remember_what_the_trunk_has_seen(name, env_id, actions):
@@ -154,44 +206,17 @@ def test_branches_remember_what_the_trunk_has_seen(name, env_id, actions):
     scheme = VineScheme(settings, spec, 1, no_proposals)
     rollout = scheme.collect(policy, Normalizer(spec.observation_shape, settings.normalize), 0)
     scheme.close()
-    env = checked_environment(settings.env)
-
-    def act(action):
-        found = env.step(to_env_action(env.action_space, scaled=True)(action[None])[0])
-        return found[0], float(found[1]), found[2] or found[3]
-
-    def distribution(observations):
-        rows = torch.from_numpy(np.stack(observations).astype(np.float32))
-        with torch.no_grad():
-            return policy(Sequences(rows, torch.tensor([len(rows)]), torch.zeros(1, policy.state_size)))
-
-    normal, size, ways = env_id != "CartPole-v1", rollout.actions.shape[2], []
+    replay, ways = Replay(settings, policy, rollout.trunks), []
     for s, (t, n) in enumerate(rollout.slots):
-        generator = numpy_generator(settings.seed, Stream.BRANCH_NOISE, 0, s)
-        noise = (generator.standard_normal if normal else generator.random)((2 + 4, size), dtype=np.float32)
+        noise = replay.noise(s, rollout.actions.shape[2])
         for k in range(2):
-            history, over = [env.reset(seed=environment_seed(settings.seed, Stream.ENVIRONMENT, 0, int(n)))[0]], False
-            for action in rollout.trunks.actions[:t, n]:
-                if over:
-                    history, over = [env.reset()[0]], False
-                else:
-                    observation, _, over = act(action)
-                    history.append(observation)
-            at_state = distribution(history).tensors[0][-1]
-            action = rollout.actions[s, k]
+            history = replay.history(t, n)
+            at_state = replay.distribution(history).tensors[0][-1]
             if actions == "policy":
-                drawn = distribution(history).sample(torch.from_numpy(noise[k : k + 1]).expand(len(history), -1))[-1]
-                np.testing.assert_allclose(action, drawn.detach().numpy(), atol=1e-5)
-            total = 0.0
-            for step in range(5):
-                observation, reward, over = act(action)
-                history.append(observation)
-                total += 0.9**step * reward
-                if over:
-                    break
-                later = torch.from_numpy(noise[2 + step : 3 + step]) if step < 4 else torch.zeros(1, size)
-                action = distribution(history).sample(later.expand(len(history), -1))[-1].detach().numpy()
-            assert rollout.q_values[s, k] == pytest.approx(total, rel=1e-4)
+                drawn = replay.draw(history, noise[k : k + 1])
+                np.testing.assert_allclose(rollout.actions[s, k], drawn, atol=1e-5)
+            q_value = replay.q_value(history, rollout.actions[s, k], noise)
+            assert rollout.q_values[s, k] == pytest.approx(q_value, rel=1e-4)
         ways.append((at_state, rollout.q_values[s]))
     batch = make_batch(rollout, None, settings, torch.device("cpu")).batch
     with torch.no_grad():

@@ -74,14 +74,19 @@ def _batches(bench: Bench) -> list[Result]:
 def _memory(bench: Bench) -> list[Result]:
     environment, threads = bench.environments[0], max(bench.threads)
     arguments = ("--task", "memory", "--env", environment, "--rows", bench.max_batch, "--threads", threads)
-    try:
-        peak = measure(own("update_costs", *arguments), threads, bench.folder)["peak_gib"]
-    except MeasurementError as error:
-        bench.note(f"peak memory was not measured: {error}")
-        return []
-    bench.say(f"  learning from {bench.max_batch:,} steps: {peak:.2f} GiB")
     text = f"peak memory of learning from {bench.max_batch:,} steps"
-    return [Result(environment, text, "GiB", (peak,), Target(3.0, at_least=False))]
+    return peak_memory(bench, own("update_costs", *arguments), (environment, text), limit=3.0)
+
+
+def peak_memory(bench: Bench, program: list[str], where: tuple[str, str], limit: float) -> list[Result]:
+    """The peak memory that a program prints, in GiB, as a result for `where`, its subject and quantity."""
+    try:
+        peak = measure(program, max(bench.threads), bench.folder)["peak_gib"]
+    except MeasurementError as error:
+        bench.note(f"{where[1]} was not measured: {error}")
+        return []
+    bench.say(f"  {where[1]}: {peak:.2f} GiB")
+    return [Result(*where, "GiB", (peak,), Target(limit, at_least=False))]
 
 
 def _environments(bench: Bench) -> list[Result]:

@@ -14,7 +14,8 @@ import torch
 
 from trpo_lightning.benchmark.bench import RATE, Bench, threads_text
 from trpo_lightning.benchmark.configurations import QUIET, WARMUP
-from trpo_lightning.benchmark.processes import MeasurementError, measure, own
+from trpo_lightning.benchmark.growth import peak_memory
+from trpo_lightning.benchmark.processes import measure, own
 from trpo_lightning.benchmark.results import Result, Target, ratio
 from trpo_lightning.benchmark.training_runs import train
 from trpo_lightning.extras import has_extra
@@ -88,13 +89,8 @@ def _memory(bench: Bench, backend: str) -> list[Result]:
     threads = max(bench.threads)
     text = f"peak memory of an iteration of {PAPERS_BATCH:,} steps"
     arguments = ("--backend", backend, "--num-envs", bench.num_envs, "--threads", threads, "--steps", PAPERS_BATCH)
-    try:
-        peak = measure(own("pixels", *arguments), threads, bench.folder)["peak_gib"]
-    except MeasurementError as error:
-        bench.note(f"the memory of {PAPERS_BATCH:,} steps was not measured: {error}")
-        return []
-    bench.say(f"  {text}: {peak:.2f} GiB")
-    return [Result(f"{GAME}, 84 x 84 pixels, {backend}", text, "GiB", (peak,), Target(3.5, at_least=False))]
+    subject = f"{GAME}, 84 x 84 pixels, {backend}"
+    return peak_memory(bench, own("pixels", *arguments), (subject, text), limit=3.5)
 
 
 def main() -> None:

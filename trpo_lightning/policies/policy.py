@@ -80,10 +80,8 @@ class Policy(nn.Module):
         return torch.func.functional_call(self, named_views(self, theta), (observations,))
 
 
-class MLPPolicy(Policy):
-    """The built-in policies: a network that follows from the observations, a distribution from the action space."""
-
-    Settings = MLPPolicySettings
+class NetworkPolicy(Policy):
+    """Base of the built-in policies: a network that subclasses build, a distribution that follows from the actions."""
 
     @classmethod
     def for_spaces(
@@ -93,22 +91,42 @@ class MLPPolicy(Policy):
         settings: PolicySettings,
         generator: torch.Generator,
     ) -> Policy:
-        """A `GaussianPolicy`, `CategoricalPolicy` or `BernoulliPolicy`, by the kind of actions."""
+        """A `GaussianPolicy`, `CategoricalPolicy` or `BernoulliPolicy` with the network of `build`."""
         assert isinstance(settings, MLPPolicySettings)
-        sizes = network_sizes(Layout.of(observation_shape), settings, "policy")
 
         def network(outputs: int) -> nn.Module:
-            return build_network(
-                observation_shape,
-                outputs,
-                hidden_sizes=sizes.dense,
-                activation=settings.activation,
-                output_gain=OUTPUT_GAIN,
-                generator=generator,
-                convolutions=sizes.convolutions,
-            )
+            return cls.build(observation_shape, outputs, settings, generator)
 
         return policy_for_actions(network, actions, settings.initial_log_std)
+
+    @classmethod
+    def build(
+        cls, observation_shape: Shape, outputs: int, settings: MLPPolicySettings, generator: torch.Generator
+    ) -> nn.Module:
+        """The network at the start, from observations to `outputs` parameters of the distribution."""
+        raise NotImplementedError(f"{cls.__name__} has no build")
+
+
+class MLPPolicy(NetworkPolicy):
+    """A multi-layer perceptron, after convolutions where there are images."""
+
+    Settings = MLPPolicySettings
+
+    @classmethod
+    def build(
+        cls, observation_shape: Shape, outputs: int, settings: MLPPolicySettings, generator: torch.Generator
+    ) -> nn.Module:
+        """As `NetworkPolicy.build`."""
+        sizes = network_sizes(Layout.of(observation_shape), settings, "policy")
+        return build_network(
+            observation_shape,
+            outputs,
+            hidden_sizes=sizes.dense,
+            activation=settings.activation,
+            output_gain=OUTPUT_GAIN,
+            generator=generator,
+            convolutions=sizes.convolutions,
+        )
 
 
 class GaussianPolicy(MLPPolicy):

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from trpo_lightning.errors import UserError
 from trpo_lightning.policies.networks import ACTIVATIONS, build_network, linear
 from trpo_lightning.policies.observations import Layout, Shape
-from trpo_lightning.policies.policy import OUTPUT_GAIN, Policy, policy_for_actions
+from trpo_lightning.policies.policy import OUTPUT_GAIN, NetworkPolicy
 from trpo_lightning.policies.sequences import Sequences
-from trpo_lightning.policies.spaces import ActionSpec
-from trpo_lightning.settings import PolicySettings, RecurrentPolicySettings
+from trpo_lightning.settings import MLPPolicySettings, RecurrentPolicySettings
 
 KEPT_AT_FIRST = 1.0
 """Initial bias of the gates that keep the state: without it, what was seen 20 steps ago is hardly learned from."""
@@ -179,35 +178,26 @@ def _layers(network: nn.Module) -> list[nn.Module]:
     return list(network) if isinstance(network, nn.Sequential) else [network]
 
 
-class RecurrentPolicy(Policy):
-    """Base of the built-in policies with a memory; the distribution follows from the action space."""
+class RecurrentPolicy(NetworkPolicy):
+    """Base of the built-in policies with a memory, a `RecurrentNetwork` of `cell`."""
 
     Settings = RecurrentPolicySettings
     cell: ClassVar[type[Cell]]
 
     @classmethod
-    def for_spaces(
-        cls,
-        observation_shape: Shape,
-        actions: ActionSpec,
-        settings: PolicySettings,
-        generator: torch.Generator,
-    ) -> Policy:
-        """A `GaussianPolicy`, `CategoricalPolicy` or `BernoulliPolicy` with a `RecurrentNetwork`."""
-        assert isinstance(settings, RecurrentPolicySettings)
-
-        def network(outputs: int) -> nn.Module:
-            return build_recurrent_network(
-                observation_shape,
-                outputs,
-                cell=cls.cell,
-                hidden_sizes=settings.hidden_sizes,
-                activation=settings.activation,
-                output_gain=OUTPUT_GAIN,
-                generator=generator,
-            )
-
-        return policy_for_actions(network, actions, settings.initial_log_std)
+    def build(
+        cls, observation_shape: Shape, outputs: int, settings: MLPPolicySettings, generator: torch.Generator
+    ) -> nn.Module:
+        """As `NetworkPolicy.build`."""
+        return build_recurrent_network(
+            observation_shape,
+            outputs,
+            cell=cls.cell,
+            hidden_sizes=settings.hidden_sizes,
+            activation=settings.activation,
+            output_gain=OUTPUT_GAIN,
+            generator=generator,
+        )
 
 
 class GRUPolicy(RecurrentPolicy):

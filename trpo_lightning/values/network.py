@@ -21,6 +21,11 @@ from trpo_lightning.threads import threads_for, torch_threads
 from trpo_lightning.values.gradients import LossGradient, loss_gradient
 from trpo_lightning.values.value_function import NeuralValueFunction
 
+FitData = tuple[Observations, tuple[Tensor, ...]]
+"""Observations, and columns `[B, 1]`: targets and old values."""
+Minibatch = tuple[Any, list[ArrayLike], int]
+"""Observations and columns of some rows in a `LossGradient`'s native form, and their number on all ranks."""
+
 
 class DescentValueFunction(NeuralValueFunction):
     """V_phi(s): a network with one output, and its optimizer; subclasses define the minibatches.
@@ -53,17 +58,9 @@ class DescentValueFunction(NeuralValueFunction):
         raise NotImplementedError(f"{type(self).__name__} has no rows_of_a_step")
 
     def minibatches(
-        self,
-        gradient: LossGradient,
-        observations: Observations,
-        columns: list[Tensor],
-        share: Share,
-        generator: torch.Generator,
-    ) -> Iterator[tuple[Any, list[ArrayLike], int]]:
-        """A pass over the batch: observations and rows of `columns` (each `[B, 1]`), in `gradient`'s native form.
-
-        With each, the number of rows of all ranks in the minibatch.
-        """
+        self, gradient: LossGradient, data: FitData, share: Share, generator: torch.Generator
+    ) -> Iterator[Minibatch]:
+        """A pass over the batch in minibatches."""
         raise NotImplementedError(f"{type(self).__name__} has no minibatches")
 
     def fit(
@@ -93,11 +90,12 @@ class DescentValueFunction(NeuralValueFunction):
     ) -> float:
         """Take all Adam steps on `theta` `[P]`, over observations, targets and old values."""
         observations, targets, values = data
+        columns = observations, (targets[:, None], values[:, None])
         gradient = loss_gradient(self.network, theta, theta.grad)  # pyright: ignore[reportArgumentType]
-        step, columns, squares = self._adam_step(theta), [targets[:, None], values[:, None]], []
+        step, squares = self._adam_step(theta), []
         for _ in range(self.settings.epochs):
             squares.clear()
-            for x, (y, old), rows in self.minibatches(gradient, observations, columns, share, generator):
+            for x, (y, old), rows in self.minibatches(gradient, columns, share, generator):
                 gradient.write(x, lambda v, y=y, old=old, n=rows: self._output_gradient(v, y, old, n, squares))
                 share.ranks.sum_(theta.grad)  # pyright: ignore[reportArgumentType]
                 step()
@@ -157,14 +155,10 @@ class NetworkValueFunction(DescentValueFunction):
         return self.settings.minibatch_size
 
     def minibatches(
-        self,
-        gradient: LossGradient,
-        observations: Observations,
-        columns: list[Tensor],
-        share: Share,
-        generator: torch.Generator,
-    ) -> Iterator[tuple[Any, list[ArrayLike], int]]:
+        self, gradient: LossGradient, data: FitData, share: Share, generator: torch.Generator
+    ) -> Iterator[Minibatch]:
         """Minibatches of `value.minibatch_size` transitions of all ranks."""
+        observations, columns = data
         assert not isinstance(observations, Sequences)
         order = torch.randperm(share.count, generator=generator)
         held = share.rows(order).to(observations.device)

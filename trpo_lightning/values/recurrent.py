@@ -1,20 +1,19 @@
 """Value functions with a memory of the episode (GRU, LSTM), fitted by Adam to whole sequences."""
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from trpo_lightning.policies.observations import Shape
-from trpo_lightning.policies.perceptron import ArrayLike
 from trpo_lightning.policies.recurrent import GRU, LSTM, Cell, RecurrentNetwork, build_recurrent_network
-from trpo_lightning.policies.sequences import Observations, Sequences
+from trpo_lightning.policies.sequences import Sequences
 from trpo_lightning.ranks import Share
 from trpo_lightning.settings import NetworkValueSettings, RecurrentValueSettings
 from trpo_lightning.values.gradients import LossGradient
-from trpo_lightning.values.network import DescentValueFunction
+from trpo_lightning.values.network import DescentValueFunction, FitData, Minibatch
 
 
 class RecurrentValueFunction(DescentValueFunction):
@@ -78,14 +77,10 @@ class RecurrentValueFunction(DescentValueFunction):
         return rows // self.settings.minibatches
 
     def minibatches(
-        self,
-        gradient: LossGradient,
-        observations: Observations,
-        columns: list[Tensor],
-        share: Share,
-        generator: torch.Generator,
-    ) -> Iterator[tuple[Any, list[ArrayLike], int]]:
+        self, gradient: LossGradient, data: FitData, share: Share, generator: torch.Generator
+    ) -> Iterator[Minibatch]:
         """`value.minibatches` parts of the sequences, shuffled; one rank alone holds them all."""
+        observations, columns = data
         assert isinstance(observations, Sequences)
         order = torch.randperm(len(observations.lengths), generator=generator)
         for chosen in order.tensor_split(min(self.settings.minibatches, len(order))):
