@@ -332,13 +332,13 @@ def test_disabled_run_prints_nothing_and_leaves_no_records(scenarios: Scenarios)
 @pytest.fixture
 def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
     """No W&B variables and no netrc; the client, which reads them once, starts anew."""
+    wandb.teardown()  # first, because it ends the client whose address a variable has
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    wandb.teardown()
     yield monkeypatch
     wandb.teardown()
 
@@ -446,6 +446,29 @@ def test_client_that_cannot_start_leaves_the_run_without_records(
     assert begin(tmp_path / "run")[0] is None
     (line,) = capfd.readouterr().out.splitlines()
     assert line.startswith("warning: no W&B records of this run (")
+
+
+@pytest.mark.parametrize("mode", ["offline", "auto"])
+def test_client_that_was_killed_between_two_runs_is_started_anew(
+    clean: pytest.MonkeyPatch, tmp_path: Path, mode: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("first", "second"):
+        tracker, _ = begin(tmp_path / name, mode)
+        assert tracker is not None
+        tracker.finish(0)
+        if name == "first":
+            wandb_client.kill_client()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_address_of_a_client_that_has_ended_is_no_obstacle(
+    clean: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    clean.setenv("WANDB_SERVICE", f"3-1-unix-{tmp_path}/socket")
+    tracker, _ = begin(tmp_path / "run", "auto")
+    assert tracker is not None
+    tracker.finish(0)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.filterwarnings("ignore:.*sweep.yaml:pytest.PytestUnraisableExceptionWarning")  # the client's open file

@@ -3,6 +3,7 @@
 import netrc
 import os
 import socket
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -56,35 +57,55 @@ def _has_key() -> bool:
 
 
 def open_run(mode: str, settings: RunSettings, run_dir: Path, **arguments: Any) -> Any:
-    """Call `wandb.init`, offline if online fails; if both fail, print why and return None."""
+    """Call `wandb.init`, offline if online fails; if both fail, print why and return None.
+
+    If the client's process has been killed since an earlier run of this process, it is started anew.
+    """
+    for again in (False, True):
+        try:
+            return _open_run(mode, settings, run_dir, **arguments)
+        except Exception as error:
+            if again or not _is_gone(error):
+                print(f"warning: no W&B records of this run ({first_line(error)}); {run_dir} has its own")
+                return None
+            forget_client()
+
+
+def _open_run(mode: str, settings: RunSettings, run_dir: Path, **arguments: Any) -> Any:
     import wandb
 
     reason = ""
-    try:
-        client = _client()
-        folder = str(records_folder(run_dir))
-        arguments |= {"group": settings.tracking.group, "dir": folder, "settings": _run_settings()}
-        if client.sweep_id:  # a sweep sets these itself
-            arguments.pop("id", None)
-        else:
-            arguments |= {"project": settings.tracking.project, "entity": settings.tracking.entity}
-        if mode == "online":
-            try:
-                check_server()
-                run = wandb.init(mode="online", **arguments)
-                link_records(Path(run.dir).parent, run_dir)
-                return run
-            except Exception as error:
-                reason = first_line(error)
-                wandb.teardown()
-        run = wandb.init(mode="offline", **arguments)
-        link_records(Path(run.dir).parent, run_dir)
-    except Exception as error:
-        print(f"warning: no W&B records of this run ({first_line(error)}); {run_dir} has its own")
-        return None
+    client = _client()
+    folder = str(records_folder(run_dir))
+    arguments |= {"group": settings.tracking.group, "dir": folder, "settings": _run_settings()}
+    if client.sweep_id:  # a sweep sets these itself
+        arguments.pop("id", None)
+    else:
+        arguments |= {"project": settings.tracking.project, "entity": settings.tracking.entity}
+    if mode == "online":
+        try:
+            check_server()
+            run = wandb.init(mode="online", **arguments)
+            link_records(Path(run.dir).parent, run_dir)
+            return run
+        except Exception as error:
+            if _is_gone(error):
+                raise
+            reason = first_line(error)
+            wandb.teardown()
+    run = wandb.init(mode="offline", **arguments)
+    link_records(Path(run.dir).parent, run_dir)
     if reason:
         print(f"warning: W&B is out of reach ({reason}); later: wandb sync {Path(run.dir).parent}")
     return run
+
+
+GONE = ("HandleAbandonedError", "MailboxClosedError", "WandbServiceConnectionError")
+"""What the client raises if its own process has died; W&B keeps these classes in private modules."""
+
+
+def _is_gone(error: Exception) -> bool:
+    return type(error).__name__ in GONE or isinstance(error, (ConnectionResetError, BrokenPipeError))
 
 
 def check_server() -> None:
@@ -105,10 +126,20 @@ def check_key() -> None:
 
 
 def _client() -> Any:
-    """The client's settings from files and the environment, which it reads once; it prints nothing from then on."""
+    """The client's settings from files and the environment, which it reads once; it prints nothing from then on.
+
+    A process may have inherited the address of a client that has ended since: then it starts its own.
+    """
     import wandb
 
-    return wandb.setup(settings=wandb.Settings(silent=True)).settings
+    quiet = wandb.Settings(silent=True)
+    try:
+        return wandb.setup(settings=quiet).settings
+    except Exception as error:
+        if not _is_gone(error):
+            raise
+        forget_client()
+        return wandb.setup(settings=quiet).settings
 
 
 def _run_settings() -> Any:
@@ -127,15 +158,27 @@ def _run_settings() -> Any:
 
 def kill_client() -> None:
     """Kill the client's process, so that calls waiting for its answer fail."""
-    import wandb
-
-    with suppress(Exception):  # there is no public API for it
-        wandb.setup()._connection._proc._process.kill()  # pyright: ignore
+    with suppress(Exception):
+        _process().kill()
 
 
 def forget_client() -> None:
-    """Stop the client from contacting its process when Python exits."""
+    """Stop the client from contacting its process, when Python exits or a next run begins; the process ends."""
     import wandb
 
+    process = None
     with suppress(Exception):
+        process = _process()
+    try:
         wandb.teardown()
+    except (Exception, SystemExit):  # it exits with the exit code of a process that was killed
+        if process is not None:
+            process.kill()
+            process.wait()
+    os.environ.pop("WANDB_SERVICE", None)  # where the client would look for its address
+
+
+def _process() -> subprocess.Popen:
+    import wandb
+
+    return wandb.setup()._connection._proc._process  # pyright: ignore  there is no public API for it

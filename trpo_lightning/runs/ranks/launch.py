@@ -66,7 +66,14 @@ def group_of_torchrun(settings: RunSettings, place: tuple[int, int, int]) -> Ite
 
 @contextmanager
 def process_group(device: str, **where: Any) -> Iterator[None]:
-    """Torch's default process group inside the block; tensors on a GPU go through NCCL, all others through Gloo."""
+    """Torch's default process group inside the block; tensors on a GPU go through NCCL, all others through Gloo.
+
+    Imported inside the block, these functions would keep the group in their default arguments: its threads would
+    outlive the block, and now and then abort the process at its end.
+    """
+    import torch.distributed.fsdp.sharded_grad_scaler
+    import torch.distributed.nn.functional
+
     if device == "gpu":
         torch.cuda.set_device(local_rank())
     try:
