@@ -51,8 +51,7 @@ def ray_cluster(*cpus: int, first_path: Path | None = None) -> Iterator[Any]:
 @contextmanager
 def node_without(folder: Path, address: str) -> Iterator[None]:
     """Another node of a cluster, which sees an empty folder where the others see `folder`."""
-    ray = str(Path(sys.executable).with_name("ray"))
-    start = [ray, "start", f"--address={address}", "--num-cpus=1", "--block"]
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={address}", "--num-cpus=1", "--block"]
     hide = ["unshare", "-m", "sh", "-c", f'mount -t tmpfs none {folder} && exec "$@"', "sh"]
     with subprocess.Popen([*hide, *start], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as node:
         try:

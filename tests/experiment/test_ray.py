@@ -11,7 +11,17 @@ from pathlib import Path
 
 import pytest
 from ray_clusters import node_without, ray_cluster
-from small_experiment import assert_bits_of_a_local_run, barriers, cells, declare, do_when, starts, states, wait_for
+from small_experiment import (
+    SLOW,
+    assert_bits_of_a_local_run,
+    barriers,
+    cells,
+    declare,
+    do_when,
+    starts,
+    states,
+    wait_for,
+)
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.experiment.launchers.options import LauncherOptions
@@ -95,10 +105,11 @@ def have_barriers(run_dirs):
 @pytest.mark.faults
 @pytest.mark.parametrize("shared", [False, True])
 def test_runs_of_a_killed_node_go_on_elsewhere_and_each_is_done_once(folder, monkeypatch, capsys, shared):
+    monkeypatch.setenv("SECONDS_PER_STEP", "0.004")
     with ray_cluster(1, 1) as found:
         node = min(found.worker_nodes, key=lambda node: node.unique_id)
         done = do_when(monkeypatch, have_barriers, lambda: found.remove_node(node, allow_graceful=False))
-        results = run_cells(cells("total_iterations=24"), folder / "runs", options=on(found, shared=shared))
+        results = run_cells(cells(*SLOW), folder / "runs", options=on(found, shared=shared))
     told = capsys.readouterr().out
     assert done and states(results) == ["finished"] * 3, told
     assert told.count("goes on elsewhere from its last barrier") == 1, told

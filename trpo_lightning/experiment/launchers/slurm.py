@@ -161,8 +161,8 @@ class _SlurmJob:
             return None
         self._over_since = self._over_since or time.monotonic()
         ending = self._result() or self._without_result(state, time.monotonic() - self._over_since)
-        if ending is not None and ending.code == INTERRUPTED and state in LOST and not self._signals:
-            ending = self._lost(state)  # it stopped in time, and was not queued again because it was no longer there
+        if ending is not None and ending.code == INTERRUPTED and state in (*LOST, "COMPLETED") and not self._signals:
+            ending = self._lost(state)  # preempted: it stopped in time, and so Slurm did not queue it again
         self.ended = ending is not None
         return ending
 
@@ -187,7 +187,8 @@ class _SlurmJob:
         return value if outcome == "success" else Ending(1, last_line(value))
 
     def _lost(self, state: str) -> Ending:
-        return Ending(1, f"job {self._name} ended with {state}", again=True, lost=True)
+        told = "was told to end" if state == "COMPLETED" else f"ended with {state}"
+        return Ending(1, f"job {self._name} {told}", again=True, lost=True)
 
     def _without_result(self, state: str | None, waited: float) -> Ending | None:
         if state == "CANCELLED":
