@@ -40,6 +40,7 @@ BASE = {
 }
 METHODS = {
     "adam": {},
+    "adam, steps shared": {"value.minibatch_size": 2048, "rollout.steps_per_iteration": 4800},
     "adam, clipped": {"value.clip": 0.05, "rule.entropy_bonus": 0.01},
     "linear": {"value.name": "linear", "normalize.rewards": False},
     "trust region": {  # so few iterations that no rounding decides whether a residual is below 1e-10

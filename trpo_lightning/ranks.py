@@ -262,6 +262,14 @@ class Share:
         """Whether it is so for the rows of all ranks."""
         return self.ranks.all(yes)
 
+    def whole(self, *columns: Tensor) -> list[Tensor]:
+        """The rows of all ranks, `[count, ...]` on the CPU, in the order in which one rank would have them."""
+        if self.places is None:
+            return [column.cpu() for column in columns]
+        found = self.ranks.objects([column.cpu() for column in (self.places, *columns)])
+        places, *parts = (torch.cat(of_ranks) for of_ranks in zip(*found, strict=True))
+        return [part[places.argsort()] for part in parts]
+
     def held(self, order: Tensor) -> Tensor | None:
         """Which places in `order`, row numbers among all, are rows held here; None for all."""
         if self.places is None:

@@ -18,8 +18,16 @@ def test_efficiency_is_the_share_of_the_time_that_is_computed():
     network = Network(latency=0.0, bandwidth=1e6)
     # two ranks: a ring passes 2 (2 - 1) / 2 of the bytes, doubling all of them, which is the same
     told = 2 * 1e-3 + 3 * 4 * 2e-3 + 5 * 8e-6
+    assert work.communicate(network, 2, steps=4096, minibatch=1024) == pytest.approx(told)
+    assert work.efficiency(network, 2, 4096, 1024) == pytest.approx(4.096 / (4.096 + told))
+    assert work.efficiency(network, 1, 4096, 1024) == 1.0
+
+
+def test_ranks_wait_for_the_first_one_that_fits_small_minibatches_alone():
+    work = Work(seconds_per_step=1e-3, policy=250, value=500, products=2, small=5, fit_per_step=2e-4, row=10)
+    network = Network(latency=0.0, bandwidth=1e6)
+    told = 2 * 1e-3 + 5 * 8e-6 + 100 * 40e-6 + 2e-3 + 100 * 2e-4
     assert work.communicate(network, 2, steps=100, minibatch=25) == pytest.approx(told)
-    assert work.efficiency(network, 2, 100, 25) == pytest.approx(0.1 / (0.1 + told))
     assert work.efficiency(network, 1, 100, 25) == 1.0
 
 

@@ -1,7 +1,10 @@
 """What the sections make of measurements: these are made up, so that every number is known."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 
 from trpo_lightning.benchmark import comparisons, growth, pixels, ranks, sections
 from trpo_lightning.benchmark.bench import Bench
@@ -294,7 +297,9 @@ def test_two_ranks_are_measured_and_more_are_calculated(bench, monkeypatch):
 
     monkeypatch.setattr(ranks, "train", train)
     monkeypatch.setattr(ranks, "measure", lambda *_: {"1": 1e-3, "4096": 2e-3, "65536": 3e-3, "1048576": 5e-3})
-    monkeypatch.setattr(ranks, "_parameters", lambda environment, part: 1000)
+    networks = {"policy": torch.nn.Linear(9, 100), "value_function": torch.nn.Linear(9, 100)}
+    module = SimpleNamespace(**networks, spec=SimpleNamespace(observation_shape=(3,)))
+    monkeypatch.setattr(ranks, "_module", lambda environment: module)
     results = ranks.ranks(bench)
     assert found(results, "A-v1", "2 ranks / 1 rank").median == 1.5
     assert found(results, "A-v1", "update, 2 ranks, 1 thread each").median == pytest.approx(700.0)
@@ -305,3 +310,5 @@ def test_two_ranks_are_measured_and_more_are_calculated(bench, monkeypatch):
     efficiencies = [r.median for r in results if r.subject.endswith("256 on each rank") and r.unit == "%"]
     assert len(efficiencies) == 8 and all(0.0 < x < 100.0 for x in efficiencies)
     assert efficiencies[:4] == sorted(efficiencies[:4], reverse=True)
+    alone = [r.median for r in results if r.subject.endswith("256 in all") and r.unit == "%"]
+    assert len(alone) == 8 and all(0.0 < x < 100.0 for x in alone)

@@ -1,6 +1,7 @@
 """The section about one run in several processes: two ranks measured, and more of them calculated."""
 
 import itertools
+import math
 import statistics
 from collections.abc import Callable
 from functools import partial
@@ -48,7 +49,9 @@ def ranks(bench: Bench) -> list[Result]:
     measured, found = _all_reduces(bench)
     results += measured
     if found is not None and one:
-        results += _calculated(found, statistics.median(one), environment)
+        alone, steps = next(iter(runs.values())), settings["rollout.steps_per_iteration"]
+        fit = statistics.median(_fit(run) for run in alone) / steps
+        results += _calculated(found, statistics.median(one), fit, environment)
     return results
 
 
@@ -59,6 +62,11 @@ def _median(run: TrainingRun, column: str) -> float:
 def _update(run: TrainingRun) -> float:
     """Seconds of an iteration's phases after the rollout, their median."""
     return statistics.median(np.sum([run.part(name) for name in UPDATE], axis=0)[WARMUP:].tolist())
+
+
+def _fit(run: TrainingRun) -> float:
+    """Seconds of an iteration's fit of the value function, their median."""
+    return statistics.median(run.part("value_fit")[WARMUP:].tolist())
 
 
 def _all_reduces(bench: Bench) -> tuple[list[Result], Network | None]:
@@ -78,9 +86,12 @@ def _all_reduces(bench: Bench) -> tuple[list[Result], Network | None]:
     return results, Network(latency, NUMBER * SIZES[-1] / max(largest - latency, 1e-9))
 
 
-def _calculated(measured: Network, rate: float, environment: str) -> list[Result]:
+def _calculated(measured: Network, rate: float, fit: float, environment: str) -> list[Result]:
     """Efficiencies of more ranks, and the least batch with which they keep 80 %."""
-    work = Work(1.0 / rate, policy=_parameters(environment, "policy"), value=_parameters(environment, "value_function"))
+    module = _module(environment)
+    policy, value = (sum(x.numel() for x in part.parameters()) for part in (module.policy, module.value_function))
+    row = math.prod(module.spec.observation_shape) + 1
+    work = Work(1.0 / rate, policy=policy, value=value, fit_per_step=fit, row=row)
     networks = (("as between processes here", measured), ("10 Gbit/s, 30 us (assumed)", CLUSTER))
     shares: tuple[tuple[str, Callable[[int], float]], ...] = (
         ("256 on each rank", lambda ranks: float(MINIBATCH)),
@@ -97,10 +108,9 @@ def _calculated(measured: Network, rate: float, environment: str) -> list[Result
     return results
 
 
-def _parameters(environment: str, part: str) -> int:
+def _module(environment: str) -> Any:
     from trpo_lightning.benchmark.configurations import NETWORKS
     from trpo_lightning.settings import RunSettings, updated
     from trpo_lightning.training.module import TRPO
 
-    module = TRPO(settings=updated(RunSettings(), {**NETWORKS, "env.id": environment}))
-    return sum(parameter.numel() for parameter in getattr(module, part).parameters())
+    return TRPO(settings=updated(RunSettings(), {**NETWORKS, "env.id": environment}))

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from trpo_lightning.values.network import SHARED_FROM
+
 NUMBER = 4
 """Bytes of a parameter."""
 
@@ -26,6 +28,10 @@ class Network:
         doubling = math.ceil(math.log2(ranks)) * (self.latency + size / self.bandwidth)
         return min(ring, doubling)
 
+    def all_gather(self, size: float, ranks: int) -> float:
+        """Seconds in which each of the ranks gets `size` bytes from all others, round a ring."""
+        return (ranks - 1) * (self.latency + size / self.bandwidth)
+
 
 @dataclass(frozen=True)
 class Work:
@@ -38,6 +44,8 @@ class Work:
         products: All-reduces of the policy's size: the gradient and the Fisher-vector products.
         epochs: Passes of the value function's fit over the batch.
         small: All-reduces of a few numbers.
+        fit_per_step: Of the seconds of a step, those of the value function's fit.
+        row: Numbers that the fit needs of a step, the observation and the target.
     """
 
     seconds_per_step: float
@@ -46,19 +54,24 @@ class Work:
     products: int = 12
     epochs: int = 10
     small: int = 40
+    fit_per_step: float = 0.0
+    row: int = 0
 
     def compute(self, steps: int) -> float:
         """Seconds that a rank computes for `steps` of its own."""
         return steps * self.seconds_per_step
 
     def communicate(self, network: Network, ranks: int, steps: int, minibatch: float) -> float:
-        """Seconds in all-reduces, with `steps` and a share of `minibatch` rows of each minibatch on each rank."""
-        fits = self.epochs * math.ceil(steps / minibatch)
-        return (
-            self.products * network.all_reduce(NUMBER * self.policy, ranks)
-            + fits * network.all_reduce(NUMBER * self.value, ranks)
-            + self.small * network.all_reduce(8.0, ranks)
-        )
+        """Seconds in exchanges and waits, with `steps` and a share of `minibatch` rows of each minibatch on each rank.
+
+        While minibatches of all ranks are small, the first rank alone fits the value function (`SHARED_FROM`).
+        """
+        told = self.products * network.all_reduce(NUMBER * self.policy, ranks)
+        told += self.small * network.all_reduce(8.0, ranks)
+        if minibatch * ranks >= SHARED_FROM:
+            return told + self.epochs * math.ceil(steps / minibatch) * network.all_reduce(NUMBER * self.value, ranks)
+        rows = network.all_gather(NUMBER * self.row * steps, ranks)
+        return told + rows + network.all_reduce(NUMBER * self.value, ranks) + (ranks - 1) * self.fit_per_step * steps
 
     def efficiency(self, network: Network, ranks: int, steps: int, minibatch: float) -> float:
         """Share of the time that is computed: steps/s of R ranks over R times those of one."""

@@ -174,12 +174,8 @@ def whole_batch(batch: AnyBatch) -> AnyBatch:
     if not isinstance(batch, Batch) or batch.share.places is None:
         return batch
     assert not isinstance(batch.observations, Sequences)  # a policy with a memory trains on one rank
-    observations = batch.observations[slice(None)]
-    columns = [x.cpu() for x in (batch.share.places, observations, batch.actions, batch.advantages)]
-    places, *parts = (torch.cat(found) for found in zip(*batch.share.ranks.objects(columns), strict=True))
-    return Batch(
-        *(part[places.argsort()].to(batch.advantages.device) for part in parts), advantage_std=batch.advantage_std
-    )
+    columns = batch.share.whole(batch.observations[slice(None)], batch.actions, batch.advantages)
+    return Batch(*(column.to(batch.advantages.device) for column in columns), advantage_std=batch.advantage_std)
 
 
 def collected_arrays(rollout: Rollout, ranks: Ranks = ONE) -> dict[str, Tensor]:

@@ -23,6 +23,8 @@ from trpo_lightning.values.value_function import NeuralValueFunction
 
 FitData = tuple[Observations, tuple[Tensor, ...]]
 """Observations, and columns `[B, 1]`: targets and old values."""
+SHARED_FROM = 2048
+"""Rows of a step of Adam from which ranks share them: for fewer, their all-reduce takes longer than the step."""
 Minibatch = tuple[Any, list[ArrayLike], int]
 """Observations and columns of some rows in a `LossGradient`'s native form, and their number on all ranks."""
 
@@ -68,6 +70,8 @@ class DescentValueFunction(NeuralValueFunction):
     ) -> float:
         """As `ValueFunction.fit`; the mean squared error returned is that during the last epoch."""
         share = share or Share(len(targets))
+        if share.ranks.size > 1 and self.rows_of_a_step(share.count) < SHARED_FROM:
+            return self._fit_on_first(observations, targets, generator, share)
         if not (share.count and self.settings.epochs and share.all(bool(torch.isfinite(targets).all()))):
             return float("nan")
         # without clipping V_old is not used; a non-finite observation then shows up in the parameters
@@ -82,6 +86,17 @@ class DescentValueFunction(NeuralValueFunction):
             self.load_optimizer_state(before)
             return float("nan")
         assign_parameter_vector(self.network, theta)
+        return loss
+
+    def _fit_on_first(
+        self, observations: Observations, targets: Tensor, generator: torch.Generator, share: Share
+    ) -> float:
+        """Let the first rank fit to the rows of all, which the others wait for; they have no use for Adam's moments."""
+        assert isinstance(observations, Tensor)
+        x, y = (column.to(targets.device) for column in share.whole(observations, targets))
+        loss = self.fit(x, y, generator) if share.ranks.index == 0 else None
+        loss, theta = share.ranks.of_first((loss, parameter_vector(self.network).cpu()))
+        assign_parameter_vector(self.network, theta.to(targets.device))
         return loss
 
     @torch.no_grad()
