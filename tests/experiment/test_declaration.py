@@ -261,6 +261,8 @@ variants:
         (["env.id=C-v0"], 8, "env.id", {"C-v0"}),
         (["name=delta=0.25,damping=0.75"], 4, "name", {"delta=0.25,damping=0.75"}),
         (["rule.delta=0.5", "rule.damping=0.75", "seed=0", "env.id=A-v0"], 1, "seed", {0}),
+        (["seed=[1,17]"], 16, "seed", {1, 17}),
+        (["env.id=[B-v0,C-v0]", "seed=[0]"], 8, "env.id", {"B-v0", "C-v0"}),
         (["gae_lambda=0.5"], 16, "gae_lambda", {0.5}),
         (["env.kwargs.x=3"], 16, "env.id", {"A-v0", "B-v0"}),
     ],
@@ -284,6 +286,14 @@ def test_narrowing_leaves_out_variants_that_are_elsewhere(folder):
     assert labels(declare(folder, SMALL), ["env.id=Ant-v5", "seed=3"]) == [("plain", 3), ("other", 3)]
 
 
+def test_lists_on_the_command_line_keep_the_order_and_leave_out_what_is_elsewhere(folder):
+    arguments = ["seed=[4,3]", "name=[third,plain]", "env.id=[CartPole-v1,Ant-v5]"]
+    assert labels(declare(folder, SMALL), arguments) == [
+        *[("third", 4), ("plain", 4), ("plain", 4)],
+        *[("third", 3), ("plain", 3), ("plain", 3)],
+    ]
+
+
 def test_a_seed_on_the_command_line_leaves_one_run_of_each_variant(folder):
     assert labels(declare(folder, SMALL), ["seed=0"]) == [("plain", 0), ("other", 0), ("third", 0)]
 
@@ -293,6 +303,10 @@ def test_a_seed_on_the_command_line_leaves_one_run_of_each_variant(folder):
     [
         (SMALL, ["name=thrid"], ["no run is left of experiment small with name=thrid"]),
         (SMALL, ["name=third", "env.id=Ant-v5"], ["no run is left"]),
+        (SMALL, ["seed=[]"], ["no run is left"]),
+        (GRID, ["seed=[0,x]"], ["command line", "seed", "x"]),
+        (GRID, ["env.id=[A-v0,[B-v0]]"], ["command line: env.id takes one value, or a list of them"]),
+        (GRID, ["env.id={a: 1}"], ["command line: env.id takes one value, or a list of them"]),
         (HEAD + "seeds: []", [], ["no run is left of experiment small"]),
         (SMALL, ["rule.dleta=1"], ["command line: unknown key rule.dleta", "did you mean rule.delta?"]),
         (GRID, ["rule.delta=big"], ["command line", "rule.delta", "big"]),

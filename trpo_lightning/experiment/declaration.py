@@ -4,7 +4,7 @@ import functools
 import itertools
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -75,13 +75,24 @@ class Experiment:
         """All runs in the order in which they are done: seeds outermost, so that half an experiment has fewer seeds.
 
         Args:
-            arguments: `key=value` texts. Those that name the seed, the environment, the variant or an axis select
-                runs; all others override settings.
+            arguments: `key=value` texts. Those that name the seed, the environment, the variant (of these, one or a
+                list) or an axis select runs; all others override settings.
 
         Raises:
             UserError: An argument is invalid, or no run is left.
         """
         chosen: dict[str, Any] = dotted(OmegaConf.to_container(parse_overrides(arguments or [])))  # type: ignore[arg-type]
+        cells = [cell for one in _each(chosen) for cell in self._cells(one)]
+        self._refuse_what_counts_nowhere(cells, [] if arguments else self.overrides, str(self.file))
+        self._refuse_what_counts_nowhere(cells, chosen, "command line")
+        if not cells:
+            given = f" with {' '.join(arguments)}" if arguments else ""
+            raise UserError(f"{self.file}: no run is left of experiment {self.name}{given}")
+        _refuse_duplicates(self.file, cells)
+        return cells
+
+    def _cells(self, chosen: dict[str, Any]) -> list[Cell]:
+        """The runs that arguments leave, which choose at most one seed, environment and variant."""
         variants = self.variants or {"": {}}
         self._refuse_too_many(variants, chosen)
         points = self._points(chosen)
@@ -99,12 +110,6 @@ class Experiment:
         cells = [cell for _, cell in sorted(found, key=lambda pair: pair[0])]
         if "name" in chosen:
             cells = [cell for cell in cells if cell.settings.name == str(chosen["name"])]
-        self._refuse_what_counts_nowhere(cells, [] if arguments else self.overrides, str(self.file))
-        self._refuse_what_counts_nowhere(cells, chosen, "command line")
-        if not cells:
-            given = f" with {' '.join(arguments)}" if arguments else ""
-            raise UserError(f"{self.file}: no run is left of experiment {self.name}{given}")
-        _refuse_duplicates(self.file, cells)
         return cells
 
     def cell(
@@ -245,6 +250,20 @@ def load_experiment(name: str, scale: str = FULL) -> Experiment:
         cells = full.cells(["seed=0"])
         check_names(experiment.claims, file, [(cell.settings.env.id, cell.settings.name) for cell in cells])
     return experiment
+
+
+def _each(chosen: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Arguments with one seed, environment and variant for each of those that they list; seeds outermost."""
+    listed = {key: _as_list(chosen[key]) for key in ("seed", "env.id", "name") if key in chosen}
+    for key, values in listed.items():
+        if any(isinstance(value, list | dict) for value in values):
+            raise UserError(f"command line: {key} takes one value, or a list of them")
+    for values in itertools.product(*listed.values()):
+        yield {**chosen, **dict(zip(listed, values, strict=True))}
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def sample(search: dict[str, Any]) -> list[dict[str, Any]]:
