@@ -94,7 +94,7 @@ class DescentValueFunction(NeuralValueFunction):
         """Let the first rank fit to the rows of all, which the others wait for; they have no use for Adam's moments."""
         assert isinstance(observations, Tensor)
         x, y = (column.to(targets.device) for column in share.whole(observations, targets))
-        loss = self.fit(x, y, generator) if share.ranks.index == 0 else None
+        loss = self.fit(x, y, generator) if share.ranks.index == 0 else float("nan")
         loss, theta = share.ranks.of_first((loss, parameter_vector(self.network).cpu()))
         assign_parameter_vector(self.network, theta.to(targets.device))
         return loss
