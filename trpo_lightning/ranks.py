@@ -268,7 +268,8 @@ class Share:
             return [column.cpu() for column in columns]
         found = self.ranks.objects([column.cpu() for column in (self.places, *columns)])
         places, *parts = (torch.cat(of_ranks) for of_ranks in zip(*found, strict=True))
-        return [part[places.argsort()] for part in parts]
+        order = places.argsort()
+        return [part[order] for part in parts]
 
     def held(self, order: Tensor) -> Tensor | None:
         """Which places in `order`, row numbers among all, are rows held here; None for all."""

@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import submitit
@@ -27,13 +28,14 @@ from small_experiment import (
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.experiment.launchers import slurm, slurm_commands
-from trpo_lightning.experiment.launchers.launcher import Ending
+from trpo_lightning.experiment.launchers.launcher import Ending, PlannedRun
 from trpo_lightning.experiment.launchers.options import LauncherOptions
 from trpo_lightning.experiment.launchers.slurm_job import QueuedRun
 from trpo_lightning.experiment.launchers.versions import versions
 from trpo_lightning.experiment.runner import run_cells
 from trpo_lightning.experiment.states import run_state
 from trpo_lightning.runs.config import config_text
+from trpo_lightning.settings import RunSettings
 
 pytestmark = pytest.mark.xdist_group("slurm")
 
@@ -170,6 +172,21 @@ def test_a_time_limit_in_the_middle_of_runs_loses_nothing(folder, cluster, monke
     for result in results:
         assert len(starts(result.run_dir)) >= 2 and all(later >= 2 for later in starts(result.run_dir)[1:])
         assert_bits_of_a_local_run(result, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("state", "told", "again"),
+    [("COMPLETED", False, True), ("PREEMPTED", False, True), ("COMPLETED", True, False), ("CANCELLED", False, False)],
+)
+def test_a_run_that_stopped_in_time_goes_on_unless_someone_wanted_it_to_stop(tmp_path, monkeypatch, state, told, again):
+    monkeypatch.setattr(slurm, "pickle_load", lambda path: ("success", Ending(slurm.INTERRUPTED)))
+    monkeypatch.setattr(slurm, "tell", lambda *_: None)
+    states_of_jobs = SimpleNamespace(state=lambda name: state)
+    job = slurm._SlurmJob("7", PlannedRun(RunSettings(), tmp_path / "run"), tmp_path, states_of_jobs)
+    if told:
+        job.stop(signal.SIGTERM)
+    ending = job.poll()
+    assert (ending.again, ending.lost) == (again, again) and job.ended
 
 
 @pytest.mark.faults

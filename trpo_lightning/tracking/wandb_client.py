@@ -92,7 +92,7 @@ def _open_run(mode: str, settings: RunSettings, run_dir: Path, **arguments: Any)
             if _is_gone(error):
                 raise
             reason = first_line(error)
-            wandb.teardown()
+            forget_client()
     run = wandb.init(mode="offline", **arguments)
     link_records(Path(run.dir).parent, run_dir)
     if reason:

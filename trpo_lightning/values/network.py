@@ -21,10 +21,10 @@ from trpo_lightning.threads import threads_for, torch_threads
 from trpo_lightning.values.gradients import LossGradient, loss_gradient
 from trpo_lightning.values.value_function import NeuralValueFunction
 
+SHARED_FROM = 2048
+"""Rows of a step of Adam from which ranks share them: for fewer, an all-reduce takes longer than the step."""
 FitData = tuple[Observations, tuple[Tensor, ...]]
 """Observations, and columns `[B, 1]`: targets and old values."""
-SHARED_FROM = 2048
-"""Rows of a step of Adam from which ranks share them: for fewer, their all-reduce takes longer than the step."""
 Minibatch = tuple[Any, list[ArrayLike], int]
 """Observations and columns of some rows in a `LossGradient`'s native form, and their number on all ranks."""
 
