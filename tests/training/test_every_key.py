@@ -64,6 +64,7 @@ CHANGES = {
     "policy.image_network": (SEEN, "sizes"),
     "policy.convolutions": ({**SEEN, "policy.image_network": "sizes"}, ["8x4/4"]),
     "policy.initial_log_std": ({}, -1.0),
+    "policy.least_log_std": ({}, 2.0),
     "rule.name": ({}, "vanilla_policy_gradient"),
     "rule.delta": ({}, 0.05),
     "rule.cg_iterations": ({}, 1),

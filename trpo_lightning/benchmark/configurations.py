@@ -14,6 +14,7 @@ BENCHMARK: dict[str, Any] = {
     **NETWORKS,
     **QUIET,
     "policy.initial_log_std": 0.0,
+    "policy.least_log_std": None,
     "rule.delta": 0.02,
     "rule.damping": 0.1,
     "rule.kl_over_dimensions": "sum",
@@ -38,6 +39,7 @@ LIKE_SB3: dict[str, Any] = {
     "env.scale_actions": False,
     "rollout.steps_per_iteration": 2048,
     "policy.initial_log_std": 0.0,
+    "policy.least_log_std": None,
     "rule.max_step_size": None,
     "rule.kl_state_slack": None,
     "rule.final_delta": None,
@@ -67,6 +69,7 @@ LIKE_TIANSHOU: dict[str, Any] = {
     "rule.kl_direction": "old_new",
     "normalize.first_rewards": "raw",
     "policy.initial_log_std": -0.5,
+    "policy.least_log_std": None,
     "value.epochs": 20,
     "value.minibatch_size": 1024,
 }

@@ -1,5 +1,6 @@
 """Policies: modules that map observations `[B, *O]` to a `Distribution` over actions."""
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -75,6 +76,10 @@ class Policy(nn.Module):
         """The parameters on which the distributions' mode depends."""
         return list(self.parameters())
 
+    def projected(self, theta: Tensor) -> Tensor:
+        """The parameters `[P]` nearest to `theta` that the policy may have; here all may be."""
+        return theta
+
     def at(self, theta: Tensor, observations: Observations) -> Any:
         """The distributions that `theta` `[P]` would give, differentiable in `theta`; the module is unchanged."""
         return torch.func.functional_call(self, named_views(self, theta), (observations,))
@@ -97,7 +102,7 @@ class NetworkPolicy(Policy):
         def network(outputs: int) -> nn.Module:
             return cls.build(observation_shape, outputs, settings, generator)
 
-        return policy_for_actions(network, actions, settings.initial_log_std)
+        return policy_for_actions(network, actions, settings.initial_log_std, settings.least_log_std)
 
     @classmethod
     def build(
@@ -130,12 +135,20 @@ class MLPPolicy(NetworkPolicy):
 
 
 class GaussianPolicy(MLPPolicy):
-    """Mean from a network, log std a free vector independent of the state (TRPO 2015, section 8.1)."""
+    """Mean from a network, log std a vector independent of the state (TRPO 2015, section 8.1), free above a floor."""
 
-    def __init__(self, network: nn.Module, size: int, initial_log_std: float) -> None:
+    def __init__(
+        self, network: nn.Module, size: int, initial_log_std: float, least_log_std: float | None = None
+    ) -> None:
         super().__init__()
         self.network = network
         self.log_std = nn.Parameter(torch.full((size,), initial_log_std))
+        self.floor = -math.inf if least_log_std is None else min(least_log_std, initial_log_std)
+
+    def projected(self, theta: Tensor) -> Tensor:
+        least = self.log_std.detach().clamp(max=self.floor)  # below the floor, as after other settings, it only rises
+        size = len(least)  # a module's own parameters come before those of its network
+        return torch.cat([torch.maximum(theta[:size], least.to(theta.dtype)), theta[size:]])
 
     def mode_parameters(self) -> list[nn.Parameter]:
         return list(self.network.parameters())
@@ -173,12 +186,12 @@ class BernoulliPolicy(MLPPolicy):
 
 
 def policy_for_actions(
-    network: Callable[[int], nn.Module], actions: ActionSpec, initial_log_std: float
+    network: Callable[[int], nn.Module], actions: ActionSpec, initial_log_std: float, least_log_std: float | None
 ) -> GaussianPolicy | CategoricalPolicy | BernoulliPolicy:
     """The built-in policy for the kind of actions; `network(M)` makes a network with M outputs."""
     match actions:
         case ContinuousActions(size):
-            return GaussianPolicy(network(size), size, initial_log_std)
+            return GaussianPolicy(network(size), size, initial_log_std, least_log_std)
         case DiscreteActions(choices):
             return CategoricalPolicy(network(sum(choices)), choices)
         case BinaryActions(size):

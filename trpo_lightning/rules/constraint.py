@@ -66,11 +66,12 @@ class Candidates:
 
     @torch.no_grad()
     def evaluate(self, theta: Tensor) -> tuple[float, float]:
-        """The mean surrogate and the bounded KL at `theta` `[P]`.
+        """The mean surrogate and the bounded KL at `theta` `[P]`, or where the policy would be instead (`projected`).
 
         The largest KL of a state counts `kl_slack / kl_state_slack` times, so that the bound `kl_slack * delta` holds
         the mean KL to that and each state's KL to `kl_state_slack * delta`.
         """
+        theta = self.policy.projected(theta)
         value, kls = 0.0, []
         for part, old in self.surrogate.old:
             new: Any = self.policy.at(theta, self.surrogate.observations[part])

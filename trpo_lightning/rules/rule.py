@@ -1,6 +1,6 @@
 """The interface of update rules: from a batch to new parameters."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -36,7 +36,7 @@ class RuleResult:
 
 
 def apply_rule(rule: "UpdateRule", policy: Policy, batch: Any, generator: torch.Generator) -> RuleResult:
-    """Update by a rule; an empty batch, or new parameters that are not finite, are rejections.
+    """Update by a rule, to parameters that the policy may have; an empty batch, or some not finite, are rejections.
 
     Raises:
         UserError: The rule wrote to the policy, or returned parameters of the wrong shape.
@@ -49,7 +49,7 @@ def apply_rule(rule: "UpdateRule", policy: Policy, batch: Any, generator: torch.
     _check_result(rule, result, policy, theta)
     if not torch.isfinite(result.theta).all():
         return RuleResult(theta, Rejection.PARAMETERS_NOT_FINITE, result.metrics, result.seconds)
-    return result
+    return result if result.rejection_reason else replace(result, theta=policy.projected(result.theta))
 
 
 def _check_result(rule: "UpdateRule", result: RuleResult, policy: Policy, before: Tensor) -> None:

@@ -135,6 +135,7 @@ def completed(record: dict[str, Any]) -> dict[str, Any]:
     if rewards and _group(record, "rollout").get("scheme") not in ("population", "exact"):  # which scale no rewards
         record = _with_missing(record, "normalize", first_rewards="raw")
     record = _with_missing(record, "rule", **BEFORE_DEFAULTS_WERE_MEASURED)
+    record = _with_missing(record, "policy", least_log_std=None)
     return _with_missing(record, "env", scale_actions=False)
 
 

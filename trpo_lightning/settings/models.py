@@ -53,6 +53,15 @@ class MLPPolicySettings(PolicySettings):
         minimum=-20.0,
         maximum=2.0,
     )
+    least_log_std: float | None = option(
+        -1.5,
+        "a Gaussian's log std falls no further than this (or than policy.initial_log_std, if that is lower): a solved "
+        "task drives it down for ever, and with too little noise nothing tells how rare states are to be mended; null: "
+        "no floor",
+        source="measured: experiments/results/stability",
+        minimum=-20.0,
+        maximum=2.0,
+    )
 
 
 @dataclass
