@@ -203,6 +203,14 @@ def test_a_record_from_before_actions_were_scaled_does_not_scale_them(tmp_path):
     assert load_settings([], tmp_path / "config.yaml").env.scale_actions  # any file: defaults
 
 
+def test_a_record_from_before_noise_had_a_floor_has_none(tmp_path):
+    before = from_keywords(policy={"least_log_std": None})
+    write_config(before, tmp_path / "config.yaml")
+    text = (tmp_path / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text("".join(x for x in text.splitlines(True) if "least_log_std" not in x))
+    assert recorded_settings(tmp_path) == before
+
+
 @pytest.mark.parametrize(
     ("scheme", "raw"), [("single_path", True), ("vine", True), ("population", False), ("exact", False)]
 )
