@@ -193,6 +193,7 @@ def gaussian(hidden=(8,)):
         hidden_sizes=list(hidden),
         activation="tanh",
         initial_log_std=0.0,
+        least_log_std=None,  # so that a step can ruin it
         generator=torch.Generator().manual_seed(0),
     )
 

@@ -61,7 +61,7 @@ def load_settings(overrides: list[str], file: Path | None = None) -> RunSettings
 
 def _is_old_record(config: DictConfig) -> bool:
     """Whether a file is the `config.yaml` of a run from before 0.2, which holds the keys of all rules."""
-    rule = config.get("rule") if not OmegaConf.is_missing(config, "rule") else None
+    rule = config._get_node("rule")  # as it stands: it may be missing, or refer to what is not there
     return isinstance(rule, DictConfig) and {"delta", "learning_rate", "elite_fraction"} <= set(map(str, rule))
 
 

@@ -205,7 +205,9 @@ class RewardWeightedRegressionSettings(AdvantageRuleSettings):
         above=0.0,
         maximum=0.99,
     )
-    least_log_std: float = option(-2.0, "floor of a Gaussian's log std after the fit", minimum=-20.0)
+    least_log_std: float = option(
+        -2.0, "floor of a Gaussian's log std in the fit; policy.least_log_std holds as well", minimum=-20.0
+    )
     regression_iterations: int = option(
         20,
         "L-BFGS iterations of the fit, where it is not that of a linear Gaussian policy, which is solved for",
