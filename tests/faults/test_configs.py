@@ -315,8 +315,8 @@ def same(given: Any, found: Any) -> bool:
         return True
     if isinstance(given, list) and isinstance(found, list):
         return len(given) == len(found) and all(map(same, given, found))
-    if isinstance(found, list) and isinstance(given, float):  # as YAML writes it: 5.0e-324
-        return len(found) == 1 and repr(float(found[0])) == repr(given)
+    if isinstance(found, list) and isinstance(given, bool | float):  # as YAML writes it: false, 5.0e-324
+        return len(found) == 1 and (found[0] == str(given).lower() or repr(float(found[0])) == repr(given))
     if isinstance(found, list):  # a list of texts may be typed with commas
         return found == str(given).split(",")
     if isinstance(found, bool) and not isinstance(given, str):
