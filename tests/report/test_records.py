@@ -152,7 +152,10 @@ def test_seconds_are_those_of_the_rate_and_else_of_the_parts_without_counting_tw
 
 @pytest.mark.parametrize(
     ("final", "best", "share"),
-    [(200, 400, 0.5), (400, 400, 1), (-400, -200, 0.5), (-200, -200, 1), (-100, 400, -0.25), (-5, 0, 0), (0, 0, 1)],
+    [
+        *[(200, 400, 0.5), (400, 400, 1), (-400, -200, 0.5), (-200, -200, 1), (-100, 400, -0.25), (-5, 0, 0)],
+        *[(0, 0, 1), (500, 400, 1), (0.0, -3.0, 1), (2, -3, 1), (-100, -200, 1)],
+    ],
 )
 def test_what_a_run_kept_of_its_best_is_one_at_best_and_less_is_worse(final, best, share):
     assert kept(final, best) == share and not math.copysign(1, kept(-5, 0)) < 0

@@ -114,10 +114,10 @@ class Record:
 def kept(final: float, best: float) -> float:
     """`final / best` if the best return is positive, else `best / final`; NaN if unknown.
 
-    So 1 always means "as good as ever" and less is worse: 200 after 400 and -400 after -200 are both 0.5. A negative
-    final return after a positive best gives a negative number.
+    So 1 means "as good as ever or better", and less is worse: 200 after 400 and -400 after -200 are both 0.5. A
+    negative final return after a positive best gives a negative number.
     """
-    if final == best:
+    if final >= best:
         return 1.0
     return final / best if best > 0 else best / final + 0.0  # turns -0 into 0
 
