@@ -82,15 +82,16 @@ def experiment(options: argparse.Namespace) -> int:
     from trpo_lightning.experiment import run_experiment
     from trpo_lightning.experiment.declaration import load_experiment
     from trpo_lightning.experiment.launchers.options import FLAGS, read_options
-    from trpo_lightning.experiment.runner import results_so_far
+    from trpo_lightning.experiment.states import outlook
 
     if options.jobs is not None and options.jobs < 1:
         raise UserError(f"--jobs {options.jobs} is too small: it must be at least 1")
     launcher = read_options(options.launcher, {flag: getattr(options, flag) for flag in FLAGS})
     name, scale, arguments, root = options.name, options.scale, options.overrides, options.root
     if options.dry_run:
-        for result in results_so_far(load_experiment(name, scale).cells(arguments), root):
-            print(f"{result.state:<12} {result.cell.settings.total_env_steps:>11,} env steps  {result.run_dir}")
+        for cell in load_experiment(name, scale).cells(arguments):
+            run_dir, settings = root / cell.directory, cell.settings
+            print(f"{outlook(settings, run_dir):<12} {settings.total_env_steps:>11,} env steps  {run_dir}")
         return 0
     results = run_experiment(
         name, scale, arguments, root=root, jobs=options.jobs, force=options.force, options=launcher

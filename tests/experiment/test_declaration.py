@@ -597,3 +597,28 @@ def test_all_bases_validate(file):
 
 def test_names_are_those_of_the_files():
     assert experiment_names() == sorted(file.stem for file in FOLDER.glob("*.yaml"))
+
+
+TWO = "title: t\nhypothesis: h\nminutes: 1\nvariants: {small: {rule.delta: 0.01}, large: {rule.delta: 0.05}}\n"
+
+
+def test_an_argument_may_not_make_variants_equal(folder):
+    told = refused(folder, TWO, ["rule.delta=0.1"])
+    assert "rule.delta makes variants small and large the same" in told and "name=large" in told
+    experiment = declare(folder, TWO)
+    assert len(experiment.cells(["rule.delta=0.1", "name=small"])) == 1
+    assert len(experiment.cells(["gamma=0.9"])) == 2
+
+
+def test_several_environments_and_variants_are_written_as_lists(folder):
+    assert "several are written 'env.id=[CartPole-v1,Hopper-v5]'" in refused(
+        folder, TWO, ["env.id=CartPole-v1,Hopper-v5"]
+    )
+    assert "variants are large, small" in refused(folder, TWO, ["name=small,large"])
+
+
+def test_a_path_is_no_name(folder):
+    declare(folder, TWO)
+    name = next(iter(experiment_names()))
+    with pytest.raises(UserError, match=f"there is no experiment experiments/{name}.yaml: write {name}"):
+        load_experiment(f"experiments/{name}.yaml")

@@ -128,3 +128,9 @@ def test_numbers_of_numpy_and_torch_are_settings():
 def test_what_is_no_whole_number_of_numpy_is_no_seed(seed):
     with pytest.raises(UserError, match="seed"):
         from_keywords(seed=seed)
+
+
+def test_sizes_are_typed_as_people_write_them():
+    settings = load_settings(["total_env_steps=1e6", "policy.hidden_sizes=64,32", "value.hidden_sizes=16"])
+    assert settings.total_env_steps == 1_000_000 and type(settings.total_env_steps) is int
+    assert settings.policy.hidden_sizes == [64, 32] and settings.value.hidden_sizes == [16]  # type: ignore[attr-defined]

@@ -58,6 +58,8 @@ def _made(settings: EnvSettings, function: Callable[..., Any] | None, kwargs: di
         except UserError:
             raise
         except Exception as error:
+            if isinstance(error, gym.error.Error) and "," in settings.id:
+                raise UserError(f"env.id={settings.id}: a run has one, an experiment several") from error
             could_not_be_built(settings, error)
     return gym.wrappers.TimeLimit(env, limit) if limit is not None and isinstance(env, gym.Env) else env
 
@@ -96,12 +98,14 @@ def _full_name(kind: type) -> str:
 
 def _hint(env_id: str) -> str:
     """The package that registers an unknown id, or registered ids that look like it."""
-    if ":" not in env_id and (hint := package_hint(env_id)):
+    own = ":" in env_id
+    if not own and (hint := package_hint(env_id)):
         return f": {hint}"
     env_id = env_id.partition(":")[2] or env_id
     ids = {name.lower(): name for name in gym.registry}
     matches = [ids[match] for match in difflib.get_close_matches(env_id.lower(), ids, n=3, cutoff=0.5)]
-    return f" (did you mean {', '.join(matches)}?)" if matches else ""
+    hint = f" (did you mean {', '.join(matches)}?)" if matches else ""
+    return hint if own else f"{hint}; one of your own is named module:Class or module:id"
 
 
 def time_limit(env: gym.Env) -> int | None:

@@ -87,8 +87,11 @@ class Experiment:
         self._refuse_what_counts_nowhere(cells, chosen, "command line")
         if not cells:
             given = f" with {' '.join(arguments)}" if arguments else ""
-            raise UserError(f"{self.file}: no run is left of experiment {self.name}{given}")
+            names = sorted({cell.settings.name for cell in self._cells({})}) if "name" in chosen else []
+            hint = f": variants are {', '.join(names)}; several are 'name=[A,B]'" if names else ""
+            raise UserError(f"{self.file}: no run is left of experiment {self.name}{given}{hint}")
         _refuse_duplicates(self.file, cells)
+        self._refuse_variants_made_equal(cells, [key for key in chosen if key not in ("seed", "env.id", "name")])
         return cells
 
     def _cells(self, chosen: dict[str, Any]) -> list[Cell]:
@@ -210,6 +213,24 @@ class Experiment:
             if reasons and all(reasons):
                 raise UserError(f"{source}: {key} {reasons[0]}")
 
+    def _refuse_variants_made_equal(self, cells: list[Cell], overridden: list[str]) -> None:
+        """Refuse to override the key that variants differ in: under two names, the runs would be the same."""
+        seen: dict[str, str] = {}
+        for cell in cells if overridden else []:
+            name, identity = cell.settings.name, repr(replace(cell.settings, name=""))
+            first = seen.setdefault(identity, name)
+            if first != name and self._differ(first, name):
+                raise UserError(
+                    f"command line: {', '.join(overridden)} makes variants {first} and {name} the same: take one by "
+                    f"name={name}, or change {self.file}"
+                )
+
+    def _differ(self, first: str, second: str) -> bool:
+        """Whether two variants differ without arguments."""
+        runs = {repr(replace(c.settings, name="")) for c in self._cells({}) if c.settings.name in (first, second)}
+        each = {repr(replace(c.settings, name="")) for c in self._cells({}) if c.settings.name == first}
+        return runs != each
+
     def _environments(self, variant: dict[str, Any], chosen: dict[str, Any]) -> list[str | None]:
         own = variant.get("env.id")
         if "env.id" not in chosen:
@@ -242,6 +263,8 @@ def load_experiment(name: str, scale: str = FULL) -> Experiment:
     file = experiment_file(name)
     if file is None:
         names = experiment_names()
+        if Path(name).stem in names and name.endswith((".yaml", ".yml")):
+            raise UserError(f"there is no experiment {name}: write {Path(name).stem}")
         raise UserError(f"there is no experiment {name}{nearest(name, names)}: `list` shows {', '.join(names)}")
     values, scales = read_experiment_file(file, scale)
     experiment = Experiment(name=name, scale=scale, file=file, scales=tuple(scales), **values)
@@ -258,6 +281,8 @@ def _each(chosen: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for key, values in listed.items():
         if any(isinstance(value, list | dict) for value in values):
             raise UserError(f"command line: {key} takes one value, or a list of them")
+        if key != "name" and any("," in str(value) for value in values):  # names of variants have commas
+            raise UserError(f"command line: {key}={values[0]}: several are written '{key}=[{values[0]}]'")
     for values in itertools.product(*listed.values()):
         yield {**chosen, **dict(zip(listed, values, strict=True))}
 

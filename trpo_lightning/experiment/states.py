@@ -6,7 +6,7 @@ from typing import Any
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.runs.config import recorded_settings
-from trpo_lightning.settings import RunSettings, covers
+from trpo_lightning.settings import RunSettings, changed_keys, covers
 from trpo_lightning.storage.file_lock import try_lock
 
 
@@ -47,6 +47,18 @@ def is_locked(run_dir: Path) -> bool:
 def has_begun(run_dir: Path) -> bool:
     """Whether the run recorded its settings; one that failed before that starts from scratch."""
     return run_state(run_dir) is not None and (run_dir / "config.yaml").is_file()
+
+
+def outlook(settings: RunSettings, run_dir: Path) -> str:
+    """The state of a run, and what an experiment with these settings would do where it is not to leave or begin it."""
+    state = standing(run_dir)
+    if not has_begun(run_dir):
+        return state
+    if changed := changed_keys(recorded_settings(run_dir), settings):
+        return f"{state} with other settings ({', '.join(changed)}): --force starts over"
+    if state == "finished" and not is_finished(settings, run_dir):
+        return f"finished {(read_state(run_dir) or {}).get('env_steps', 0):,} env steps, goes on"
+    return state
 
 
 def is_finished(settings: RunSettings, run_dir: Path) -> bool:

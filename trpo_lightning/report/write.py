@@ -76,6 +76,9 @@ def write_report(
     print()
     print_table(experiment, data.records, data.summaries, data.verdicts, data.warnings)
     _print_places(root, experiment, list(stills.values()))
+    declared = len(experiment.cells())
+    if len(results) < declared:
+        print(f"note    this report has {len(results)} of {declared} declared runs: `report` without arguments has all")
 
 
 def _gather(

@@ -41,6 +41,22 @@ NOT_MERGED = (OmegaConfBaseException, OverflowError, TypeError)
 """What merging can raise, such as a `TypeError` where a list meets a mapping."""
 
 
+EXPECTED = {
+    "could not be converted to Integer": "a whole number",
+    "could not be converted to Float": "a number",
+    "is not a valid bool": "true or false",
+    "is not a ListConfig": "a list, such as [64,64]",
+    "to string": "one text",
+}
+"""Parts of OmegaConf's messages, and what they ask for."""
+
+ONE_OF_A_RUN = {
+    "seed": ": a run has one; an experiment's file lists several (seeds: [0, 1])",
+    "env.id": ": a run has one environment; an experiment's file lists several (environments: [...])",
+}
+"""Keys of which people give several, and where those belong."""
+
+
 class Source(NamedTuple):
     """Settings from one place; if `lenient`, keys that do not apply are dropped instead of refused."""
 
@@ -258,7 +274,10 @@ def _refuse_groups(source: str, config: DictConfig) -> None:
     groups = {key.partition(".")[0] for key in keys() if "." in key}
     for key, value in _leaves(config):
         if key in groups:
-            raise UserError(f"{source}: {key} is a group of keys, not a value: write {key}.KEY={value}")
+            known = f"{key}.name" in keys() and isinstance(value, str)
+            raise UserError(
+                f"{source}: {key} is a group of keys, not a value: write {key}.{'name' if known else 'KEY'}={value}"
+            )
 
 
 def _leaves(config: DictConfig, prefix: str = "") -> list[tuple[str, Any]]:
@@ -278,8 +297,16 @@ def _leaves(config: DictConfig, prefix: str = "") -> list[tuple[str, Any]]:
     return found
 
 
+def _as_typed(value: Any) -> str:
+    text = str(OmegaConf.to_container(value, resolve=False) if OmegaConf.is_config(value) else value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def _explain(error: Exception) -> str:
-    """The first half of OmegaConf's message, with the key in front."""
+    """What a key expects and did not get, or the first half of OmegaConf's message, with the key in front."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     key = getattr(error, "full_key", None)
+    for sign, expected in EXPECTED.items():
+        if key and sign in text:
+            return f"{key}={_as_typed(getattr(error, 'value', None))} is not {expected}{ONE_OF_A_RUN.get(key, '')}"
     return f"{key}: {text}" if key and key not in text else text

@@ -102,7 +102,8 @@ def train_run(
             return outcome
         except BaseException as error:
             with suppress(UserError):  # if the disk is full, `error` already says so
-                write_status(run_dir, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+                if read_status(run_dir).get("state") != "finished":  # else it could not even go on: it stays finished
+                    write_status(run_dir, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
             raise
         finally:
             interrupted = outcome is not None and outcome.state == "interrupted"

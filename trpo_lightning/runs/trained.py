@@ -28,7 +28,7 @@ def load(run_dir: str | Path, which: str = "last") -> TrainedPolicy:
     if path.is_file():
         return load_file(path)
     if not path.is_dir():
-        raise UserError(f"{run_dir}: is not a run directory")
+        raise UserError(f"{run_dir}: there is no such file or directory")
     if is_portable(path):
         return policy_of_state(read_portable(path), path)
     file = path / "checkpoints" / f"{which}.pt"
@@ -41,5 +41,11 @@ def load(run_dir: str | Path, which: str = "last") -> TrainedPolicy:
     if of_lightning and which == "last":
         return load_file(max(of_lightning, key=lambda file: file.stat().st_mtime_ns))
     found = sorted(p.stem for p in (path / "checkpoints").glob("*.pt"))
+    if not found and not (path / "config.yaml").exists():
+        inside = sorted(file.parent for file in path.glob("**/config.yaml"))
+        hint = f": {inside[0]} is one" if inside else ""
+        raise UserError(f"{run_dir}: is not a run directory{hint}")
     hint = f"it has {', '.join(found)}" if found else "the run has not got that far"
+    if which == "best" and found:
+        hint += ", and best comes from evaluations (evaluation.every)"
     raise UserError(f"{run_dir}: has no {which} policy: {hint}")

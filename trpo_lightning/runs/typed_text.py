@@ -37,7 +37,11 @@ def typed_value(key: str, text: str) -> Any:
         return [part.strip() for part in text.split(",")]
     if text == "None" and _takes_null(key):  # as W&B's agents write Python's null
         return None
+    if _kind_of(key).startswith("list[") and text.strip() not in NULLS and not text.lstrip().startswith(READ_AS_YAML):
+        text = f"[{text}]"
     value = _plain(OmegaConf.from_dotlist([f"x={text}"]))["x"]
+    if isinstance(value, float) and value.is_integer() and key != "seed" and _kind_of(key) in ("int", "int | None"):
+        return int(value)  # total_env_steps=1e6; a seed is a name, not a size
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     if not _mend(node, tuple(key.split("."))):
         return value
@@ -111,8 +115,14 @@ def _kind(path: tuple[str, ...]) -> str:
 @functools.cache
 def _text_keys() -> dict[str, str]:
     """Keys whose values are strings or lists of strings, with their declared types."""
-    types = {key: str(getattr(item.type, "__name__", item.type)) for key, item in all_keys().items()}
+    types = {key: _kind_of(key) for key in all_keys()}
     return {key: kind for key, kind in types.items() if kind in ("str", "str | None", "list[str]")}
+
+
+def _kind_of(key: str) -> str:
+    """The declared type of a setting; empty for other keys."""
+    item = all_keys().get(key)
+    return str(getattr(item.type, "__name__", item.type)) if item else ""
 
 
 def _takes_null(key: str) -> bool:

@@ -6,12 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 
 from trpo_lightning.environments.backends import open_limit
 from trpo_lightning.environments.vector_environment import EnvironmentFailure
 from trpo_lightning.errors import UserError
-from trpo_lightning.rollouts.episodes import Episodes, run_episodes
+from trpo_lightning.rollouts.episodes import MAX_STEPS_WITHOUT_LIMIT, Episodes, run_episodes
 from trpo_lightning.settings import RunSettings, is_over
 
 
@@ -26,6 +27,7 @@ class EvaluationCallback(pl.Callback):
 
     def __init__(self, best_path: Path | None = None) -> None:
         self.best_path = best_path
+        self._told_of_cuts = False
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Evaluate if it is time, and add to the row of the iteration that just ended; `pl_module` is a `TRPO`."""
@@ -35,7 +37,7 @@ class EvaluationCallback(pl.Callback):
             return
         began = time.perf_counter()
         mean, stochastic, pl_module.restarts = pl_module.ranks.of_first(
-            evaluated(pl_module, episodes) if pl_module.ranks.index == 0 else (0.0, 0.0, 0)
+            self._evaluated(pl_module, episodes) if pl_module.ranks.index == 0 else (0.0, 0.0, 0)
         )
         pl_module.log_dict(
             {
@@ -50,6 +52,15 @@ class EvaluationCallback(pl.Callback):
             if self.best_path is not None and pl_module.ranks.index == 0:
                 pl_module.trained_policy().save(self.best_path, evaluation_return_mean=mean)
 
+    def _evaluated(self, module: Any, episodes: int) -> tuple[float, float, int]:
+        """Mean returns of the deterministic and the stochastic policy, and how often environments were restarted."""
+        both = [evaluate(module, episodes, deterministic=deterministic) for deterministic in (True, False)]
+        if not self._told_of_cuts and (text := what_was_cut(module, np.concatenate([one.lengths for one in both]))):
+            self._told_of_cuts = True
+            print(f"warning: {text}")
+        mean, stochastic = (float(one.returns.mean()) for one in both)
+        return mean, stochastic, module.restarts
+
 
 def episodes_now(settings: RunSettings, iteration: int, env_steps: int) -> int:
     """Return how many episodes to evaluate after an iteration; 0 for no evaluation."""
@@ -59,10 +70,15 @@ def episodes_now(settings: RunSettings, iteration: int, env_steps: int) -> int:
     return settings.evaluation.episodes if every and iteration % every == 0 else 0
 
 
-def evaluated(module: Any, episodes: int) -> tuple[float, float, int]:
-    """Mean returns of the deterministic and the stochastic policy, and how often environments have been restarted."""
-    mean = float(evaluate(module, episodes, deterministic=True).returns.mean())
-    return mean, float(evaluate(module, episodes, deterministic=False).returns.mean()), module.restarts
+def what_was_cut(module: Any, lengths: np.ndarray) -> str:
+    """A sentence on episodes that had to be cut, where an environment has no limit and did not end; else empty."""
+    cut = 0 if module.spec.max_episode_steps else int(np.count_nonzero(lengths >= MAX_STEPS_WITHOUT_LIMIT))
+    if not cut:
+        return ""
+    return (
+        f"evaluation cut {cut} of {len(lengths)} episodes after {MAX_STEPS_WITHOUT_LIMIT:,} steps: "
+        f"env.id={module.settings.env.id} has no time limit that is known here; env.max_episode_steps=N sets one"
+    )
 
 
 def evaluate(module: Any, episodes: int, *, deterministic: bool) -> Episodes:
