@@ -158,7 +158,7 @@ def test_rewards_that_the_update_sees_are_signs_and_returns_are_not():
 
 
 def test_states_of_the_emulator_are_restored_with_its_random_generator():
-    mine = settings("Breakout", sticky_actions=0.25)
+    mine = settings("Breakout")
     one, other = (checked_environment(mine) for _ in range(2))
     one.reset(seed=3)
     other.reset(seed=4)
@@ -227,3 +227,11 @@ def test_keys_of_games_do_not_count_elsewhere():
         updated(RunSettings(), {"env.frame_skip": 2})
     kept = updated(RunSettings(), {"env.id": "ALE/Pong-v5", "env.frame_skip": 2})
     assert kept.env.frame_skip == 2
+
+
+def test_vine_refuses_sticky_actions_whose_last_action_no_snapshot_holds():
+    with pytest.raises(UserError, match="env.sticky_actions=0.25 does not go with rollout.scheme=vine"):
+        updated(
+            RunSettings(),
+            {"env.id": "ALE/Pong-v5", "env.sticky_actions": 0.25, "rollout.scheme": "vine", "value.name": "none"},
+        )

@@ -24,7 +24,7 @@ BASE = [
 ]
 VALUE = ["value.epochs=1", *(f"value.{key}" for key in NETWORK)]
 VINE = ["value.name=none", "rollout.scheme=vine", "rollout.rollout_set_size=5", "rollout.branches=2"]
-VINE += ["rollout.branch_length=6", "rollout.branch_actions=uniform"]
+VINE += ["rollout.branch_length=6", "rollout.branch_actions=uniform", "env.sticky_actions=0"]
 VARIANTS = {
     "envpool": ["env.backend=envpool", *VALUE],
     "gymnasium": ["env.backend=gymnasium", "env.episodic_life=true", *VALUE],

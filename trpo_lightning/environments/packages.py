@@ -45,6 +45,14 @@ def wrapper_of_package(env: gym.Env) -> str:
     return WRAPPERS.get(type(env.unwrapped).__module__.partition(".")[0], "")
 
 
+def missing_package(module: str, env_id: str) -> str:
+    """What to install for an id that names a known package's module; empty if it is there, or unknown."""
+    for pattern, (known, package) in PACKAGES.items():
+        if module == known and re.match(pattern, env_id) and importlib.util.find_spec(module) is None:
+            return f"it comes with another package: pip install '{package}'"
+    return ""
+
+
 def package_hint(env_id: str) -> str:
     """What to do about an unregistered id, if a known package registers ids like it; empty for other ids."""
     if game := re.match(r"(\w+?)(NoFrameskip|Deterministic)-v\d", env_id):

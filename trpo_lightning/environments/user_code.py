@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
+from trpo_lightning.environments.packages import missing_package
 from trpo_lightning.environments.vector_environment import one_line
 from trpo_lightning.errors import UserError
 from trpo_lightning.settings import EnvSettings
@@ -120,6 +121,8 @@ def user_function(settings: EnvSettings) -> Callable[..., Any] | None:
         return None
     if not name or not all(part.isidentifier() for part in module_name.split(".")):
         raise UserError(f"env.id={env_id} is not module:function, such as my_package.tasks:make_env")
+    if hint := missing_package(module_name, name):
+        raise UserError(f"env.id={env_id}: {hint}")
     module = import_user_module(module_name, f"env.id={env_id}")
     if name in gym.registry:
         return None

@@ -96,7 +96,7 @@ def _onnx(trained: TrainedPolicy, file: Path) -> bool:
         write_onnx(trained, file)
     except UserError as error:
         file.unlink(missing_ok=True)
-        if ":" not in trained.settings.policy.name:
+        if ":" not in trained.settings.policy.name and not trained.normalizer.layout.is_packed:
             raise
         print(f"warning: no {file.name}: {error}")
         return False

@@ -152,7 +152,10 @@ def build_recurrent_network(
     *dense, size = hidden_sizes
     layout = Layout.of(observation_shape)
     if layout.images:
-        raise UserError("policies and value functions with a memory see vectors, not images")
+        raise UserError(
+            "policies and value functions with a memory see vectors, not images: policy.name=mlp with value.name=adam "
+            "sees them, and several of them if they are stacked"
+        )
     encoder, inputs = _encoder(layout.vector, dense, activation, generator)
     recurrent = cell(inputs, size, generator)  # pyright: ignore[reportCallIssue]
     return RecurrentNetwork(encoder, recurrent, linear(size, outputs, output_gain, generator))

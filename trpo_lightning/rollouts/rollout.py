@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trpo_lightning.errors import UserError
 from trpo_lightning.numerics.tabular import PolicyValues, TabularMDP
 from trpo_lightning.policies.observations import ObservationRows
 from trpo_lightning.policies.sequences import Observations, Sequences
@@ -151,7 +152,8 @@ AnyBatch = Batch | VineBatch | PopulationBatch | TabularBatch
 
 def observation_vectors(observations: np.ndarray | FrameStore) -> np.ndarray:
     """The array of observations `[T + 1, N, O]`, for networks with a memory, which see no images."""
-    assert isinstance(observations, np.ndarray)
+    if not isinstance(observations, np.ndarray):
+        raise UserError("policies and value functions with a memory see vectors, not images")
     return observations
 
 

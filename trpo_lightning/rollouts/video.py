@@ -15,7 +15,7 @@ from trpo_lightning.environments.vector_environment import EnvironmentSpec, one_
 from trpo_lightning.errors import UserError
 from trpo_lightning.randomness import Stream, environment_seed, global_generators
 from trpo_lightning.rollouts.episodes import MAX_STEPS_WITHOUT_LIMIT
-from trpo_lightning.settings import RunSettings
+from trpo_lightning.settings import RunSettings, is_atari
 
 
 class Player(Protocol):
@@ -71,14 +71,20 @@ def record_episode(actor: Actor, file: Path, seed: int) -> float:
         raise UserError(f"env.id={actor.settings.env.id} cannot be rendered here: {one_line(error)}") from error
     finally:
         env.close()
-    iio.imwrite(file, np.stack(frames), fps=env.metadata.get("render_fps", 30), macro_block_size=1, codec="libx264")
+    iio.imwrite(file, np.stack(frames), fps=_fps(actor, env), macro_block_size=1, codec="libx264")
     return total
+
+
+def _fps(actor: Actor, env: gym.Env) -> float:
+    """Pictures per second: what the environment says, in Atari one for each action of a console with 60 frames."""
+    settings = actor.settings.env
+    return 60 / settings.frame_skip if is_atari(settings.id) else env.metadata.get("render_fps", 30)
 
 
 def _play(actor: Actor, env: gym.Env, seed: int) -> tuple[list[np.ndarray], float]:
     observation, _ = env.reset(seed=seed)
     frames, total, player = [], 0.0, actor.session()
-    for _ in range(MAX_STEPS_WITHOUT_LIMIT):
+    for _ in range(actor.spec.max_episode_steps or MAX_STEPS_WITHOUT_LIMIT):
         frame = env.render()
         if not isinstance(frame, np.ndarray):
             raise UserError(f"env.id={actor.settings.env.id} does not render to pictures")

@@ -49,7 +49,7 @@ def check_ranks(settings: RunSettings, ranks: int) -> None:
     ]
     for key, name, works in methods:
         if not works:
-            own = ", or over_ranks = True in its settings if it can" if ":" in name else ""
+            own = ", or over_ranks = True in its settings if it can" if ":" in name and key != "policy.name" else ""
             raise UserError(f"{key}={name} does not go with devices={ranks}: it works on one, use devices=1{own}")
 
 
@@ -149,6 +149,11 @@ def _check_vine(settings: RunSettings) -> None:
         [
             (env.backend == "envpool", "env.backend=envpool", "it cannot restore states: use gymnasium"),
             (env.asynchronous, "env.asynchronous=true", "processes cannot restore states: use false"),
+            (
+                env.sticky_actions > 0,
+                f"env.sticky_actions={env.sticky_actions}",
+                "no snapshot holds the last action: use 0",
+            ),
             (value.name != "none", f"value.name={value.name}", "vine has no value function: use none"),
             (curvature != "fisher", f"rule.curvature={curvature}", "it needs single_path: use fisher"),
             (states > steps, f"rollout.rollout_set_size={states}", f"rollout.steps_per_iteration={steps} has fewer"),

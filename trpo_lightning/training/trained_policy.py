@@ -68,7 +68,8 @@ class Session:
         observation_space, action_space = spaces_of(self._spec)
         batch, batched = as_batch(observation_space, observations)
         device = next(self._policy.parameters()).device
-        distribution = self._distribution(torch.from_numpy(self._normalizer.normalize(batch)).to(device))
+        seen = np.ascontiguousarray(self._normalizer.normalize(batch))  # a flipped image has negative strides
+        distribution = self._distribution(torch.from_numpy(seen).to(device))
         actions = distribution.mode()
         if not deterministic:
             generator = generator or np.random.default_rng()
