@@ -230,7 +230,7 @@ def test_keys_of_games_do_not_count_elsewhere():
 
 
 def test_vine_refuses_sticky_actions_whose_last_action_no_snapshot_holds():
-    with pytest.raises(UserError, match="env.sticky_actions=0.25 does not go with rollout.scheme=vine"):
+    with pytest.raises(UserError, match=r"env.sticky_actions=0\.25 does not go with rollout.scheme=vine"):
         updated(
             RunSettings(),
             {"env.id": "ALE/Pong-v5", "env.sticky_actions": 0.25, "rollout.scheme": "vine", "value.name": "none"},

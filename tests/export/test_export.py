@@ -135,10 +135,10 @@ def test_an_exported_folder_can_be_evaluated_and_exported_again(exported: Path, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("{empty} --to {new}", "has no last policy"),
+        ("{empty} --to {new}", "is not a run directory"),
         ("{run} --to {full}", "is not empty"),
         ("{run} --to {file}", "is a file"),
-        ("{missing} --to {new}", "is not a run directory"),
+        ("{missing} --to {new}", "there is no such file or directory"),
         ("{run}", "--to"),
     ],
 )
