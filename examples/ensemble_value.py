@@ -2,7 +2,8 @@
 
 In this folder:
 
-$ python -m trpo_lightning train value.name=ensemble_value:Ensemble value.members=3 env.id=InvertedPendulum-v5
+$ python -m trpo_lightning train value.name=ensemble_value:Ensemble value.members=3 env.id=InvertedPendulum-v5 \
+    name=ensemble
 """
 
 import copy

@@ -2,7 +2,8 @@
 
 In this folder:
 
-$ python -m trpo_lightning train rule.name=kl_penalty_rule:KLPenalty rule.kl_target=0.02 env.id=CartPole-v1
+$ python -m trpo_lightning train rule.name=kl_penalty_rule:KLPenalty rule.kl_target=0.02 env.id=CartPole-v1 \
+    name=own_rule
 
 The trust region becomes a price instead of a bound: Adam climbs L(theta) - beta KL(old || new), and beta rises after
 updates that went too far and falls after updates that did not go far enough.

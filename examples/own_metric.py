@@ -2,7 +2,7 @@
 
 In this folder:
 
-$ python -m trpo_lightning train rule.name=own_metric:MeasuredTrustRegion env.id=CartPole-v1
+$ python -m trpo_lightning train rule.name=own_metric:MeasuredTrustRegion env.id=CartPole-v1 name=own_metric
 $ python own_metric.py
 """
 

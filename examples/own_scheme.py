@@ -2,7 +2,8 @@
 
 In this folder:
 
-$ python -m trpo_lightning train rollout.scheme=own_scheme:FreshStarts rollout.fresh_every=2 env.id=Pendulum-v1
+$ python -m trpo_lightning train rollout.scheme=own_scheme:FreshStarts rollout.fresh_every=2 env.id=Pendulum-v1 \
+    name=own_scheme
 
 With long episodes and small batches, the environments drift away from where the policy starts. Here every second batch
 shows the first steps again, and no episode mixes the actions of more than two policies.

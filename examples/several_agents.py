@@ -2,7 +2,7 @@
 
 In this folder:
 
-$ python -m trpo_lightning train env.id=several_agents:make total_env_steps=40_000
+$ python -m trpo_lightning train env.id=several_agents:make total_env_steps=40_000 name=meeting
 
 `Joint` takes any environment with PettingZoo's parallel interface:
 

@@ -3,7 +3,8 @@
 In this folder:
 
 $ python -m trpo_lightning train policy.name=state_dependent_std:StateDependentStd policy.log_std_range=1 \
-    env.id=Pendulum-v1 rollout.steps_per_iteration=3200 total_env_steps=64_000
+    env.id=Pendulum-v1 rollout.steps_per_iteration=3200 total_env_steps=64_000 \
+    name=own_policy
 
 Every rule works with it: TRPO's Fisher products need only the distribution's parameters for each observation.
 """

@@ -21,7 +21,8 @@ SOLVED = " ".join(SOLVED.split())
 """Larger steps than the defaults'."""
 RUNS = {
     "healthy": HOPPER,
-    "huge_steps": f"{HOPPER} rule.delta=1 rule.kl_slack=null rule.improvement_ratio=null rule.max_step_size=null",
+    "huge_steps": f"{HOPPER} rule.delta=1 rule.kl_slack=null rule.improvement_ratio=null rule.max_step_size=null "
+    "rule.kl_state_slack=null policy.least_log_std=null",
     "no_value_fit": f"{HOPPER} value.epochs=0",
     "unsolved": f"{HOPPER} rule.damping=0 rule.fisher_fraction=0.01",
     "kept": SOLVED,

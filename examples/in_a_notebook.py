@@ -1,10 +1,12 @@
 # %% [markdown]
 # # TRPO in a notebook
 #
+# ruff: noqa: B018, D100
 # Cells begin with `# %%`: VS Code, PyCharm and Jupytext open this file as a notebook, and Python runs it as a program.
 
 # %%
 import csv
+import math
 
 import pytorch_lightning as pl
 from matplotlib.figure import Figure
@@ -21,7 +23,8 @@ from trpo_lightning.experiment import run_experiment
 module = TRPO("Pendulum-v1", num_envs=8, steps_per_iteration=1600, total_env_steps=20_000)
 quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 pl.Trainer(max_epochs=4, **quiet).fit(module)
-{name: round(float(module.row[name]), 3) for name in ("episode/return_mean", "trust_region/kl", "policy/entropy")}
+names = "episode/return_mean", "trust_region/kl", "policy/entropy"
+{name: round(float(module.row.get(name, math.nan)), 3) for name in names}  # no return where no episode ended
 
 # %% [markdown]
 # ## An experiment
@@ -29,7 +32,8 @@ pl.Trainer(max_epochs=4, **quiet).fit(module)
 # Runs go to separate processes, one for each core; what has run already is not run again.
 
 # %%
-results = run_experiment("quickstart", arguments=["name=cartpole", "seed=0", "total_env_steps=10_000"])
+chosen = ["name=cartpole", "seed=0", "total_env_steps=10_000"]
+results = run_experiment("quickstart", arguments=chosen, root="runs/notebook")
 for result in results:
     print(result.state, result.run_dir)
 
@@ -42,5 +46,5 @@ with open(results[0].run_dir / "metrics.csv", encoding="utf-8", newline="") as f
 figure = Figure(figsize=(5, 3), layout="constrained")
 axes = figure.add_subplot(xlabel="env steps", ylabel="mean return")
 axes.plot([int(row["env_steps"]) for row in rows], [float(row["episode/return_mean"]) for row in rows])
-figure.savefig("runs/notebook.png")
+figure.savefig("runs/notebook/returns.png")
 figure
