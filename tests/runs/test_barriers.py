@@ -412,6 +412,9 @@ def test_the_trained_policy_acts_on_raw_observations(tmp_path):
 
 @pytest.mark.parametrize("which", ["best", "last"])
 def test_a_policy_that_is_not_there_is_named(tmp_path, which):
+    with pytest.raises(UserError, match="is not a run directory"):
+        load(tmp_path, which)
+    (tmp_path / "config.yaml").touch()
     with pytest.raises(UserError, match=which):
         load(tmp_path, which)
     (tmp_path / "x.pt").write_bytes(b"junk")
