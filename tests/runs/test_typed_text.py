@@ -134,3 +134,4 @@ def test_sizes_are_typed_as_people_write_them():
     settings = load_settings(["total_env_steps=1e6", "policy.hidden_sizes=64,32", "value.hidden_sizes=16"])
     assert settings.total_env_steps == 1_000_000 and type(settings.total_env_steps) is int
     assert settings.policy.hidden_sizes == [64, 32] and settings.value.hidden_sizes == [16]  # type: ignore[attr-defined]
+    assert load_settings(["value.hidden_sizes=${policy.hidden_sizes}"]).value.hidden_sizes == [64, 64]  # type: ignore[attr-defined]

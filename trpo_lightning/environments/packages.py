@@ -57,10 +57,10 @@ def package_hint(env_id: str) -> str:
     """What to do about an unregistered id, if a known package registers ids like it; empty for other ids."""
     if game := re.match(r"(\w+?)(NoFrameskip|Deterministic)-v\d", env_id):
         return f"env.id=ALE/{game[1]}-v5 is that game, with settings for its frames (env.frame_skip and so on)"
-    for pattern, (module, package) in PACKAGES.items():
+    for pattern, (module, _) in PACKAGES.items():
         if re.match(pattern, env_id):
-            if importlib.util.find_spec(module) is None:
-                return f"it comes with another package: pip install '{package}', then env.id={module}:{env_id}"
+            if hint := missing_package(module, env_id):
+                return f"{hint}, then env.id={module}:{env_id}"
             return f"name the module that registers it: env.id={module}:{env_id}"
     namespace, slash, _ = env_id.partition("/")
     if not slash:

@@ -217,8 +217,8 @@ class Experiment:
         """Refuse to override the key that variants differ in: under two names, the runs would be the same."""
         seen: dict[str, str] = {}
         for cell in cells if overridden else []:
-            name, identity = cell.settings.name, repr(replace(cell.settings, name=""))
-            first = seen.setdefault(identity, name)
+            name = cell.settings.name
+            first = seen.setdefault(_without_name(cell), name)
             if first != name and self._differ(first, name):
                 raise UserError(
                     f"command line: {', '.join(overridden)} makes variants {first} and {name} the same: take one by "
@@ -226,10 +226,12 @@ class Experiment:
                 )
 
     def _differ(self, first: str, second: str) -> bool:
-        """Whether two variants differ without arguments."""
-        runs = {repr(replace(c.settings, name="")) for c in self._cells({}) if c.settings.name in (first, second)}
-        each = {repr(replace(c.settings, name="")) for c in self._cells({}) if c.settings.name == first}
-        return runs != each
+        """Whether the second variant has runs without arguments that the first one has not."""
+        runs: dict[str, set[str]] = {first: set(), second: set()}
+        for cell in self._cells({}):
+            if cell.settings.name in runs:
+                runs[cell.settings.name].add(_without_name(cell))
+        return not runs[second] <= runs[first]
 
     def _environments(self, variant: dict[str, Any], chosen: dict[str, Any]) -> list[str | None]:
         own = variant.get("env.id")
@@ -335,6 +337,11 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _without_name(cell: Cell) -> str:
+    """A run's settings but for its name, as text: equal for runs that compute the same."""
+    return repr(replace(cell.settings, name=""))
 
 
 def _refuse_duplicates(file: Path, cells: list[Cell]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,7 +53,7 @@ def record_episode(actor: Actor, file: Path, seed: int) -> float:
         UserError: The extra is missing, or the environment cannot be rendered.
     """
     try:
-        import imageio.v3 as iio
+        import imageio.v2 as iio
         import imageio_ffmpeg  # noqa: F401
     except ImportError as error:
         raise UserError("--video needs the extra: pip install 'trpo_lightning[video]'") from error
@@ -62,17 +63,23 @@ def record_episode(actor: Actor, file: Path, seed: int) -> float:
     env = make_one(whole_games(actor.settings.env), render_mode="rgb_array")
     if actor.spec.spaces is None:
         actor.spec = replace(actor.spec, spaces=(env.observation_space, env.action_space))
+    unfinished = file.with_name(f"unfinished_{file.name}")
     try:
-        with global_generators(seed, Stream.EVALUATION_GLOBAL):
-            frames, total = _play(actor, env, environment_seed(seed, Stream.EVALUATION_ENVIRONMENT, 0, 0))
+        with (
+            global_generators(seed, Stream.EVALUATION_GLOBAL),
+            iio.get_writer(unfinished, fps=_fps(actor, env), macro_block_size=1, codec="libx264") as film,
+        ):
+            show = film.append_data  # pyright: ignore[reportAttributeAccessIssue]
+            total = _play(actor, env, environment_seed(seed, Stream.EVALUATION_ENVIRONMENT, 0, 0), show)
+        unfinished.replace(file)
+        return total
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"env.id={actor.settings.env.id} cannot be rendered here: {one_line(error)}") from error
     finally:
+        unfinished.unlink(missing_ok=True)
         env.close()
-    iio.imwrite(file, np.stack(frames), fps=_fps(actor, env), macro_block_size=1, codec="libx264")
-    return total
 
 
 def _fps(actor: Actor, env: gym.Env) -> float:
@@ -81,16 +88,17 @@ def _fps(actor: Actor, env: gym.Env) -> float:
     return 60 / settings.frame_skip if is_atari(settings.id) else env.metadata.get("render_fps", 30)
 
 
-def _play(actor: Actor, env: gym.Env, seed: int) -> tuple[list[np.ndarray], float]:
+def _play(actor: Actor, env: gym.Env, seed: int, show: Callable[[np.ndarray], None]) -> float:
+    """Play an episode, handing each picture to `show` as it comes: a game has thousands of them."""
     observation, _ = env.reset(seed=seed)
-    frames, total, player = [], 0.0, actor.session()
+    total, player = 0.0, actor.session()
     for _ in range(actor.spec.max_episode_steps or MAX_STEPS_WITHOUT_LIMIT):
         frame = env.render()
         if not isinstance(frame, np.ndarray):
             raise UserError(f"env.id={actor.settings.env.id} does not render to pictures")
-        frames.append(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2])  # the codec needs even sizes
+        show(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2])  # the codec needs even sizes
         observation, reward, terminated, truncated, _ = env.step(player.act(observation))
         total += float(reward)
         if terminated or truncated:
             break
-    return frames, total
+    return total

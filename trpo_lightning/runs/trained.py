@@ -42,8 +42,8 @@ def load(run_dir: str | Path, which: str = "last") -> TrainedPolicy:
         return load_file(max(of_lightning, key=lambda file: file.stat().st_mtime_ns))
     found = sorted(p.stem for p in (path / "checkpoints").glob("*.pt"))
     if not found and not (path / "config.yaml").exists():
-        inside = sorted(file.parent for file in path.glob("**/config.yaml"))
-        hint = f": {inside[0]} is one" if inside else ""
+        inside = next((file.parent for depth in (1, 2, 3) for file in path.glob("*/" * depth + "config.yaml")), None)
+        hint = f": {inside} is one" if inside else ""
         raise UserError(f"{run_dir}: is not a run directory{hint}")
     hint = f"it has {', '.join(found)}" if found else "the run has not got that far"
     if which == "best" and found:

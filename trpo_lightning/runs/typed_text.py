@@ -37,7 +37,8 @@ def typed_value(key: str, text: str) -> Any:
         return [part.strip() for part in text.split(",")]
     if text == "None" and _takes_null(key):  # as W&B's agents write Python's null
         return None
-    if _kind_of(key).startswith("list[") and text.strip() not in NULLS and not text.lstrip().startswith(READ_AS_YAML):
+    whole = (*READ_AS_YAML, "${")
+    if _kind_of(key).startswith("list[") and text.strip() not in NULLS and not text.lstrip().startswith(whole):
         text = f"[{text}]"
     value = _plain(OmegaConf.from_dotlist([f"x={text}"]))["x"]
     if isinstance(value, float) and value.is_integer() and key != "seed" and _kind_of(key) in ("int", "int | None"):
