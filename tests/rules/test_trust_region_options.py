@@ -21,7 +21,7 @@ from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.ranks import Share
 from trpo_lightning.rollouts.rollout import Batch, VineBatch
 from trpo_lightning.rules import constraint, surrogate
-from trpo_lightning.rules.surrogate import ImportanceSampled, build_surrogate, surrogate_gradient
+from trpo_lightning.rules.surrogate import ImportanceSampled, surrogate_and_gradient
 from trpo_lightning.rules.trust_region import TrustRegionRule
 from trpo_lightning.rules.vanilla import VanillaPolicyGradient
 from trpo_lightning.runs.config import load_settings
@@ -230,8 +230,8 @@ class Weighted(ImportanceSampled):
 
     weights: torch.Tensor
 
-    def __init__(self, policy, batch) -> None:
-        super().__init__(policy, batch)
+    def __init__(self, batch) -> None:
+        super().__init__(batch)
         self.kl_weights = self.weights
 
 
@@ -281,7 +281,7 @@ def test_entropy_bonus_is_in_the_gradient_of_both_rules(kind, bonus):
     policy, batch = problem(kind)
     settings = rule_settings(entropy_bonus=bonus)
     expected = dense_gradient(policy, batch, settings)
-    found = surrogate_gradient(policy, build_surrogate(policy, batch, bonus), chunk=7)
+    found = surrogate_and_gradient(policy, batch, bonus, chunk=7)[1]
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
     vanilla = VanillaPolicyGradient(rule_settings(name="vanilla_policy_gradient", entropy_bonus=bonus))
     step = vanilla.update(policy, batch, generator()).theta - parameter_vector(policy)

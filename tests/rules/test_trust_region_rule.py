@@ -19,7 +19,7 @@ from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.rollouts.rollout import Batch
 from trpo_lightning.rules import build_rule, constraint, surrogate
 from trpo_lightning.rules.constraint import fisher_rows
-from trpo_lightning.rules.surrogate import build_surrogate, surrogate_gradient
+from trpo_lightning.rules.surrogate import surrogate_and_gradient
 from trpo_lightning.rules.trust_region import TrustRegionRule
 from trpo_lightning.settings import CHOICES, RuleSettings, load_class
 
@@ -198,7 +198,7 @@ def test_surrogate_gradient_is_the_policy_gradient_of_a_per_sample_loop(kind, ch
         log_prob = dense_log_prob(policy(batch.observations[n : n + 1]), batch.actions[n : n + 1]).squeeze()
         parts = torch.autograd.grad(log_prob, parameters)
         expected += batch.advantages[n] * torch.cat([part.reshape(-1) for part in parts]) / ROWS
-    found = surrogate_gradient(policy, build_surrogate(policy, batch), chunk)
+    found = surrogate_and_gradient(policy, batch, chunk=chunk)[1]
     assert found.dtype == torch.float64
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 

@@ -12,7 +12,7 @@ from trpo_lightning import TRPO
 from trpo_lightning.policies.networks import assign_parameter_vector, parameter_vector
 from trpo_lightning.policies.table import policy_table
 from trpo_lightning.rules.mixture import mixture_weights
-from trpo_lightning.rules.surrogate import build_surrogate, surrogate_gradient
+from trpo_lightning.rules.surrogate import build_surrogate, surrogate_and_gradient
 from trpo_lightning.training.reuse.diagnostics import (
     combined,
     effective_size,
@@ -114,12 +114,12 @@ def test_the_sampled_mixture_surrogate_is_the_exact_one(collected):
 
 def test_its_gradient_is_the_exact_one(collected):
     module, estimate, tables = collected
-    found = surrogate_gradient(module.policy, build_surrogate(module.policy, estimate.batch))
+    found = surrogate_and_gradient(module.policy, estimate.batch)[1]
     theta = parameter_vector(module.policy).requires_grad_(True)
     (expected,) = torch.autograd.grad(exact_surrogate(theta, module, tables), theta)
     assert float((found - expected).norm()) < 0.1 * float(expected.norm())
     # the old policies' own advantages and states would give another one
-    alone = surrogate_gradient(module.policy, build_surrogate(module.policy, replace_without_ratios(estimate.batch)))
+    alone = surrogate_and_gradient(module.policy, replace_without_ratios(estimate.batch))[1]
     assert float((alone - expected).norm()) > 2.0 * float((found - expected).norm())
 
 
@@ -198,7 +198,7 @@ def test_the_predicted_return_is_what_the_surrogate_promises(collected):
     """With the exact values of the current policy: enumerated over the steps of the policies that collected."""
     module, estimate, tables = collected
     old, before = parameter_vector(module.policy), module.value_function
-    direction = surrogate_gradient(module.policy, build_surrogate(module.policy, estimate.batch))
+    direction = surrogate_and_gradient(module.policy, estimate.batch)[1]
     try:
         assign_parameter_vector(module.policy, old + 0.3 * direction / direction.norm())
         ratios = [part.new_ratios(module.policy).double() for part in estimate.mixture.parts]

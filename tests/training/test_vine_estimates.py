@@ -16,7 +16,7 @@ from trpo_lightning.policies.policy import Policy
 from trpo_lightning.rollouts.normalizers import Normalizer
 from trpo_lightning.rollouts.single_path import SinglePathScheme
 from trpo_lightning.rollouts.vine import VineScheme
-from trpo_lightning.rules.surrogate import build_surrogate, surrogate_gradient
+from trpo_lightning.rules.surrogate import surrogate_and_gradient
 from trpo_lightning.settings import from_keywords
 from trpo_lightning.training.batches import make_batch
 from trpo_lightning.values import build_value_function
@@ -84,11 +84,11 @@ def estimates(scheme, policy, normalizer, new, iterations):
     for iteration in range(iterations):
         scheme.restart(iteration)
         batch = make_batch(scheme.collect(policy, normalizer, iteration), no_values, scheme.settings, CPU).batch
-        surrogate = build_surrogate(policy, batch)
+        surrogate, gradient = surrogate_and_gradient(policy, batch)
         rows = len(surrogate.observations)
         distribution = policy.at(new, surrogate.observations)
         values.append(float(surrogate.total(distribution, slice(0, rows)).detach()) / rows)
-        gradients.append(surrogate_gradient(policy, surrogate).numpy())
+        gradients.append(gradient.numpy())
     return np.array(values), np.stack(gradients).astype(np.float64)
 
 

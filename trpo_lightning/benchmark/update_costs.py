@@ -22,7 +22,7 @@ from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.spaces import BinaryActions, ContinuousActions, DiscreteActions
 from trpo_lightning.rollouts.rollout import Batch, SinglePathRollout
 from trpo_lightning.rules.constraint import fisher
-from trpo_lightning.rules.surrogate import CHUNK, build_surrogate, surrogate_gradient
+from trpo_lightning.rules.surrogate import CHUNK, surrogate_and_gradient
 from trpo_lightning.settings import RunSettings, updated
 from trpo_lightning.training.batches import make_batch
 from trpo_lightning.training.module import TRPO
@@ -54,12 +54,11 @@ def parts(module: TRPO, rows: int, calls: int) -> dict[str, Any]:
     """Seconds of each part, for `calls` calls after one that does not count."""
     batch = invented_batch(module, rows)
     policy = module.policy
-    surrogate = build_surrogate(policy, batch)
     theta = parameter_vector(policy)
     product = fisher_vector_product(fisher(policy, batch.observations, None), theta, rows, chunk=CHUNK)
-    direction = surrogate_gradient(policy, surrogate)
+    _, direction = surrogate_and_gradient(policy, batch)
     tasks: dict[str, Callable[[], Any]] = {
-        "gradient": lambda: surrogate_gradient(policy, surrogate),
+        "gradient": lambda: surrogate_and_gradient(policy, batch),
         "fisher_vector_product": lambda: product(direction),
         "update": lambda: module.rule.update(policy, batch, torch.Generator().manual_seed(0)),
     }

@@ -1,7 +1,6 @@
 """Derivatives of networks that see images by the chain rule: products with J and J' without autograd's graph."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,13 +14,13 @@ from trpo_lightning.policies.perceptron import OF_TENSORS, Perceptron
 Filters = list[list[tuple[Tensor, Tensor]]]
 """Weights and biases of each image's convolutions, as views of one flat vector."""
 Kept = list[Any]
-"""What `ImageChain.forward` keeps: rows, each image's outputs layer by layer, the dense layers' inputs, outputs."""
+"""What `ImageChain.forward` keeps: scaled images, outputs of their layers, the dense layers' inputs, outputs."""
 
 
 class ImageChain:
     """An `ImageNetwork` whose parameters are the flat vector `theta` `[P]`, read at each call; made as a `Perceptron`.
 
-    All numbers are tensors. Pixels are scaled again for each product: bytes take a quarter of the memory.
+    All numbers are tensors.
     """
 
     def __init__(self, network: ImageNetwork, theta: Tensor) -> None:
@@ -51,26 +50,28 @@ class ImageChain:
     @torch.no_grad()
     def forward(self, rows: Tensor) -> Kept:
         """What products need for rows `[B, *row_shape]`, and last the outputs `[B, M]`."""
+        pictures = self._network.layout.pictures(rows)
+        images = [scaled(picture, self._dtype, channels_last=True) for picture in pictures]
         outputs = []
-        for (x, layers), filters in zip(self._images(rows), self._filters, strict=True):
+        for x, layers, filters in zip(images, self._layers, self._filters, strict=True):
             found = []
             for (layer, kind), (weight, bias) in zip(layers, filters, strict=True):
                 x = F.conv2d(x, weight, bias, layer.stride)  # type: ignore[arg-type]
                 IN_PLACE[kind](x)
                 found.append(x)
             outputs.append(found)
-        features = self._network.joined([self._last(rows, i, found) for i, found in enumerate(outputs)], rows)
-        inputs = self._dense.forward(self._dense.native(features))
-        return [rows, outputs, inputs, self._dense.tensor(inputs[-1])]
+        last = [_last(image, found) for image, found in zip(images, outputs, strict=True)]
+        inputs = self._dense.forward(self._dense.native(self._network.joined(last, rows)))
+        return [images, outputs, inputs, self._dense.tensor(inputs[-1])]
 
     @torch.no_grad()
     def push(self, kept: Kept, v: Tensor) -> Tensor:
         """J v `[B, M]` for `v` `[P]`."""
-        rows, outputs, inputs, _ = kept
+        images, outputs, inputs, _ = kept
         changes, _ = self.views(v)
         parts = []
-        for (x, layers), filters, found, changed in zip(
-            self._images(rows), self._filters, outputs, changes, strict=True
+        for x, layers, filters, found, changed in zip(
+            images, self._layers, self._filters, outputs, changes, strict=True
         ):
             moved: Tensor | None = None
             for (layer, kind), (weight, _), (d_weight, d_bias), y in zip(layers, filters, changed, found, strict=True):
@@ -92,14 +93,14 @@ class ImageChain:
     @torch.no_grad()
     def pull(self, kept: Kept, u: Tensor, out: tuple[Filters, Any]) -> None:
         """Write J'u into the views `out` of a vector `[P]`, for `u` `[B, M]`."""
-        rows, outputs, inputs, _ = kept
+        images, outputs, inputs, _ = kept
         filters_out, dense_out = out
         features = self._dense.tensor(self._dense.pull(inputs, self._dense.native(u), dense_out, to_input=True))
         start = 0
-        for i, ((x, layers), filters, found, gradients) in enumerate(
-            zip(self._images(rows), self._filters, outputs, filters_out, strict=True)
+        for x, layers, filters, found, gradients in zip(
+            images, self._layers, self._filters, outputs, filters_out, strict=True
         ):
-            last = self._last(rows, i, found)
+            last = _last(x, found)
             moved: Tensor = features[:, start : start + last.shape[1]]
             start += last.shape[1]
             if layers:
@@ -112,16 +113,10 @@ class ImageChain:
                 d_weight.copy_(found_gradients[0])
                 d_bias.copy_(found_gradients[1])
 
-    def _images(self, rows: Tensor) -> Iterator[tuple[Tensor, list[tuple[nn.Conv2d, type[nn.Module]]]]]:
-        """Each image's pixels, and the layers that see them."""
-        pictures = self._network.layout.pictures(rows)
-        for picture, layers in zip(pictures, self._layers, strict=True):
-            yield scaled(picture, self._dtype), layers
 
-    def _last(self, rows: Tensor, i: int, found: list[Tensor]) -> Tensor:
-        """An image's features `[B, F]`: the last layer's outputs, or its pixels where there is no layer."""
-        last = found[-1] if found else scaled(self._network.layout.pictures(rows)[i], self._dtype)
-        return last.flatten(1)
+def _last(image: Tensor, found: list[Tensor]) -> Tensor:
+    """An image's features `[B, F]`: the last layer's outputs, or its pixels where there is no layer."""
+    return (found[-1] if found else image).flatten(1)
 
 
 def _layers(sequence: Any) -> list[tuple[nn.Conv2d, type[nn.Module]]]:

@@ -30,24 +30,38 @@ class LinearizedPolicy:
     """
 
     def __init__(self, policy: Policy, chain: Perceptron | ImageChain, own: Tensor, observations: Tensor) -> None:
-        self._chain, self._own = chain, len(own)
+        self._policy, self._chain, self._own = policy, chain, own
         self._inputs = chain.forward(chain.native(observations))
-        distribution = DISTRIBUTIONS[type(policy)](policy, chain.tensor(self._inputs[-1]), own)
+        distribution = self._distribution(chain.tensor(self._inputs[-1]), own)
         self.tensors, self.fisher_product = distribution.tensors, distribution.fisher_product
 
     def push(self, v: Tensor) -> tuple[Tensor, ...]:
         """J v for `v` `[P]`: tangents of `tensors`."""
-        own = [v[: self._own].expand_as(tensor) for tensor in self.tensors[1:]]
-        return self._chain.tensor(self._chain.push(self._inputs, v[self._own :])), *own
+        v_own, v_network = v.split([len(self._own), self._chain.size])
+        own = [v_own.expand_as(tensor) for tensor in self.tensors[1:]]
+        return self._chain.tensor(self._chain.push(self._inputs, v_network)), *own
 
     def pull(self, cotangents: tuple[Tensor, ...]) -> Tensor:
         """J'u `[P]` for cotangents of `tensors`."""
         outputs, *own = cotangents
-        product = outputs.new_empty(self._own + self._chain.size)
-        for cotangent in own:
-            torch.sum(cotangent, 0, out=product[: self._own])
-        out = self._chain.views(product[self._own :])
-        self._chain.pull(self._inputs, self._chain.native(outputs), out)
+        return self._pull(outputs, *(cotangent.sum(0) for cotangent in own))
+
+    def gradient(self, value: Callable[[Distribution], Tensor]) -> Tensor:
+        """The gradient `[P]` in theta of a number that the distributions give; autograd ends at their parameters."""
+        outputs, own = self.tensors[0].detach().requires_grad_(), self._own.detach().requires_grad_()
+        inputs = (outputs, own) if len(own) else (outputs,)
+        return self._pull(*torch.autograd.grad(value(self._distribution(outputs, own)), inputs))
+
+    def _distribution(self, outputs: Tensor, own: Tensor) -> Distribution:
+        return DISTRIBUTIONS[type(self._policy)](self._policy, outputs, own)
+
+    def _pull(self, outputs: Tensor, own: Tensor | None = None) -> Tensor:
+        """J'u for cotangents of the network's outputs `[B, M]` and, summed over the rows, of the own parameters."""
+        product = outputs.new_empty(len(self._own) + self._chain.size)
+        product_own, product_network = product.split([len(self._own), self._chain.size])
+        if own is not None:
+            product_own.copy_(own)
+        self._chain.pull(self._inputs, self._chain.native(outputs), self._chain.views(product_network))
         return product
 
 

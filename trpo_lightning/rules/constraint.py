@@ -61,6 +61,7 @@ class Candidates:
         self.policy, self.surrogate, self.settings = policy, surrogate, settings
         self.factor = kl_factor(surrogate, settings)
         self.weight_of_largest = _weight_of_largest(settings)
+        self.theta = parameter_vector(policy)
         self.kl: dict[str, float] = {}
         """Mean and largest KL of the last candidate."""
 
@@ -68,13 +69,16 @@ class Candidates:
     def evaluate(self, theta: Tensor) -> tuple[float, float]:
         """The mean surrogate and the bounded KL at `theta` `[P]`, or where the policy would be instead (`projected`).
 
+        Where the search starts, the distributions are known.
+
         The largest KL of a state counts `kl_slack / kl_state_slack` times, so that the bound `kl_slack * delta` holds
         the mean KL to that and each state's KL to `kl_state_slack * delta`.
         """
         theta = self.policy.projected(theta)
+        unmoved = torch.equal(theta, self.theta)
         value, kls = 0.0, []
         for part, old in self.surrogate.old:
-            new: Any = self.policy.at(theta, self.surrogate.observations[part])
+            new: Any = old if unmoved else self.policy.at(theta, self.surrogate.observations[part])
             value += float(self.surrogate.total(new, part))
             kls.append(self.factor * kl_divergence(old, new, self.settings.kl_direction))
         kl, weights = torch.cat(kls), self.surrogate.kl_weights

@@ -12,6 +12,7 @@ from trpo_lightning.numerics.objectives import (
     self_normalized_surrogate,
 )
 from trpo_lightning.policies.images import rows_at_once
+from trpo_lightning.policies.linearized import linearized
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.policy import Policy
 from trpo_lightning.policies.sequences import Observations, row_parts
@@ -36,6 +37,10 @@ class Surrogate(Protocol):
     kl_weights: Tensor | None
     """Weights `[B]` of the states in the mean KL, summing to B; None is 1 each."""
 
+    def begin(self, part: slice, old: Any) -> None:
+        """Take the old policy's distributions at the states in `part`; parts come in order, before all else."""
+        ...
+
     def total(self, distribution: Any, part: slice) -> Tensor:
         """Sum of the contributions of the states in `part`, under `distribution`; float64, differentiable."""
         ...
@@ -52,13 +57,24 @@ class ImportanceSampled:
     the terms (Queeney et al. 2021, eq. 8); the trust region still lies around the current policy.
     """
 
-    def __init__(self, policy: Policy, batch: Batch) -> None:
+    def __init__(self, batch: Batch) -> None:
         self.batch, self.observations, self.share = batch, batch.observations, batch.share
         self.kl_weights = batch.weights
         self.advantages = batch.advantages if batch.weights is None else batch.weights * batch.advantages
-        self.old = old_distributions(policy, batch.observations)
-        self.old_log_probs = torch.cat([old.log_prob(batch.actions[part]) for part, old in self.old])
-        self.collected_log_probs = self.old_log_probs if batch.log_probs is None else batch.log_probs
+        self.old: list[tuple[slice, Any]] = []
+
+    def begin(self, part: slice, old: Any) -> None:
+        """As `Surrogate.begin`."""
+        log_probs = old.log_prob(self.batch.actions[part])
+        if not self.old:
+            self.old_log_probs = log_probs.new_empty(len(self.batch))
+        self.old.append((part, old))
+        self.old_log_probs[part] = log_probs
+
+    @property
+    def collected_log_probs(self) -> Tensor:
+        """`[B]`: log-probabilities under the policies that collected the transitions."""
+        return self.old_log_probs if self.batch.log_probs is None else self.batch.log_probs
 
     def total(self, distribution: Any, part: slice) -> Tensor:
         """Sum of ratio times advantage."""
@@ -82,13 +98,19 @@ class BranchesWeighted:
 
     kl_weights: Tensor | None = None
 
-    def __init__(self, policy: Policy, batch: VineBatch) -> None:
+    def __init__(self, batch: VineBatch) -> None:
         self.batch, self.share = batch, Share(len(batch))
         self.observations: Observations = batch.observations
-        self.old = old_distributions(policy, batch.observations)
+        self.old: list[tuple[slice, Any]] = []
         self.log_q = batch.log_q
-        if self.log_q is None:
-            self.log_q = torch.cat([self._log_probs(old, part) for part, old in self.old])
+
+    def begin(self, part: slice, old: Any) -> None:
+        """As `Surrogate.begin`."""
+        if self.batch.log_q is None:
+            log_q = self._log_probs(old, part)
+            self.log_q = log_q.new_empty(self.batch.q_values.shape) if self.log_q is None else self.log_q
+            self.log_q[part] = log_q
+        self.old.append((part, old))
 
     def total(self, distribution: Any, part: slice) -> Tensor:
         """As `Surrogate.total`."""
@@ -116,14 +138,18 @@ class Exact:
     States are weighted by rho, which is normalised in the mean KL but not in L.
     """
 
-    def __init__(self, policy: Policy, batch: TabularBatch) -> None:
+    def __init__(self, batch: TabularBatch) -> None:
         self.share = Share(len(batch))
         self.observations: Observations = batch.observations
-        self.old = old_distributions(policy, batch.observations)
+        self.old: list[tuple[slice, Any]] = []
         visits = batch.values.visitation.clamp(min=0.0)  # below 0 by rounding only
         weighted = len(batch) * visits[:, None] * batch.values.advantages
         self.kl_weights: Tensor | None = (visits * (len(batch) / visits.sum())).to(batch.observations.device)
         self.weighted_advantages = weighted.to(batch.observations.device)
+
+    def begin(self, part: slice, old: Any) -> None:
+        """As `Surrogate.begin`."""
+        self.old.append((part, old))
 
     def total(self, distribution: Any, part: slice) -> Tensor:
         """As `Surrogate.total`."""
@@ -135,7 +161,7 @@ class Exact:
         return float(torch.cat(terms).abs().sum()) / len(self.observations)
 
 
-SURROGATES: dict[type, Callable[[Policy, Any], Surrogate]] = {
+SURROGATES: dict[type, Callable[[Any], Surrogate]] = {
     Batch: ImportanceSampled,
     VineBatch: BranchesWeighted,
     TabularBatch: Exact,
@@ -149,7 +175,7 @@ class WithEntropy:
         self.surrogate, self.bonus = surrogate, bonus
         self.observations: Observations = surrogate.observations
         self.old, self.kl_weights = surrogate.old, surrogate.kl_weights
-        self.share = surrogate.share
+        self.share, self.begin = surrogate.share, surrogate.begin
 
     def total(self, distribution: Any, part: slice) -> Tensor:
         """The surrogate's total plus the bonus times the sum of entropies."""
@@ -162,15 +188,45 @@ class WithEntropy:
 
 def build_surrogate(policy: Policy, batch: Any, entropy_bonus: float = 0.0) -> Surrogate:
     """The surrogate of a batch at the current policy, plus an entropy bonus unless that is 0."""
-    surrogate = SURROGATES[type(batch)](policy, batch)
+    surrogate = _of_batch(batch, entropy_bonus)
+    with torch.no_grad():
+        for part in _parts(policy, surrogate.observations, CHUNK):
+            surrogate.begin(part, policy(surrogate.observations[part]))
+    return surrogate
+
+
+def surrogate_and_gradient(
+    policy: Policy, batch: Any, entropy_bonus: float = 0.0, chunk: int | None = None
+) -> tuple[Surrogate, Tensor]:
+    """As `build_surrogate`, with the gradient `[P]` of its mean at the policy's parameters, from the same evaluation.
+
+    For single path that is the mean of A grad log pi.
+    """
+    surrogate, theta = _of_batch(batch, entropy_bonus), parameter_vector(policy)
+    total = torch.zeros_like(theta)
+    for part in _parts(policy, surrogate.observations, chunk or CHUNK):
+        observations = surrogate.observations[part]
+
+        def value(distribution: Any, part: slice = part) -> Tensor:
+            surrogate.begin(part, distribution.detach())
+            return surrogate.total(distribution, part)
+
+        known = linearized(policy, theta, observations)
+        total += known.gradient(value) if known else _autograd(policy, value(policy(observations)))
+    return surrogate, surrogate.share.mean(total)
+
+
+def _of_batch(batch: Any, entropy_bonus: float) -> Surrogate:
+    surrogate = SURROGATES[type(batch)](batch)
     return WithEntropy(surrogate, entropy_bonus) if entropy_bonus else surrogate
 
 
-@torch.no_grad()
-def old_distributions(policy: Policy, observations: Observations) -> list[tuple[slice, Any]]:
-    """The current policy's distributions at observations `[B, *O]`, without gradients."""
-    chunk = rows_at_once(policy.network, CHUNK)
-    return [(part, policy(observations[part])) for part in row_parts(observations, chunk)]
+def _parts(policy: Policy, observations: Observations, chunk: int) -> list[slice]:
+    return row_parts(observations, rows_at_once(policy.network, chunk))
+
+
+def _autograd(policy: Policy, value: Tensor) -> Tensor:
+    return torch.cat([g.reshape(-1) for g in torch.autograd.grad(value, list(policy.parameters()))])
 
 
 @torch.no_grad()
@@ -185,13 +241,3 @@ def _entropy(surrogate: Surrogate, distribution: Any, part: slice) -> Tensor:
     if surrogate.kl_weights is not None:
         entropy = entropy * surrogate.kl_weights[part]
     return entropy.sum(dtype=torch.float64)
-
-
-def surrogate_gradient(policy: Policy, surrogate: Surrogate, chunk: int = CHUNK) -> Tensor:
-    """The mean surrogate's gradient `[P]` at the policy's parameters; for single path the mean of A grad log pi."""
-    parameters = list(policy.parameters())
-    total = torch.zeros_like(parameter_vector(policy))
-    for part in row_parts(surrogate.observations, rows_at_once(policy.network, chunk)):
-        value = surrogate.total(policy(surrogate.observations[part]), part)
-        total += torch.cat([g.reshape(-1) for g in torch.autograd.grad(value, parameters)])
-    return surrogate.share.mean(total)

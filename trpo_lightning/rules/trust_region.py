@@ -16,7 +16,7 @@ from trpo_lightning.rules.constraint import Candidates, Curvature
 from trpo_lightning.rules.mixture import shortening
 from trpo_lightning.rules.rejections import of_step
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
-from trpo_lightning.rules.surrogate import ENTROPY_METRIC, Surrogate, build_surrogate, mean_entropy, surrogate_gradient
+from trpo_lightning.rules.surrogate import ENTROPY_METRIC, Surrogate, mean_entropy, surrogate_and_gradient
 from trpo_lightning.settings import TrustRegionSettings
 
 ROUNDINGS = 8.0
@@ -59,11 +59,12 @@ class TrustRegionRule(UpdateRule):
     def update(self, policy: Policy, batch: AnyBatch, generator: torch.Generator) -> RuleResult:
         """One `trust_region_step`."""
         timer, began = _Timer(), time.perf_counter()
-        surrogate = timer.timed("gradient", build_surrogate)(policy, batch, self.settings.entropy_bonus)
+        differentiated = timer.timed("gradient", surrogate_and_gradient)
+        surrogate, gradient = differentiated(policy, batch, self.settings.entropy_bonus)
         candidates = Candidates(policy, surrogate, self.settings)
-        problem = self.problem(policy, batch, surrogate, candidates, generator)
+        problem = self.problem(policy, batch, surrogate, gradient, candidates, generator)
         step = self.solve(timer.timed_problem(problem), batch)
-        seconds = {"gradient": 0.0, "line_search": 0.0, **timer.seconds}
+        seconds = {"line_search": 0.0, **timer.seconds}
         seconds["cg"] = time.perf_counter() - began - sum(seconds.values())  # whatever prepares and solves the system
         metrics = {"policy/entropy": mean_entropy(surrogate), "trust_region/delta": self.delta(), **step_metrics(step)}
         if step.rejection is None:
@@ -75,15 +76,16 @@ class TrustRegionRule(UpdateRule):
         policy: Policy,
         batch: AnyBatch,
         surrogate: Surrogate,
+        gradient: torch.Tensor,
         candidates: Candidates,
         generator: torch.Generator,
     ) -> TrustRegionProblem:
-        """The problem for a batch; nothing is computed until the solver asks for it."""
+        """The problem for a batch, whose gradient is known; nothing else is computed until the solver asks for it."""
         curvature = Curvature(policy, batch, surrogate, self.settings, generator)
         return TrustRegionProblem(
             theta=parameter_vector(policy),
             evaluate=candidates.evaluate,
-            gradient=lambda: surrogate_gradient(policy, surrogate).to(curvature.theta.dtype),
+            gradient=lambda: gradient.to(curvature.theta.dtype),
             curvature_product=curvature.product,
             largest_curvature=curvature.largest if self.settings.kl_over_states == "max" else None,
             resolution=ROUNDINGS * torch.finfo(parameter_vector(policy).dtype).eps * surrogate.magnitude(),
@@ -153,11 +155,7 @@ class _Timer:
 
     def timed_problem(self, problem: TrustRegionProblem) -> TrustRegionProblem:
         """The same problem, timed."""
-        return replace(
-            problem,
-            evaluate=self.timed("line_search", problem.evaluate),
-            gradient=self.timed("gradient", problem.gradient),
-        )
+        return replace(problem, evaluate=self.timed("line_search", problem.evaluate))
 
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*args: Any) -> Any:

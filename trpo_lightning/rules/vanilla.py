@@ -12,7 +12,7 @@ from trpo_lightning.policies.policy import Policy
 from trpo_lightning.rollouts.rollout import AnyBatch
 from trpo_lightning.rules.rejections import Rejection
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
-from trpo_lightning.rules.surrogate import ENTROPY_METRIC, build_surrogate, mean_entropy, surrogate_gradient
+from trpo_lightning.rules.surrogate import ENTROPY_METRIC, mean_entropy, surrogate_and_gradient
 from trpo_lightning.settings import VanillaPolicyGradientSettings
 
 
@@ -36,8 +36,7 @@ class VanillaPolicyGradient(UpdateRule):
         del generator
         began = time.perf_counter()
         old = parameter_vector(policy)
-        surrogate = build_surrogate(policy, batch, self.settings.entropy_bonus)
-        gradient = surrogate_gradient(policy, surrogate)
+        surrogate, gradient = surrogate_and_gradient(policy, batch, self.settings.entropy_bonus)
         metrics = {"policy/entropy": mean_entropy(surrogate)}
         seconds = {"gradient": time.perf_counter() - began}
         if not torch.isfinite(gradient).all():

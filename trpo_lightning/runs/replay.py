@@ -13,7 +13,7 @@ from trpo_lightning.numerics.conjugate_gradient import conjugate_gradient, dot
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.rollouts.rollout import PopulationBatch
 from trpo_lightning.rules.constraint import Candidates
-from trpo_lightning.rules.surrogate import build_surrogate, surrogate_gradient
+from trpo_lightning.rules.surrogate import surrogate_and_gradient
 from trpo_lightning.rules.trust_region import TrustRegionRule
 from trpo_lightning.settings import RunSettings, different_keys, get
 from trpo_lightning.training.failed_update import FailedUpdate
@@ -144,11 +144,11 @@ def _search(failed: FailedUpdate, settings: RunSettings) -> list[str]:
     if isinstance(batch, PopulationBatch) or not len(batch):
         return []
     rule = failed.rule(settings)
-    surrogate = build_surrogate(policy, batch, getattr(settings.rule, "entropy_bonus", 0.0))
+    surrogate, gradient = surrogate_and_gradient(policy, batch, getattr(settings.rule, "entropy_bonus", 0.0))
     if not isinstance(rule, TrustRegionRule):
-        return [_gradient_line(surrogate_gradient(policy, surrogate))]
+        return [_gradient_line(gradient)]
     candidates = Candidates(policy, surrogate, rule.settings)
-    problem = rule.problem(policy, batch, surrogate, candidates, failed.generator())
+    problem = rule.problem(policy, batch, surrogate, gradient, candidates, failed.generator())
     gradient = problem.gradient()
     lines = [_gradient_line(gradient)]
     if not torch.isfinite(gradient).all():
