@@ -38,6 +38,12 @@ class Light(gym.Env):
         self.frames = [*self.frames[1:], self._frame()]
         return self._seen(), reward, False, self.steps == LIMIT, {}
 
+    def snapshot(self):
+        return self.steps, self.lit, self.frames
+
+    def restore(self, snapshot):
+        self.steps, self.lit, self.frames = snapshot
+
     def _frame(self):
         self.lit = int(self.np_random.integers(2))
         frame = self.np_random.integers(0, 60, self.frame_shape, dtype=np.uint8)
@@ -53,3 +59,12 @@ class Light(gym.Env):
             return picture
         noise = self.np_random.normal(5.0, 100.0, 2).astype(np.float32)
         return {"camera": picture, "noise": noise, "step": self.steps}
+
+
+class Remembered(Light):
+    """The lamp is lit in the first frame alone; whichever side it was is the answer to all that follow."""
+
+    def _frame(self):
+        if self.steps == 0:
+            return super()._frame()
+        return self.np_random.integers(0, 60, self.frame_shape, dtype=np.uint8)

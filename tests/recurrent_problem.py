@@ -5,6 +5,7 @@ from dense_trust_region import ACTION_SIZES, KINDS, generator
 from torch import Tensor
 
 from trpo_lightning.policies.networks import assign_parameter_vector, parameter_vector
+from trpo_lightning.policies.observations import Layout, Shape
 from trpo_lightning.policies.policy import Policy, build_policy
 from trpo_lightning.policies.recurrent import RecurrentNetwork
 from trpo_lightning.policies.sequences import Sequences
@@ -62,25 +63,39 @@ def slow(policy: Policy) -> Policy:
     return other
 
 
-def recurrent_policy(name: str, kind: str = "categorical", sizes: tuple[int, ...] = (4, 3), inputs: int = 3) -> Policy:
-    settings = RecurrentPolicySettings(name=name, hidden_sizes=list(sizes), initial_log_std=-0.4)
-    return build_policy((inputs,), KINDS[kind], settings, generator())
+def recurrent_policy(
+    name: str, kind: str = "categorical", sizes: tuple[int, ...] = (4, 3), shape: Shape = (3,), **images
+) -> Policy:
+    settings = RecurrentPolicySettings(name=name, hidden_sizes=list(sizes), initial_log_std=-0.4, **images)
+    return build_policy(shape, KINDS[kind], settings, generator())
 
 
-def sequences(policy: Policy, lengths=LENGTHS, *, counted=None, dtype=torch.float64, inputs: int = 3) -> Sequences:
-    source = generator(2)
-    observations = torch.randn(sum(lengths), inputs, dtype=dtype, generator=source)
+def sequences(policy: Policy, lengths=LENGTHS, *, counted=None, dtype=torch.float64, shape: Shape = (3,)) -> Sequences:
+    source, layout = generator(2), Layout.of(shape)
+    if layout.images:
+        pictures = [torch.randint(0, 256, (sum(lengths), *image.shape), generator=source) for image in layout.images]
+        beside = torch.randn(sum(lengths), layout.vector, generator=source)
+        packed = layout.pack([picture.to(torch.uint8).numpy() for picture in pictures], beside.numpy())
+        observations = torch.from_numpy(packed)
+    else:
+        observations = torch.randn(sum(lengths), *shape, dtype=dtype, generator=source)
     states = torch.randn(len(lengths), policy.state_size, dtype=dtype, generator=source)
     rows = None if counted is None else torch.tensor(counted)
     return Sequences(observations, torch.tensor(lengths), states, rows)
 
 
-def recurrent_problem(name: str, kind: str, *, sizes: tuple[int, ...] = (3,), lengths=LENGTHS) -> tuple[Policy, Batch]:
+SMALL_IMAGES = {"image_network": "sizes", "convolutions": ["3x4/2", "2x2/1"]}
+
+
+def recurrent_problem(
+    name: str, kind: str, *, sizes: tuple[int, ...] = (3,), lengths=LENGTHS, shape: Shape = (3,)
+) -> tuple[Policy, Batch]:
     """A policy away from its start, in float64, and a batch of its own actions with random advantages."""
-    policy, source = recurrent_policy(name, kind, sizes).double(), generator(1)
+    images = SMALL_IMAGES if Layout.of(shape).images else {}
+    policy, source = recurrent_policy(name, kind, sizes, shape, **images).double(), generator(1)
     theta = parameter_vector(policy)
     assign_parameter_vector(policy, 0.7 * torch.randn(theta.shape, dtype=theta.dtype, generator=source))
-    observed = sequences(policy, lengths)
+    observed = sequences(policy, lengths, shape=shape)
     noise = torch.rand(len(observed), ACTION_SIZES[kind], dtype=torch.float64, generator=source)
     with torch.no_grad():
         actions = policy(observed).sample(noise)

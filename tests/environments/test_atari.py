@@ -157,8 +157,9 @@ def test_rewards_that_the_update_sees_are_signs_and_returns_are_not():
     assert max(rollout.episode_returns) >= 44.0 and rollout.running_returns.max() < 44.0
 
 
-def test_states_of_the_emulator_are_restored_with_its_random_generator():
-    mine = settings("Breakout")
+@pytest.mark.parametrize("sticky", [0.0, 0.5])
+def test_states_of_the_emulator_are_restored_with_its_random_generator(sticky):
+    mine = settings("Breakout", sticky_actions=sticky)
     one, other = (checked_environment(mine) for _ in range(2))
     one.reset(seed=3)
     other.reset(seed=4)
@@ -204,6 +205,7 @@ def test_raw_frames_are_shown_in_videos():
         ({"kwargs": {"frameskip": 2}}, r"env\.kwargs\.frameskip: set env\.frame_skip instead"),
         ({"kwargs": {"obs_type": "ram"}}, r"env\.kwargs\.obs_type: the preprocessing"),
         ({"frame_size": [84]}, r"env\.frame_size=\[84\] is not \[height, width\]"),
+        ({"frame_size": [52, 4], "frame_stack": 5}, r"env\.frame_stack=5 is more than the pixels of a side"),
         ({"kwargs": {"mode": 77}}, r"env\.id=ALE/Pong-v5 with env\.kwargs=\{'mode': 77\} could not be built"),
     ],
 )
@@ -229,9 +231,8 @@ def test_keys_of_games_do_not_count_elsewhere():
     assert kept.env.frame_skip == 2
 
 
-def test_vine_refuses_sticky_actions_whose_last_action_no_snapshot_holds():
-    with pytest.raises(UserError, match=r"env.sticky_actions=0\.25 does not go with rollout.scheme=vine"):
-        updated(
-            RunSettings(),
-            {"env.id": "ALE/Pong-v5", "env.sticky_actions": 0.25, "rollout.scheme": "vine", "value.name": "none"},
-        )
+def test_envpools_own_name_of_a_game_is_answered_with_the_one_to_use():
+    pytest.importorskip("envpool")
+    for backend in ("auto", "envpool"):
+        with pytest.raises(UserError, match=r"env.id=Pong-v5 is EnvPool's name for a game: env.id=ALE/Pong-v5 is"):
+            describe_environment(replace(settings(backend=backend), id="Pong-v5"))

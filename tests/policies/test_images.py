@@ -164,6 +164,7 @@ def test_the_order_of_pixels_in_memory_does_not_count(name):
     policy, x = policy_for(SHAPES[name], **SIZES), rows(SHAPES[name])
     with torch.no_grad():
         alone = policy(x).logits
+        torch.testing.assert_close(torch.cat([policy(x[i : i + 1]).logits for i in range(len(x))]), alone)
     torch.testing.assert_close(policy(x).logits.detach(), alone)
     for picture in Layout.of(SHAPES[name]).pictures(x):
         first, last = (scaled(picture, torch.float64, channels_last=c) for c in (False, True))

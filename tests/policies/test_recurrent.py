@@ -1,18 +1,24 @@
 """Recurrent layers against their equations, and sequences of any lengths against one step after the other."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from recurrent_problem import LENGTHS, recurrent_policy, recurrent_problem, sequences, slow
+from recurrent_problem import LENGTHS, SMALL_IMAGES, recurrent_policy, recurrent_problem, sequences, slow
 
 from trpo_lightning import UserError
 from trpo_lightning.numerics.curvature import fisher_vector_product
+from trpo_lightning.policies import images
+from trpo_lightning.policies.images import rows_at_once
 from trpo_lightning.policies.inference import remembering_forward
 from trpo_lightning.policies.networks import parameter_vector
+from trpo_lightning.policies.observations import FrameRows, Layout
 from trpo_lightning.policies.policy import build_policy
 from trpo_lightning.policies.sequences import row_parts
 from trpo_lightning.settings import RecurrentPolicySettings
 
+IMAGES = {"stack": (2, 9, 8), "picture": (9, 8, 3), "mixture": ((2, 9, 8), (7, 7, 1), (4,))}
 every_cell = pytest.mark.parametrize("name", ["gru", "lstm"])
 every_depth = pytest.mark.parametrize("sizes", [(3,), (4, 3), (5, 4, 3)], ids=str)
 
@@ -25,6 +31,32 @@ def test_sequences_of_any_lengths_follow_the_equations_step_by_step(name, sizes,
     observed = sequences(policy, lengths)
     found, expected = policy.network.run(observed), slow(policy).network.run(observed)
     torch.testing.assert_close(found, expected)
+
+
+@every_cell
+@pytest.mark.parametrize("shape", IMAGES.values(), ids=IMAGES)
+def test_sequences_of_images_follow_the_equations_and_share_their_frames(name, shape):
+    policy = recurrent_policy(name, shape=shape, **SMALL_IMAGES)
+    observed = sequences(policy, shape=shape, dtype=torch.float32)
+    found = policy.network.run(observed)
+    torch.testing.assert_close(found, slow(policy).network.run(observed))
+    rows = observed.observations
+    shared = FrameRows(rows.reshape(len(rows), -1), torch.arange(len(rows))[:, None], Layout.of(shape).row_shape)
+    framed = replace(observed, observations=shared)
+    with torch.no_grad():
+        torch.testing.assert_close(policy.network.run(framed), found)
+        part = framed[4:11]
+        assert isinstance(part.observations, FrameRows) and part.observations.frames is shared.frames
+        torch.testing.assert_close(policy.network(part), found[0][4:11])
+    assert framed.to(torch.float64).states.dtype == torch.float64
+    assert framed.to(torch.float64).observations is shared and observed.to(torch.float64).observations is rows
+
+
+@pytest.mark.parametrize(("name", "units"), [("trpo_2015", 20), ("mnih_2015", 512)])
+def test_the_dense_layer_of_a_network_by_name_is_the_recurrent_one(name, units):
+    network = recurrent_policy("gru", sizes=(64, 64), shape=(4, 84, 84), image_network=name).network
+    assert network.cell.size == units and len(network.encoder.dense) == 0
+    assert network.cell.inputs == {"trpo_2015": 19 * 19 * 16, "mnih_2015": 7 * 7 * 64}[name]
 
 
 @every_cell
@@ -114,8 +146,22 @@ def recurrent_policy_actions():
 @pytest.mark.parametrize("kind", ["gaussian", "categorical", "multi_discrete", "multi_binary"])
 @pytest.mark.parametrize("chunk", [100, 7])
 def test_fisher_products_respect_time(name, kind, chunk):
+    check_fisher_products(*recurrent_problem(name, kind, sizes=(3, 3)), chunk)
+
+
+@every_cell
+@pytest.mark.parametrize("shape", IMAGES.values(), ids=IMAGES)
+@pytest.mark.parametrize("few", [False, True], ids=["at once", "few at once"])
+def test_fisher_products_of_images_respect_time(name, shape, few, monkeypatch):
+    if few:
+        monkeypatch.setattr(images, "CACHED", 1)
+    problem = recurrent_problem(name, "categorical", sizes=(3, 3), lengths=(4, 1, 3), shape=shape)
+    assert rows_at_once(problem[0].network.encoder, 100) == (1 if few else 100)
+    check_fisher_products(*problem, 100)
+
+
+def check_fisher_products(policy, batch, chunk):
     """J is that of the equations written out: the parameters act through all earlier steps of the sequence."""
-    policy, batch = recurrent_problem(name, kind, sizes=(3, 3))
     observed, theta = batch.observations, parameter_vector(policy)
     written_out = slow(policy)
 

@@ -24,6 +24,8 @@ every_cell = pytest.mark.parametrize("name", ["gru", "lstm"])
 
 def module_for(env_id="CartPole-v1", name="gru", **more):
     keys = dict(num_envs=3, steps_per_iteration=3 * 8, policy={"name": name, "hidden_sizes": [6, 5]}, seed=4, threads=1)
+    if env_id.startswith("image"):
+        keys["policy"] |= {"image_network": "sizes", "convolutions": ["8x4/4"]}
     module = TRPO(env_id, **{**keys, **more})
     for parameter in module.policy.parameters():  # away from the uniform start
         parameter.data += 0.5 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
@@ -52,7 +54,7 @@ def test_slots_are_cut_where_environments_reset(seed):
         t, n = divmod(part[0], shape[1])
         assert state.tolist() == (states[n].tolist() if t == 0 else [0.0, 0.0])
     padded = np.concatenate([numbers, numbers[-1:] + shape[1]])
-    assert slots.after(padded).tolist() == [part[-1] + shape[1] for part in expected]
+    assert slots.after(padded, torch.device("cpu")).tolist() == [part[-1] + shape[1] for part in expected]
     t, n = np.nonzero(valid)
     assert slots.steps[slots.row_of(t, n)].tolist() == t.tolist()
     assert slots.envs[slots.row_of(t, n)].tolist() == n.tolist()
@@ -67,8 +69,9 @@ def test_slots_are_cut_where_environments_reset(seed):
         ("environments:counting", {}),
         ("CartPole-v1", {"whole_episodes": True, "max_episode_steps": 11}),
         ("CartPole-v1", {"num_envs": 1, "steps_per_iteration": 1}),
+        *(("image_environments:Light", {"kwargs": {"form": form}}) for form in ("stack", "picture", "mixture")),
     ],
-    ids=["gymnasium", "envpool", "counting", "whole episodes", "one step"],
+    ids=["gymnasium", "envpool", "counting", "whole episodes", "one step", "stack", "picture", "mixture"],
 )
 def test_actions_come_from_the_whole_episode_so_far_and_the_update_sees_the_same(monkeypatch, name, env_id, more):
     """What sampling and the update compute equals one pass over each episode, which several rollouts may cut."""
@@ -104,7 +107,7 @@ def test_actions_come_from_the_whole_episode_so_far_and_the_update_sees_the_same
                 if not rollout.valid[t, n]:
                     history.clear()
                     continue
-                history.append(rollout.observations[t, n])
+                history.append(rollout.observations[np.array([t]), np.array([n])][0])
                 rows = torch.from_numpy(np.stack(history))
                 whole = Sequences(rows, torch.tensor([len(rows)]), torch.zeros(1, module.policy.state_size))
                 with torch.no_grad():
@@ -140,14 +143,15 @@ class Replay:
         self.settings, self.policy, self.trunks = settings, policy, trunks
         self.env = checked_environment(settings.env)
         self.to_env = to_env_action(self.env.action_space, scaled=True)
-        self.normal = settings.env.id != "CartPole-v1"
+        self.normal = settings.env.id == "Pendulum-v1"
 
     def act(self, action):
         observation, reward, terminated, truncated, _ = self.env.step(self.to_env(action[None])[0])
         return observation, float(reward), terminated or truncated
 
     def distribution(self, observations):
-        rows = torch.from_numpy(np.stack(observations).astype(np.float32))
+        rows = np.stack(observations)
+        rows = torch.from_numpy(rows if rows.dtype == np.uint8 else rows.astype(np.float32))
         with torch.no_grad():
             return self.policy(Sequences(rows, torch.tensor([len(rows)]), torch.zeros(1, self.policy.state_size)))
 
@@ -173,8 +177,9 @@ class Replay:
                 history.append(observation)
         return history
 
-    def q_value(self, history, action, noise):
+    def q_value(self, history, action, noise, state):
         """The discounted sum of five rewards after these observations and this action."""
+        self.env.unwrapped.np_random = numpy_generator(self.settings.seed, Stream.BRANCH_ENVIRONMENT, 0, state)
         total = 0.0
         for step in range(5):
             observation, reward, over = self.act(action)
@@ -186,7 +191,9 @@ class Replay:
 
 
 @every_cell
-@pytest.mark.parametrize(("env_id", "actions"), [("CartPole-v1", "all"), ("Pendulum-v1", "policy")])
+@pytest.mark.parametrize(
+    ("env_id", "actions"), [("CartPole-v1", "all"), ("Pendulum-v1", "policy"), ("image_environments:Light", "all")]
+)
 def test_branches_remember_what_the_trunk_has_seen(name, env_id, actions):
     """Q-values, first actions and the update's rows, replayed from the first state one observation at a time."""
     sizes = dict(rollout_set_size=12, branches=2, branch_length=5, branch_actions=actions)
@@ -194,7 +201,7 @@ def test_branches_remember_what_the_trunk_has_seen(name, env_id, actions):
         env=dict(id=env_id, num_envs=2, max_episode_steps=9),
         rollout=dict(scheme="vine", steps_per_iteration=2 * 20, **sizes),
         normalize=dict(observations=False, rewards=False),
-        policy=dict(name=name, hidden_sizes=[4]),
+        policy=dict(name=name, hidden_sizes=[4], image_network="sizes" if env_id.startswith("image") else "trpo_2015"),
         value=dict(name="none"),
         gamma=0.9,
         seed=5,
@@ -215,7 +222,7 @@ def test_branches_remember_what_the_trunk_has_seen(name, env_id, actions):
             if actions == "policy":
                 drawn = replay.draw(history, noise[k : k + 1])
                 np.testing.assert_allclose(rollout.actions[s, k], drawn, atol=1e-5)
-            q_value = replay.q_value(history, rollout.actions[s, k], noise)
+            q_value = replay.q_value(history, rollout.actions[s, k], noise, s)
             assert rollout.q_values[s, k] == pytest.approx(q_value, rel=1e-4)
         ways.append((at_state, rollout.q_values[s]))
     batch = make_batch(rollout, None, settings, torch.device("cpu")).batch

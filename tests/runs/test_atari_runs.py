@@ -9,7 +9,6 @@ from test_barriers import assert_same_bits, newest
 
 from trpo_lightning import load
 from trpo_lightning.__main__ import main
-from trpo_lightning.environments.gymnasium_backend import make_one
 from trpo_lightning.runs.config import load_settings
 from trpo_lightning.runs.run import train_run
 
@@ -24,11 +23,12 @@ BASE = [
 ]
 VALUE = ["value.epochs=1", *(f"value.{key}" for key in NETWORK)]
 VINE = ["value.name=none", "rollout.scheme=vine", "rollout.rollout_set_size=5", "rollout.branches=2"]
-VINE += ["rollout.branch_length=6", "rollout.branch_actions=uniform", "env.sticky_actions=0"]
+VINE += ["rollout.branch_length=6", "rollout.branch_actions=uniform"]
 VARIANTS = {
     "envpool": ["env.backend=envpool", *VALUE],
     "gymnasium": ["env.backend=gymnasium", "env.episodic_life=true", *VALUE],
     "vine": VINE,
+    "memory": ["policy.name=gru", "value.name=lstm", "env.frame_stack=1", *VALUE],
 }
 
 
@@ -66,7 +66,7 @@ def test_a_run_is_evaluated_and_filmed(run_dir, capsys):
 
 def test_a_policy_file_acts_on_what_the_environment_shows(run_dir):
     policy = load(run_dir, "last")
-    env = make_one(policy.settings.env)
+    env = policy.make_env()
     seen, _ = env.reset(seed=0)
     action = policy.act(seen)
     assert isinstance(action, int) and action in env.action_space

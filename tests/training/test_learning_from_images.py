@@ -157,6 +157,8 @@ def test_what_is_said_before_training():
     (line,) = notes(spaces.Box(0.0, 1.0, (84, 84, 4)), "x")
     assert "(float32 (84, 84, 4)) is a vector of 28,224 numbers: images are uint8" in line
     assert notes(spaces.Box(-1, 1, (7,)), "x") == ()
+    _, line = notes(spaces.Box(0, 1, (10, 10, 4), np.uint8), "x")
+    assert line.startswith("env.id=x: its pixels end at 1, of which the network sees 1/255: scale them up")
 
 
 def test_numbers_that_are_not_finite_beside_images_stay_visible():
@@ -178,14 +180,36 @@ def test_numbers_that_are_not_finite_beside_images_stay_visible():
     ("keywords", "message"),
     [
         ({"rule": {"reuse": "uniform"}}, "rule.reuse=uniform keeps vectors, not images"),
-        ({"policy": {"name": "gru"}}, "with a memory see vectors, not images"),
-        ({"value": {"name": "lstm"}}, "with a memory see vectors, not images"),
+        ({"policy": {"name": "gru"}, "rule": {"reuse": "uniform"}}, "policy.name=gru does not go with rule.reuse"),
+        ({"policy": {"name": "gru"}, "value": {"name": "linear"}}, "value.name=linear does not see images"),
+        (
+            {"policy": {"name": "gru", "hidden_sizes": [8]}},
+            "policy.hidden_sizes=.* does not go with policy.image_network=trpo_2015",
+        ),
+        (
+            {"value": {"name": "lstm", "image_network": "mnih_2015"}},
+            "value.image_network: layer 3 .* does not fit: the image of 20 x 20",
+        ),
     ],
 )
 def test_what_sees_no_images_says_so_in_one_line(keywords, message):
     with pytest.raises(UserError, match=message) as refused:
         TRPO(env={"id": "image_environments:Light"}, **keywords)
     assert "\n" not in str(refused.value)
+
+
+def test_an_environment_of_code_from_a_file_is_made_only_if_asked():
+    policy = module("stack").trained_policy()
+    with pytest.raises(UserError, match=r"env.id=image_environments:Light names code .* make_env\(own_code=True\)"):
+        policy.make_env()
+    env = policy.make_env(own_code=True, side=24)
+    assert env.reset(seed=0)[0].shape == (3, 24, 24)
+    policy.settings.env.id, policy.settings.env.kwargs = "Pendulum-v1", {}
+    policy.settings.env.wrappers = ["gymnasium.wrappers:FlattenObservation"]
+    assert policy.make_env(render_mode="rgb_array").reset(seed=0)[0].shape == (3,)
+    policy.settings.env.wrappers.append("somewhere:Else")
+    with pytest.raises(UserError, match="env.wrappers=somewhere:Else names code"):
+        policy.make_env()
 
 
 def test_images_train_on_one_device():

@@ -83,6 +83,9 @@ def test_environments_of_a_batch_are_reset_by_themselves(name):
         np.testing.assert_allclose(batch.act(observations), expected, atol=1e-6)
     with pytest.raises(ValueError, match="remembers 2 episodes, and gets 1"):
         batch.act(seen[0][:1])
+    for mask in ([True], [True, False, True]):
+        with pytest.raises(ValueError, match=f"remembers 2 episodes, and the mask is of {len(mask)}"):
+            batch.reset(mask)
 
 
 def test_sessions_of_policies_without_a_memory_are_act():

@@ -45,32 +45,32 @@ def _free_emulators() -> None:
 
 
 class EpisodicLife(gym.Wrapper):
-    """Ends an episode where a life is lost; the game goes on in the next one, with a step that does nothing.
+    """Ends an episode where a life is lost; the game goes on in the next one, which begins with what was seen last.
 
-    As in EnvPool. `info` says whether the end was that of a life only.
+    `info` says whether the end was that of a life only.
     """
 
     def __init__(self, env: gym.Env) -> None:
         super().__init__(env)
         self.lives, self.over = 0, True
+        self.last: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin a game, or go on with the one that a life was lost in."""
         if self.over or seed is not None:
-            outcome = self.env.reset(seed=seed, options=options)
+            self.last, info = self.env.reset(seed=seed, options=options)
         else:
-            observation, _, terminated, truncated, info = self.env.step(0)
-            outcome = self.env.reset(options=options) if terminated or truncated else (observation, info)
+            info = {}
         self.lives, self.over = self._lives(), False
-        return outcome
+        return self.last, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Take a step."""
-        observation, reward, terminated, truncated, _ = self.env.step(action)
+        self.last, reward, terminated, truncated, _ = self.env.step(action)
         self.over = terminated or truncated
         lost = self._lives() < self.lives and not self.over
         self.lives = self._lives()
-        return observation, reward, terminated or lost, truncated, {LIFE_LOST: True} if lost else {}
+        return self.last, reward, terminated or lost, truncated, {LIFE_LOST: True} if lost else {}
 
     def _lives(self) -> int:
         return self.env.unwrapped.ale.lives()  # type: ignore[attr-defined]
@@ -95,11 +95,13 @@ def make(settings: EnvSettings, kwargs: dict[str, Any]) -> gym.Env:
             _name(settings),
             obs_type="grayscale",  # the emulator's other screens are made at each frame, for nothing
             frameskip=1,
-            repeat_action_probability=settings.sticky_actions,
+            repeat_action_probability=0.0,
             max_num_frames_per_episode=None,
             disable_env_checker=True,
             **kwargs,
         )
+        if settings.sticky_actions:  # as the emulator's own at each frame, but snapshots hold the last action
+            env = gym.wrappers.StickyAction(env, settings.sticky_actions)
         env = gym.wrappers.AtariPreprocessing(
             env, noop_max=settings.noop_max, frame_skip=settings.frame_skip, screen_size=(width, height)
         )
@@ -169,6 +171,11 @@ def _name(settings: EnvSettings) -> str:
 def _frame_size(settings: EnvSettings) -> tuple[int, int]:
     if len(settings.frame_size) != 2:
         raise UserError(f"env.frame_size={settings.frame_size} is not [height, width]")
+    if settings.frame_stack > min(settings.frame_size):
+        raise UserError(
+            f"env.frame_stack={settings.frame_stack} is more than the pixels of a side, env.frame_size="
+            f"{settings.frame_size}: the stack would be taken for an image with channels last"
+        )
     return settings.frame_size[0], settings.frame_size[1]
 
 

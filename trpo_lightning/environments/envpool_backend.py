@@ -39,6 +39,7 @@ def describe_suitable(settings: EnvSettings) -> EnvironmentSpec | None:
 
     if pool_id(settings.id) not in envpool.list_all_envs():
         return None
+    _refuse_bare_game(settings.id)
     if is_atari(settings.id):
         register(settings)
     if settings.id not in gymnasium_backend.registered_ids():
@@ -73,6 +74,17 @@ def _same_arguments(settings: EnvSettings) -> bool:
     )
 
 
+def _refuse_bare_game(env_id: str) -> None:
+    """Raise `UserError` for EnvPool's own name of a game, with frames of its own that no setting describes."""
+    from envpool.registration import registry
+
+    if registry.specs.get(env_id, ("",))[0] == "envpool.atari":
+        raise UserError(
+            f"env.id={env_id} is EnvPool's name for a game: env.id=ALE/{env_id} is the same one on every backend, with "
+            "settings for its frames (env.frame_skip and so on)"
+        )
+
+
 def _make(settings: EnvSettings, seeds: list[int], threads: int) -> Any:
     check_extra("envpool", "env.backend=envpool")
     if settings.wrappers:
@@ -80,6 +92,7 @@ def _make(settings: EnvSettings, seeds: list[int], threads: int) -> Any:
     import envpool
 
     name = pool_id(settings.id)
+    _refuse_bare_game(settings.id)
     if name not in envpool.list_all_envs():
         raise UserError(f"env.id={settings.id} is not in EnvPool{nearest(name, envpool.list_all_envs())}")
     limit = {} if settings.max_episode_steps is None else {"max_episode_steps": settings.max_episode_steps}

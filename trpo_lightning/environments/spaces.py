@@ -30,6 +30,10 @@ def action_spec(space: spaces.Space, env_id: str) -> ActionSpec:
     )
 
 
+DARK = 64
+"""Images whose brightest pixel is below this are no pictures, but planes of small numbers."""
+
+
 def to_env_action(space: spaces.Space, *, scaled: bool) -> Callable[[np.ndarray], np.ndarray]:
     """A function from stored actions `[N, A]` to the batch that environments with this action space take.
 
@@ -117,6 +121,11 @@ def notes(space: spaces.Space, env_id: str) -> tuple[str, ...]:
         lines.append(f"env.id={env_id}: a vector of {layout.vector} beside them")
     for name, part in _leaves(space):
         shape = part.shape or ()
+        if is_image(part) and (most := int(part.high.max())) < DARK:  # type: ignore[attr-defined]
+            lines.append(
+                f"env.id={env_id}: its pixels end at {most}, of which the network sees {most}/255: scale them up in a "
+                "wrapper (gymnasium.wrappers.TransformObservation)"
+            )
         looks = isinstance(part, spaces.Box) and len(shape) in (2, 3) and min(sorted(shape)[-2:]) >= 16
         if looks and not is_image(part):
             what = f"the part {name} of its observation" if name else "its observation"

@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from trpo_lightning.environments.recorded_spaces import spaces_of
+from trpo_lightning.environments.user_code import names_code
 from trpo_lightning.export.summary import RunSummary
 from trpo_lightning.training.trained_policy import TrainedPolicy
 
@@ -89,14 +90,13 @@ def _scores(facts: RunSummary) -> str:
 
 
 def _use(trained: TrainedPolicy, name: str, with_onnx: bool) -> str:
-    env_id = trained.settings.env.id
-    make = f'env = gymnasium.make("{env_id}")' if ":" not in env_id else f"env = ...  # {env_id}"
+    env = trained.settings.env
+    make = f"env = policy.make_env({'own_code=True' if names_code(env) else ''})  # {env.id}, as in training"
     act = "action = policy.act(observation)"
     if trained.policy.state_size:
         act = "session = policy.session()  # it remembers the episode: session.reset() when the next one begins\n"
         act += "action = session.act(observation)"
     text = f"""```python
-import gymnasium
 from trpo_lightning import load
 
 policy = load("{name}")  # this folder

@@ -14,6 +14,8 @@ from trpo_lightning.threads import threads_for
 
 WORKING_MEMORY = 1 << 30
 """Bytes of intermediate results that the products of an update keep."""
+KEPT_BY_AUTOGRAD = 4
+"""How often intermediate results are kept for autograd's second derivatives: they, their gradients and tangents."""
 CACHED = 1 << 22
 """Bytes of intermediate results of rows that are evaluated together: few enough to stay in a processor's cache, and for
 the allocator to use the same pages again, whose first use costs more than the arithmetic."""
@@ -207,32 +209,45 @@ def _layers_of(sequence: nn.Module) -> list[Convolution]:
     return [Convolution(m.out_channels, int(m.kernel_size[0]), int(m.stride[0])) for m in _convs(sequence)]
 
 
+def image_network(network: nn.Module) -> ImageNetwork | None:
+    """The part of a network that sees images: the network, or the `encoder` of one with a memory."""
+    part = getattr(network, "encoder", network)
+    return part if isinstance(part, ImageNetwork) else None
+
+
 def products_per_row(network: nn.Module) -> int:
     """Multiplications of one forward pass for one observation: the weights, times the places a filter is applied at."""
-    if not isinstance(network, ImageNetwork):
-        return sum(parameter.numel() for parameter in network.parameters())
-    places = [
-        layer.weight.numel() * math.prod(_remaining(image, _layers_of(sequence)[: i + 1]))
-        for image, sequence in zip(network.layout.images, network.convolutions, strict=True)
+    weights, images = sum(parameter.numel() for parameter in network.parameters()), image_network(network)
+    if images is None:
+        return weights
+    filters = [
+        (layer, math.prod(_remaining(image, _layers_of(sequence)[: i + 1])))
+        for image, sequence in zip(images.layout.images, images.convolutions, strict=True)
         for i, layer in enumerate(_convs(sequence))
     ]
-    return sum(places) + sum(parameter.numel() for parameter in network.dense.parameters())
+    return weights + sum(layer.weight.numel() * (places - 1) - len(layer.weight) for layer, places in filters)
 
 
 def rows_at_once(network: nn.Module, most: int) -> int:
-    """How many rows to evaluate together: `most`, or fewer where images would not stay in the processor's cache."""
-    if not isinstance(network, ImageNetwork):
+    """How many rows to evaluate together: `most`, or fewer of images.
+
+    Those alone are to stay in the processor's cache; with a memory, all rows of a sequence are kept for autograd.
+    """
+    images = image_network(network)
+    if images is None:
         return most
-    return max(1, min(most, CACHED // (4 * network.numbers_per_row)))
+    room = CACHED if images is network else WORKING_MEMORY // KEPT_BY_AUTOGRAD
+    return max(1, min(most, room // (4 * images.numbers_per_row)))
 
 
 def inference_threads(network: nn.Module, rows: int) -> int:
     """How many torch threads to evaluate a few rows with between two steps: more than one for many images only."""
-    return threads_for(rows, products_per_row(network)) if isinstance(network, ImageNetwork) else 1
+    return threads_for(rows, products_per_row(network)) if image_network(network) else 1
 
 
 def rows_kept(network: nn.Module) -> int | None:
     """How many rows' intermediate results to keep between the products of an update; None where images do not ask."""
-    if not isinstance(network, ImageNetwork):
+    images = image_network(network)
+    if images is None:
         return None
-    return max(1, WORKING_MEMORY // (4 * network.numbers_per_row))
+    return max(1, WORKING_MEMORY // (4 * images.numbers_per_row * (1 if images is network else KEPT_BY_AUTOGRAD)))

@@ -48,6 +48,23 @@ def build_network(
     Raises:
         ValueError: The observations are neither vectors nor images.
     """
+    hidden, width = hidden_layers(
+        observation_shape, hidden_sizes, activation=activation, generator=generator, convolutions=convolutions
+    )
+    dense = hidden.dense if isinstance(hidden, ImageNetwork) else hidden
+    dense.append(linear(width, outputs, output_gain, generator))
+    return hidden
+
+
+def hidden_layers(
+    observation_shape: Shape,
+    hidden_sizes: list[int],
+    *,
+    activation: str,
+    generator: torch.Generator,
+    convolutions: list[Convolution] | None = None,
+) -> tuple[ImageNetwork | nn.Sequential, int]:
+    """The network of `build_network` without its last layer, and how many numbers it gives."""
     layout = Layout.of(observation_shape)
     if layout.shape != observation_shape:
         raise ValueError(f"no network for observations of shape {observation_shape}")
@@ -59,8 +76,8 @@ def build_network(
     for size in hidden_sizes:
         layers += [linear(width, size, gain, generator), kind()]
         width = size
-    dense = nn.Sequential(*layers, linear(width, outputs, output_gain, generator))
-    return ImageNetwork(layout, before, dense) if layout.images else dense
+    dense = nn.Sequential(*layers)
+    return (ImageNetwork(layout, before, dense) if layout.images else dense), width
 
 
 def parameter_vector(module: nn.Module) -> Tensor:

@@ -122,7 +122,7 @@ class Layout:
             return rows[..., 0, 0, :0]
         numbers = rows[..., self.image_bytes :]
         if isinstance(numbers, Tensor):
-            return numbers.contiguous().view(torch.float32)
+            return numbers.clone(memory_format=torch.contiguous_format).view(torch.float32)  # aligned, one row, too
         return np.ascontiguousarray(numbers).view(np.float32)
 
     def pictures(self, rows: Tensor) -> list[Tensor]:

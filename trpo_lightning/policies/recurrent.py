@@ -1,6 +1,5 @@
 """Networks with a memory (GRU, LSTM), and the policies made from them."""
 
-import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar
 
@@ -8,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from trpo_lightning.errors import UserError
-from trpo_lightning.policies.networks import ACTIVATIONS, build_network, linear
-from trpo_lightning.policies.observations import Layout, Shape
+from trpo_lightning.policies.images import ImageNetwork, Sizes, network_sizes, rows_at_once
+from trpo_lightning.policies.networks import hidden_layers, linear
+from trpo_lightning.policies.observations import Layout, ObservationRows, Shape
 from trpo_lightning.policies.policy import OUTPUT_GAIN, NetworkPolicy
 from trpo_lightning.policies.sequences import Sequences
 from trpo_lightning.settings import MLPPolicySettings, RecurrentPolicySettings
@@ -93,7 +93,7 @@ def _stacked(gates: int, size: int, inputs: int, generator: torch.Generator) -> 
 class RecurrentNetwork(nn.Module):
     """`encoder` of single observations, a `cell` over time, and a `head`: sequences to outputs `[B, M]`."""
 
-    def __init__(self, encoder: nn.Module, cell: Cell, head: nn.Module) -> None:
+    def __init__(self, encoder: ImageNetwork | nn.Sequential, cell: Cell, head: nn.Module) -> None:
         super().__init__()
         self.encoder, self.cell, self.head = encoder, cell, head
 
@@ -114,7 +114,7 @@ class RecurrentNetwork(nn.Module):
                 "own records its states (SinglePathRollout.states)"
             )
         packing = sequences.packing
-        x = self.encoder(sequences.observations.index_select(0, packing.order))
+        x = self.encoded(sequences.observations.index_select(0, packing.order))
         state = sequences.states.index_select(0, packing.ranks)
         outputs: list[Tensor] = []
         ended: list[Tensor] = []
@@ -132,9 +132,18 @@ class RecurrentNetwork(nn.Module):
         states = torch.empty_like(last).index_copy(0, packing.ranks, last)
         return self.head(torch.cat(outputs).index_select(0, rows)), states
 
+    def encoded(self, rows: ObservationRows) -> Tensor:
+        """What the cell sees `[B, I]` of observations `[B, *O]`: of images, a few at a time."""
+        parts = [self.encoder(part) for part in rows.split(rows_at_once(self.encoder, max(1, len(rows))))]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
     def step(self, observations: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs `[N, M]` and the next states, for one observation `[N, *O]` in each of N states."""
-        y, state = self.cell(self.encoder(observations)[None], state)
+        return self.moved(self.encoder(observations), state)
+
+    def moved(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs `[N, M]` and the next states, for what the cell sees `[N, I]` of one observation each."""
+        y, state = self.cell(x[None], state)
         return self.head(y[0]), state
 
 
@@ -143,42 +152,21 @@ def build_recurrent_network(
     outputs: int,
     *,
     cell: type[Cell],
-    hidden_sizes: list[int],
+    sizes: Sizes,
     activation: str,
     output_gain: float,
     generator: torch.Generator,
 ) -> RecurrentNetwork:
-    """A network whose last hidden layer is recurrent; arguments as for `build_network`, which makes the others."""
-    *dense, size = hidden_sizes
-    layout = Layout.of(observation_shape)
-    if layout.images:
-        raise UserError(
-            "policies and value functions with a memory see vectors, not images: policy.name=mlp with value.name=adam "
-            "sees them, and several of them if they are stacked"
-        )
-    encoder, inputs = _encoder(layout.vector, dense, activation, generator)
+    """A network whose last hidden layer is recurrent; arguments as for `build_network`, which makes the others.
+
+    Of a network for images by name, too, the last dense layer is the recurrent one (as in Hausknecht & Stone 2015).
+    """
+    *before, size = sizes.dense
+    encoder, inputs = hidden_layers(
+        observation_shape, before, activation=activation, generator=generator, convolutions=sizes.convolutions
+    )
     recurrent = cell(inputs, size, generator)  # pyright: ignore[reportCallIssue]
     return RecurrentNetwork(encoder, recurrent, linear(size, outputs, output_gain, generator))
-
-
-def _encoder(numbers: int, dense: list[int], activation: str, generator: torch.Generator) -> tuple[nn.Module, int]:
-    """The layers before the recurrent one, and how many numbers they give."""
-    if not dense:
-        return nn.Identity(), numbers
-    *hidden, width = dense
-    network = build_network(
-        (numbers,),
-        width,
-        hidden_sizes=hidden,
-        activation=activation,
-        output_gain=math.sqrt(2.0),
-        generator=generator,
-    )
-    return nn.Sequential(*_layers(network), ACTIVATIONS[activation]()), width
-
-
-def _layers(network: nn.Module) -> list[nn.Module]:
-    return list(network) if isinstance(network, nn.Sequential) else [network]
 
 
 class RecurrentPolicy(NetworkPolicy):
@@ -196,7 +184,7 @@ class RecurrentPolicy(NetworkPolicy):
             observation_shape,
             outputs,
             cell=cls.cell,
-            hidden_sizes=settings.hidden_sizes,
+            sizes=network_sizes(Layout.of(observation_shape), settings, "policy"),
             activation=settings.activation,
             output_gain=OUTPUT_GAIN,
             generator=generator,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trpo_lightning.errors import UserError
 from trpo_lightning.numerics.curvature import row_slices
-from trpo_lightning.policies.observations import ObservationRows
+from trpo_lightning.policies.observations import ObservationRows, in_precision
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Sequences:
     needs. `len`, a slice and an index are those of the rows that count. An episode's end is a sequence's end.
     """
 
-    observations: Tensor
+    observations: ObservationRows
     """`[R, *O]`: all rows."""
     lengths: Tensor
     """`[S]`: integers, on the CPU."""
@@ -57,14 +57,17 @@ class Sequences:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision of the observations."""
-        return self.observations.dtype
+        """The precision of what is computed from them."""
+        return self.states.dtype
 
-    def to(self, target: torch.dtype | torch.device) -> "Sequences":
-        """The same sequences in another precision or on another device."""
-        if target in (self.dtype, self.device):
+    def to(self, dtype: torch.dtype) -> "Sequences":
+        """The same sequences in another precision; images stay bytes."""
+        if dtype == self.dtype:
             return self
-        return replace(self, observations=self.observations.to(target), states=self.states.to(target))
+        observations = self.observations
+        if isinstance(observations, Tensor):
+            observations = in_precision(observations, dtype)
+        return replace(self, observations=observations, states=self.states.to(dtype))
 
     def __getitem__(self, rows: slice | Tensor) -> "Sequences":
         """The sequences of rows that count. Raises `UserError` if these are not whole sequences."""
@@ -87,7 +90,7 @@ class Sequences:
             marked[self.counted] = True
             counted = marked[rows].nonzero()[:, 0]
         at = rows.to(self.device)
-        return Sequences(self.observations[at], lengths, self.states[chosen.to(self.device)], counted)
+        return Sequences(self.observations.index_select(0, at), lengths, self.states[chosen.to(self.device)], counted)
 
     def rows_of(self, chosen: Tensor) -> Tensor:
         """The rows that count of the sequences with these indices, in their order."""

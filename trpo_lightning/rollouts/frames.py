@@ -77,6 +77,10 @@ class FrameStore:
         index = self._index.reshape(-1, self._frames_per_row) if valid is None else self._index[: len(valid)][valid]
         return FrameRows(self._on(device), torch.from_numpy(index).to(device), self._shape)
 
+    def rows_at(self, steps: np.ndarray, envs: np.ndarray, device: torch.device) -> FrameRows:
+        """The observations of some slots, as `rows`."""
+        return FrameRows(self._on(device), torch.from_numpy(self._index[steps, envs]).to(device), self._shape)
+
     def _on(self, device: torch.device) -> torch.Tensor:
         if getattr(self, "_moved", None) is None or self._moved.device != device:
             self._moved = torch.from_numpy(self._frames[: self._used]).to(device)
@@ -84,8 +88,9 @@ class FrameStore:
 
 
 def bytes_of_images(layout: Layout) -> int:
-    """Bytes that a step's images take in a store, if no episode begins."""
-    return layout.image_bytes // (_frames_per_row(layout) if layout.images else 1)
+    """Bytes that a step's images take in a store, if no episode begins; three channels may be colours, not a stack."""
+    frames = _frames_per_row(layout) if layout.images else 1
+    return layout.image_bytes // (1 if frames == 3 else frames)
 
 
 def _frames_per_row(layout: Layout) -> int:

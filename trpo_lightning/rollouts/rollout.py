@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trpo_lightning.errors import UserError
 from trpo_lightning.numerics.tabular import PolicyValues, TabularMDP
 from trpo_lightning.policies.observations import ObservationRows
 from trpo_lightning.policies.sequences import Observations, Sequences
@@ -150,13 +149,6 @@ class TabularBatch:
 AnyBatch = Batch | VineBatch | PopulationBatch | TabularBatch
 
 
-def observation_vectors(observations: np.ndarray | FrameStore) -> np.ndarray:
-    """The array of observations `[T + 1, N, O]`, for networks with a memory, which see no images."""
-    if not isinstance(observations, np.ndarray):
-        raise UserError("policies and value functions with a memory see vectors, not images")
-    return observations
-
-
 def observation_rows(
     observations: np.ndarray | FrameStore, valid: np.ndarray | None, device: torch.device
 ) -> ObservationRows:
@@ -197,7 +189,7 @@ class SequenceSlots:
         """The valid slots of `array` `[T or T + 1, N, ...]` as rows `[B, ...]`, sequence by sequence."""
         return torch.as_tensor(array[self.steps, self.envs]).to(device)
 
-    def sequences(self, observations: np.ndarray, states: np.ndarray, device: torch.device) -> Sequences:
+    def sequences(self, observations: np.ndarray | FrameStore, states: np.ndarray, device: torch.device) -> Sequences:
         """The sequences of `observations` `[T + 1, N, *O]`.
 
         Args:
@@ -208,14 +200,22 @@ class SequenceSlots:
         going_on = (self.first_steps == 0)[:, None]
         initial = np.where(going_on, states[self.owners], 0.0).astype(np.float32)
         lengths = torch.from_numpy(self.lengths.astype(np.int64))
-        return Sequences(self.rows(observations, device), lengths, torch.from_numpy(initial).to(device))
+        rows = self._observations(observations, self.steps, self.envs, device)
+        return Sequences(rows, lengths, torch.from_numpy(initial).to(device))
+
+    def after(self, observations: np.ndarray | FrameStore, device: torch.device) -> ObservationRows:
+        """The observations `[S, *O]` in the slot after each sequence's last."""
+        return self._observations(observations, self.first_steps + self.lengths, self.owners, device)
+
+    def _observations(
+        self, observations: np.ndarray | FrameStore, steps: np.ndarray, envs: np.ndarray, device: torch.device
+    ) -> ObservationRows:
+        if isinstance(observations, FrameStore):
+            return observations.rows_at(steps, envs, device)
+        return torch.from_numpy(observations[steps, envs]).to(device)
 
     def row_of(self, steps: np.ndarray, envs: np.ndarray) -> np.ndarray:
         """The row of each of these valid slots."""
         rows = np.zeros((self.steps.max(initial=0) + 1, self.envs.max(initial=0) + 1), dtype=np.int64)
         rows[self.steps, self.envs] = np.arange(len(self.steps))
         return rows[steps, envs]
-
-    def after(self, array: np.ndarray) -> np.ndarray:
-        """The entries `[S, ...]` of `array` `[T + 1, N, ...]` in the slot after each sequence's last."""
-        return array[self.first_steps + self.lengths, self.owners]

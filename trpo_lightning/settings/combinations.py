@@ -149,11 +149,6 @@ def _check_vine(settings: RunSettings) -> None:
         [
             (env.backend == "envpool", "env.backend=envpool", "it cannot restore states: use gymnasium"),
             (env.asynchronous, "env.asynchronous=true", "processes cannot restore states: use false"),
-            (
-                env.sticky_actions > 0,
-                f"env.sticky_actions={env.sticky_actions}",
-                "no snapshot holds the last action: use 0",
-            ),
             (value.name != "none", f"value.name={value.name}", "vine has no value function: use none"),
             (curvature != "fisher", f"rule.curvature={curvature}", "it needs single_path: use fisher"),
             (states > steps, f"rollout.rollout_set_size={states}", f"rollout.steps_per_iteration={steps} has fewer"),

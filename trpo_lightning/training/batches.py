@@ -24,7 +24,6 @@ from trpo_lightning.rollouts.rollout import (
     TabularBatch,
     VineBatch,
     observation_rows,
-    observation_vectors,
     valid_rows,
 )
 from trpo_lightning.rollouts.vine import VineRollout
@@ -85,7 +84,7 @@ def _ways_to_branches(rollout: VineRollout, states: np.ndarray, device: torch.de
     """The trunks' sequences in which the states of the rollout set count, and the order of these states there."""
     slots = SequenceSlots(rollout.trunks.valid)
     rows, order = torch.from_numpy(slots.row_of(*rollout.slots.T)).sort()
-    ways = replace(slots.sequences(observation_vectors(rollout.trunks.observations), states, device), counted=rows)
+    ways = replace(slots.sequences(rollout.trunks.observations, states, device), counted=rows)
     return ways.take(ways.counts.nonzero()[:, 0]), order.to(device)
 
 
@@ -228,9 +227,7 @@ def _policy_rows(rollout: SinglePathRollout, device: torch.device) -> tuple[Rows
     if rollout.states is None:
         return _in_order_of_time(rollout, device)
     slots = SequenceSlots(rollout.valid)
-    return partial(slots.rows, device=device), slots.sequences(
-        observation_vectors(rollout.observations), rollout.states, device
-    )
+    return partial(slots.rows, device=device), slots.sequences(rollout.observations, rollout.states, device)
 
 
 def _in_order_of_time(rollout: SinglePathRollout, device: torch.device) -> tuple[Rows, Observations]:
@@ -251,14 +248,14 @@ def _remembering_values(
     rollout: SinglePathRollout, value_function: Any, device: torch.device
 ) -> tuple[Tensor, Rows, Observations]:
     """The same for a V with a memory, which it keeps for the next rollout; V is 0 in slots that nothing asks for."""
-    slots, observations = SequenceSlots(rollout.valid), observation_vectors(rollout.observations)
-    steps, envs = observations.shape[:2]
+    slots, observations = SequenceSlots(rollout.valid), rollout.observations
+    steps, envs = len(observations), rollout.valid.shape[1]
     began = rollout.episode_steps[:1].T == 0
     states = np.zeros((envs, value_function.state_size)) if value_function.states is None else value_function.states
     sequences = slots.sequences(observations, np.where(began, 0.0, states), device)
     values, states = np.zeros((steps, envs)), np.zeros_like(states)
     if len(sequences):
-        after = torch.from_numpy(slots.after(observations)).to(device)
+        after = slots.after(observations, device)
         along, last, ends = (found.cpu().numpy() for found in value_function.run(sequences, after))
         values[slots.steps, slots.envs] = along
         values[slots.first_steps + slots.lengths, slots.owners] = last

@@ -8,9 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trpo_lightning.environments.atari import whole_games
+from trpo_lightning.environments.gymnasium_backend import make_one
 from trpo_lightning.environments.observations import as_batch
 from trpo_lightning.environments.recorded_spaces import rebuilt_pair, recorded_pair, spaces_of
 from trpo_lightning.environments.spaces import one_action, to_env_action
+from trpo_lightning.environments.user_code import names_code
 from trpo_lightning.environments.vector_environment import EnvironmentSpec
 from trpo_lightning.errors import UserError
 from trpo_lightning.policies.observations import Layout, Shape
@@ -49,11 +52,17 @@ class Session:
         Args:
             begins: For a batch, a mask `[B]` of environments whose next observation is the first of an episode; by
                 default all.
+
+        Raises:
+            ValueError: The mask is of more or fewer environments than the session remembers.
         """
         if begins is None:
             self._states = None
         elif self._states is not None:
-            self._states[torch.as_tensor(np.asarray(begins, dtype=bool), device=self._states.device)] = 0.0
+            mask = np.asarray(begins, dtype=bool).reshape(-1)
+            if len(mask) != len(self._states):
+                raise ValueError(f"the session remembers {len(self._states)} episodes, and the mask is of {len(mask)}")
+            self._states[torch.from_numpy(mask).to(self._states.device)] = 0.0
 
     @torch.no_grad()
     def act(
@@ -85,7 +94,7 @@ class Session:
         if not self._policy.state_size:
             return self._policy(seen)
         if self._states is None:
-            self._states = seen.new_zeros(len(seen), self._policy.state_size)
+            self._states = torch.zeros(len(seen), self._policy.state_size, device=seen.device)
         if len(self._states) != len(seen):
             raise ValueError(
                 f"the session remembers {len(self._states)} episodes, and gets {len(seen)} observations: call reset"
@@ -144,6 +153,22 @@ class TrainedPolicy:
     def session(self) -> Session:
         """Begin to act, with any policy: a session keeps what a policy with a memory remembers of the episode."""
         return Session(self.policy, self.normalizer, self.spec, scaled=self.settings.env.scale_actions)
+
+    def make_env(self, *, own_code: bool = False, **arguments: Any) -> Any:
+        """Make a `gymnasium.Env` as in training, with its wrappers, preprocessing and time limit; Atari's games whole.
+
+        Args:
+            own_code: Whether functions and classes that `env.id` and `env.wrappers` name may be called. A file from
+                somebody else can name any: look at `policy.settings.env` first.
+            **arguments: Of the environment besides those in the settings, such as `render_mode="human"`.
+
+        Raises:
+            UserError: It cannot be built here, or is one of the user's own without `own_code`.
+        """
+        env = self.settings.env
+        if not own_code and (named := names_code(env)):
+            raise UserError(f"{named} names code that is no registered environment: make_env(own_code=True) runs it")
+        return make_one(whole_games(env), **arguments)
 
     def save(self, path: str | Path, **metadata: Any) -> None:
         """Write a file that `load` reads, atomically.

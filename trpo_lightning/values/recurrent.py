@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trpo_lightning.policies.observations import Shape
+from trpo_lightning.policies.images import network_sizes, rows_at_once
+from trpo_lightning.policies.observations import Layout, ObservationRows, Shape
 from trpo_lightning.policies.recurrent import GRU, LSTM, Cell, RecurrentNetwork, build_recurrent_network
 from trpo_lightning.policies.sequences import Sequences
 from trpo_lightning.ranks import Share
@@ -38,7 +39,7 @@ class RecurrentValueFunction(DescentValueFunction):
             observation_shape,
             1,
             cell=self.cell,
-            hidden_sizes=settings.hidden_sizes,
+            sizes=network_sizes(Layout.of(observation_shape), settings, "value"),
             activation=settings.activation,
             output_gain=1.0,
             generator=generator,
@@ -55,22 +56,23 @@ class RecurrentValueFunction(DescentValueFunction):
         return True
 
     @torch.no_grad()
-    def run(self, sequences: Sequences, after: Tensor, chunk: int = 65536) -> tuple[Tensor, Tensor, Tensor]:
+    def run(self, sequences: Sequences, after: ObservationRows, chunk: int = 65536) -> tuple[Tensor, Tensor, Tensor]:
         """Follow sequences to the observations `after` `[S, *O]` them.
 
         Returns:
             V `[B]` along the sequences, V `[S]` after them, and the states `[S, M]` at their ends.
         """
-        found = [self.network.run(sequences[part]) for part in sequences.parts(chunk)]
+        found = [self.network.run(sequences[part]) for part in sequences.parts(rows_at_once(self.network, chunk))]
         along, states = (torch.cat(parts) for parts in zip(*found, strict=True))
-        last, _ = self.network.step(after, states)
+        last, _ = self.network.moved(self.network.encoded(after), states)
         return along.squeeze(-1), last.squeeze(-1), states
 
     @torch.no_grad()
     def predict(self, observations: Sequences, chunk: int = 65536) -> Tensor:
         """V `[B]` for sequences."""
-        found = [self.network(observations[part]).squeeze(-1) for part in observations.parts(chunk)]
-        return torch.cat(found) if found else observations.observations.new_zeros(0)
+        parts = observations.parts(rows_at_once(self.network, chunk))
+        found = [self.network(observations[part]).squeeze(-1) for part in parts]
+        return torch.cat(found) if found else observations.states.new_zeros(0)
 
     def rows_of_a_step(self, rows: int) -> int:
         """As `DescentValueFunction.rows_of_a_step`: of one step in time, at most one for each sequence."""
