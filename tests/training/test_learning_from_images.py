@@ -63,6 +63,35 @@ def test_it_learns_from_pixels_and_acts_after_loading(form, tmp_path):
     assert trpo.normalizer.observations.mean.shape == ((2 + 17,) if form == "mixture" else (0,))
 
 
+@pytest.mark.parametrize(("cell", "form"), [("gru", "picture"), ("lstm", "stack")])
+def test_what_was_seen_at_first_is_remembered(cell, form, tmp_path):
+    from image_environments import Remembered
+
+    network = {"image_network": "sizes", "convolutions": ["8x4/4"], "hidden_sizes": [16]}
+    trpo = TRPO(
+        env={"id": "image_environments:Remembered", "kwargs": {"form": form}, "num_envs": 8},
+        steps_per_iteration=1024,
+        total_env_steps=1024 * 100,
+        delta=0.05,
+        value={"name": cell, "epochs": 4, **network},
+        policy={"name": cell, **network},
+        evaluation={"every": 0},
+        threads=1,
+    )
+    fit(trpo, tmp_path, iterations=16)
+    assert float(trpo.trainer.callback_metrics["episode/return_mean"]) > 12.0  # without a memory 9: chance, and two more
+    trpo.save(tmp_path / "policy.pt")
+    session, env, right = trpo_lightning.load(tmp_path / "policy.pt").session(), Remembered(form), 0
+    for seed in range(8):
+        session.reset()
+        seen, _ = env.reset(seed=seed)
+        for _ in range(16):
+            action = session.act(seen)
+            right += action == env.lit
+            seen, *_ = env.step(action)
+    assert right >= 0.75 * 8 * 16
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_rollouts_keep_bytes_and_batches_make_the_rows_that_the_policy_saw(form):
     trpo = module(form)
@@ -208,7 +237,7 @@ def test_an_environment_of_code_from_a_file_is_made_only_if_asked():
     policy.settings.env.wrappers = ["gymnasium.wrappers:FlattenObservation"]
     assert policy.make_env(render_mode="rgb_array").reset(seed=0)[0].shape == (3,)
     policy.settings.env.wrappers.append("somewhere:Else")
-    with pytest.raises(UserError, match="env.wrappers=somewhere:Else names code"):
+    with pytest.raises(UserError, match=r"env.wrappers=somewhere:Else names code"):
         policy.make_env()
 
 

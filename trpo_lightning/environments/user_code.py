@@ -56,7 +56,7 @@ def adopt(environment: Any, settings: EnvSettings) -> None:
 
 def names_code(settings: EnvSettings) -> str | None:
     """The setting that names a function or class to call instead of a registered environment; None if none does."""
-    if settings.id in OBJECTS or settings.id.rpartition(":")[2].isidentifier() and ":" in settings.id:
+    if settings.id in OBJECTS or (settings.id.rpartition(":")[2].isidentifier() and ":" in settings.id):
         return f"env.id={settings.id}"
     outside = [name for name in settings.wrappers if not name.startswith("gymnasium.wrappers:")]
     return f"env.wrappers={outside[0]}" if outside else None
