@@ -4,6 +4,7 @@ import importlib
 import sysconfig
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -45,12 +46,17 @@ def import_user_function(name: str, what: str) -> Callable[..., Any]:
     return found
 
 
-def _line_of(error: BaseException) -> str:
-    """`file:line` where an import failed: the last frame outside of Python itself and installed packages."""
+def own_line(error: BaseException) -> str:
+    """`file:line` where the user's code failed, the last frame of it; empty if none was reached."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
     libraries = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not f.filename.startswith((*libraries, "<frozen ", __file__))]
-    frame = (own or frames)[-1]
-    return f"{frame.filename}:{frame.lineno}"
+    elsewhere = (*libraries, "<frozen ", str(Path(__file__).parent))
+    own = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(elsewhere)]
+    return f"{own[-1].filename}:{own[-1].lineno}" if own else ""
+
+
+def _line_of(error: BaseException) -> str:
+    """`file:line` where an import failed, in the user's code if that was reached."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return own_line(error) or f"{frame.filename}:{frame.lineno}"

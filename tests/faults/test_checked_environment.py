@@ -3,6 +3,7 @@
 import faulthandler
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
@@ -46,6 +47,10 @@ def _given(value):
     return value
 
 
+RAISED = f" ({__file__}:{_given.__code__.co_firstlineno + 2})"
+"""Where the user's code failed."""
+
+
 @pytest.fixture
 def checked():
     env = CheckedEnvironment(Scripted(), "some_id", 3)
@@ -73,8 +78,8 @@ def fault_of(call, *arguments) -> str:
         ((*GOOD[:2], np.zeros(2, bool), *GOOD[3:]), "its terminated is an array of bool of shape (2,), not a number"),
         ((*GOOD[:3], None, {}), "its truncated is None, not a number"),
         ((*GOOD[:3], "no", {}), "its truncated is a str, not a number"),
-        (ValueError("a\nb"), "ValueError: a b"),
-        (SystemExit(), "SystemExit"),
+        (ValueError("a\nb"), f"ValueError: a b{RAISED}"),
+        (SystemExit(), f"SystemExit{RAISED}"),
     ],
 )
 def test_a_fault_in_step_is_told_with_its_place(checked, result, what):
@@ -91,8 +96,8 @@ def test_a_fault_in_step_is_told_with_its_place(checked, result, what):
         ((np.zeros(2), {}, 0), "reset returned a tuple of 3, not (observation, info)"),
         ([np.zeros(2), {}], "reset returned a list of 2, not (observation, info)"),
         ((np.zeros(3), {}), "its observation has shape (3,), not (2,)"),
-        (SystemExit(1), "SystemExit: 1"),
-        (OSError("x"), "OSError: x"),
+        (SystemExit(1), f"SystemExit: 1{RAISED}"),
+        (OSError("x"), f"OSError: x{RAISED}"),
     ],
 )
 def test_a_fault_in_reset_is_told_with_its_place(checked, begin, what):
@@ -320,8 +325,8 @@ def test_a_process_that_is_killed_between_two_steps_is_named(processes, number):
 @pytest.mark.parametrize(
     ("fault", "at", "said"),
     [
-        ("raise", 1, "in step 1 of episode 1: RuntimeError: the simulator broke [in two lines]"),
-        ("raise", 0, "in the reset of episode 1: RuntimeError: the simulator broke [in two lines]"),
+        ("raise", 1, "in step 1 of episode 1: RuntimeError: the simulator broke [in two lines] ("),
+        ("raise", 0, "in the reset of episode 1: RuntimeError: the simulator broke [in two lines] ("),
         ("vanish", 1, "in step 1 of episode 1: its process ended with exit code 0"),
     ],
 )
@@ -334,7 +339,7 @@ def test_a_fault_in_one_process_ends_them_all(processes, tmp_path, fault, at, sa
     else:
         envs.reset()
         found = fault_of(envs.step, ACTIONS)
-    assert found.endswith(said) and not any(process.is_alive() for process in envs._envs.processes)
+    assert re.sub(r"\S*odd_environments\.py:\d+\)$", "", found).endswith(said) and not any(process.is_alive() for process in envs._envs.processes)
 
 
 def test_the_silent_ones_are_named_and_all_end(processes):

@@ -123,6 +123,16 @@ def test_runs_of_different_origin_are_a_warning(tmp_path, capsys, change, warnin
     assert warning in (tmp_path / "made_up/full/report/report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(("iterations", "said"), [(20, True), (11, True), (10, False)])
+def test_runs_that_learned_from_unequal_steps_are_a_warning(tmp_path, capsys, iterations, said):
+    declared = experiment(tmp_path, seeds=[0, 1])
+    first, second = declared.cells()
+    results = [result(tmp_path, first, learning()), result(tmp_path, second, learning(iterations=iterations))]
+    write_report(declared, results, tmp_path)
+    warning = f"Hopper-v5 default: its runs end after 1,000 to {100 * iterations:,} env steps, and are pooled"
+    assert (warning in capsys.readouterr().out) == said
+
+
 def test_the_same_runs_give_the_same_bytes(tmp_path):
     declared = two_levels(tmp_path)
     results = finished(tmp_path, declared)

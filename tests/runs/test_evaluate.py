@@ -30,6 +30,15 @@ def test_the_table_and_the_file_agree(run_dir, capsys):
         assert f"{record[name]['mean']:.1f}" in output and name in output
 
 
+def test_each_policy_has_its_own_file(run_dir):
+    assert main(["evaluate", str(run_dir), "--episodes", "2"]) == 0
+    last = (run_dir / "evaluation.json").read_text()
+    assert main(["evaluate", str(run_dir), "--episodes", "3", "--policy", "best"]) == 0
+    assert (run_dir / "evaluation.json").read_text() == last
+    best = json.loads((run_dir / "evaluation_best.json").read_text())
+    assert (best["policy"], len(best["deterministic"]["returns"])) == ("best", 3)
+
+
 @pytest.mark.parametrize("which", ["best", "last"])
 def test_the_video_shows_the_episode(run_dir, capsys, which):
     assert main(["evaluate", str(run_dir), "--episodes", "1", "--video", "--policy", which]) == 0

@@ -15,6 +15,7 @@ from trpo_lightning.errors import UserError
 from trpo_lightning.policies.observations import Shape
 from trpo_lightning.policies.spaces import ActionSpec
 from trpo_lightning.settings import EnvSettings
+from trpo_lightning.user_modules import own_line
 
 Spaces = tuple[gym.Space, gym.Space]
 """The spaces of observations and of actions, as the environment declares them."""
@@ -86,10 +87,16 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 
 
+def with_line(error: BaseException) -> str:
+    """As `one_line`, with the file and line of the user's code that failed, if any did."""
+    line = own_line(error)
+    return one_line(error) + (f" ({line})" if line else "")
+
+
 def could_not_be_built(settings: EnvSettings, error: Exception) -> NoReturn:
     """Raise a one-line error for an environment that could not be built."""
     kwargs = f" with env.kwargs={settings.kwargs}" if settings.kwargs else ""
     lacking = re.search(r"missing \d+ required .*?arguments?: ((?:'\w+'|,| |and)+)", str(error))
     hint = "".join(f" env.kwargs.{name}=..." for name in re.findall(r"'(\w+)'", lacking[1])) if lacking else ""
     hint = f" (give{hint})" if hint else ""
-    raise UserError(f"env.id={settings.id}{kwargs} could not be built: {one_line(error)}{hint}") from error
+    raise UserError(f"env.id={settings.id}{kwargs} could not be built: {with_line(error)}{hint}") from error

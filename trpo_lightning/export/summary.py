@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from trpo_lightning.report.records import Columns, numeric_columns, pairs, read_provenance
+from trpo_lightning.runs.files import EVALUATIONS
 from trpo_lightning.runs.metrics_file import read_rows
 from trpo_lightning.training.evaluation import episodes_now
 from trpo_lightning.training.trained_policy import TrainedPolicy
@@ -51,20 +52,21 @@ def run_summary(run_dir: Path, trained: TrainedPolicy) -> RunSummary:
     rows = read_rows(run_dir / "metrics.csv") if run_dir.is_dir() else []
     columns = numeric_columns(rows, run_dir / "metrics.csv")
     entries = read_provenance(run_dir / "provenance.json") if run_dir.is_dir() else []
-    scores = _evaluated(run_dir / "evaluation.json", trained) or _during_training(columns, trained)
+    scores = _evaluated(run_dir, trained) or _during_training(columns, trained)
     return RunSummary(scores, columns, entries[-1] if entries else {})
 
 
-def _evaluated(file: Path, trained: TrainedPolicy) -> dict[str, Score]:
-    """What `evaluate` found, if that was this policy."""
+def _evaluated(run_dir: Path, trained: TrainedPolicy) -> dict[str, Score]:
+    """What `evaluate` found of this policy, if it did."""
     found: dict[str, Score] = {}
-    with suppress(OSError, ValueError, LookupError, TypeError):
-        summary = json.loads(file.read_text(encoding="utf-8"))
-        if summary["env_steps"] == trained.env_steps:
-            for kind in ("deterministic", "stochastic"):
-                returns = np.array(summary[kind]["returns"], dtype=np.float64)
-                source = f"`evaluate`, {len(returns)} episodes, seed {summary['seed']}"
-                found[kind] = Score(float(returns.mean()), float(returns.std()), len(returns), source)
+    for name in EVALUATIONS.values():
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            summary = json.loads((run_dir / name).read_text(encoding="utf-8"))
+            if summary["env_steps"] == trained.env_steps:
+                for kind in ("deterministic", "stochastic"):
+                    returns = np.array(summary[kind]["returns"], dtype=np.float64)
+                    source = f"`evaluate`, {len(returns)} episodes, seed {summary['seed']}"
+                    found[kind] = Score(float(returns.mean()), float(returns.std()), len(returns), source)
     return found
 
 

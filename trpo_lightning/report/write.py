@@ -19,11 +19,13 @@ from trpo_lightning.report.provenance_summary import provenance_warnings
 from trpo_lightning.report.records import Record, read_record
 from trpo_lightning.report.references import chosen_references
 from trpo_lightning.report.style import panel_of, references_caption, sensitivities, styles
-from trpo_lightning.report.summary import by_definition, curves, summarize
+from trpo_lightning.report.summary import by_cell, by_definition, curves, summarize
 from trpo_lightning.report.tables import print_table, write_definitions, write_markdown, write_runs, write_scores
 from trpo_lightning.report.tracked import tracked_records
 from trpo_lightning.report.verdicts import judge
 
+EQUAL = 0.95
+"""Share of the longest run's env steps from which another one is as long."""
 FIGURES = ("learning_curves", "score_intervals", "sensitivity", "heat_map")
 """Names of the static figures, written as PNG and PDF."""
 
@@ -145,7 +147,18 @@ def _warnings(records: list[Record]) -> list[str]:
     scoreless = [record.name for record in records if record.finished and record.score != record.score]
     if scoreless:
         found.append(f"finished without a score: {', '.join(scoreless)}")
-    return found + provenance_warnings(records)
+    return found + _unequal(records) + provenance_warnings(records)
+
+
+def _unequal(records: list[Record]) -> list[str]:
+    """A warning for each variant that pools finished runs of unequal numbers of steps."""
+    found = []
+    for (env_id, variant), group in by_cell(records).items():
+        steps = [record.env_steps for record in group if record.finished and record.env_steps]
+        if steps and min(steps) < EQUAL * max(steps):
+            name = f"{env_id} {variant}"
+            found.append(f"{name}: its runs end after {min(steps):,} to {max(steps):,} env steps, and are pooled")
+    return found
 
 
 def _print_places(root: Path, experiment: Experiment, figures: list[Path]) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from trpo_lightning.environments.user_code import names_code
 from trpo_lightning.errors import UserError, first_line
 from trpo_lightning.rollouts.episodes import run_episodes
 from trpo_lightning.rollouts.video import record_episode
 from trpo_lightning.runs.config import recorded_settings
+from trpo_lightning.runs.files import EVALUATIONS
 from trpo_lightning.runs.trained import load
 from trpo_lightning.settings import RunSettings, to_dict
 from trpo_lightning.storage.files import write_atomically
@@ -20,7 +22,7 @@ from trpo_lightning.training.trained_policy import TrainedPolicy
 
 
 def evaluate_run(run_dir: Path, which: str, episodes: int, seed: int, video: bool) -> None:
-    """Print the returns of the deterministic and the stochastic policy, write `evaluation.json` and log to W&B."""
+    """Print the returns of the deterministic and the stochastic policy, write them to a file and log them to W&B."""
     trained = load(run_dir, which)
     _refuse_foreign_code(trained, run_dir)
     results = {
@@ -34,8 +36,9 @@ def evaluate_run(run_dir: Path, which: str, episodes: int, seed: int, video: boo
         "seed": seed,
         **{name: {"returns": result.tolist(), "mean": float(result.mean())} for name, result in results.items()},
     }
-    write_atomically(folder / "evaluation.json", json.dumps(summary, indent=2).encode() + b"\n")
-    print(f"written: {folder / 'evaluation.json'}")
+    written = folder / EVALUATIONS[which]
+    write_atomically(written, json.dumps(summary, indent=2).encode() + b"\n")
+    print(f"written: {written}")
     file = None
     if video:
         file = folder / f"video_{which}.mp4"
@@ -47,13 +50,14 @@ def evaluate_run(run_dir: Path, which: str, episodes: int, seed: int, video: boo
 def _refuse_foreign_code(trained: TrainedPolicy, run_dir: Path) -> None:
     """Refuse a policy file that names code to import, unless the user's config.yaml names it too: the file is data."""
     env = trained.settings.env
-    if ":" not in env.id:
+    named = names_code(env) or (f"env.id={env.id}" if ":" in env.id else None)
+    if named is None:
         return
     config = run_dir / "config.yaml"
     own = recorded_settings(run_dir).env if config.is_file() else None
-    if own is None or (own.id, own.kwargs) != (env.id, env.kwargs):
+    if own is None or (own.id, own.kwargs, own.wrappers) != (env.id, env.kwargs, env.wrappers):
         raise UserError(
-            f"{run_dir}: its policy names code to run, env.id={env.id}: that is done only for a run directory whose "
+            f"{run_dir}: its policy names code to run, {named}: that is done only for a run directory whose "
             "config.yaml names the same"
         )
 
@@ -111,7 +115,8 @@ def log_evaluation(run_dir: Path, settings: RunSettings, summary: dict[str, Any]
             _use_policy(run, f"policy-{source}:{summary['policy']}")
         run.finish()
     except Exception as error:
-        print(f"warning: W&B did not take the evaluation ({first_line(error)}); it is in {run_dir / 'evaluation.json'}")
+        file = run_dir / EVALUATIONS[summary["policy"]]
+        print(f"warning: W&B did not take the evaluation ({first_line(error)}); it is in {file}")
 
 
 def _evaluation_record(summary: dict[str, Any], video: Path | None) -> dict[str, Any]:

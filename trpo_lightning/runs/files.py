@@ -14,11 +14,15 @@ FILES: dict[str, str] = {
     "failed_update_*.pt": "the rejected update that stopped the run, for `replay`",
     "log.txt": "the console output, if an experiment started the run",
     "evaluation.json": "the returns that `evaluate` measured",
+    "evaluation_best.json": "those of `evaluate --policy best`",
     "video_*.mp4": "one episode, from `evaluate --video`",
     "trackers.json": "the run's ids in other trackers, and which rows they have",
     "tensorboard/*": "TensorBoard's event files, with `tracking.loggers=tensorboard`",
     "wandb/*": "W&B's files; `wandb sync` uploads an offline run later",
 }
+
+EVALUATIONS = {"last": "evaluation.json", "best": "evaluation_best.json"}
+"""The file that `evaluate` writes, by the policy it takes."""
 
 
 def checkpoint_files(folder: Path) -> list[Path]:

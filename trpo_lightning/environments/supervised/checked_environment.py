@@ -11,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.utils.seeding import np_random
 
 from trpo_lightning.environments.supervised.deadline import Overdue
-from trpo_lightning.environments.vector_environment import LIFE_LOST, EnvironmentFailure, one_line
+from trpo_lightning.environments.vector_environment import LIFE_LOST, EnvironmentFailure, one_line, with_line
 
 
 class CheckedEnvironment(gym.Wrapper):
@@ -93,7 +93,7 @@ class CheckedEnvironment(gym.Wrapper):
             raise EnvironmentFailure(f"its observation {fault}")
 
     def _fail(self, error: BaseException) -> NoReturn:
-        what = str(error) if isinstance(error, EnvironmentFailure | Overdue) else one_line(error)
+        what = str(error) if isinstance(error, EnvironmentFailure | Overdue) else with_line(error)
         if isinstance(error, TypeError) and re.search(r"reset\(\) got an unexpected keyword argument", what):
             what += " (give it gymnasium's keywords: reset(self, *, seed=None, options=None))"
         self.busy = False
