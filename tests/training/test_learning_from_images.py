@@ -79,9 +79,7 @@ def test_what_was_seen_at_first_is_remembered(cell, form, tmp_path):
         threads=1,
     )
     fit(trpo, tmp_path, iterations=16)
-    assert (
-        float(trpo.trainer.callback_metrics["episode/return_mean"]) > 12.0
-    )  # without a memory 9
+    assert float(trpo.trainer.callback_metrics["episode/return_mean"]) > 12.0  # without a memory 9
     trpo.save(tmp_path / "policy.pt")
     session, env, right = trpo_lightning.load(tmp_path / "policy.pt").session(), Remembered(form), 0
     for seed in range(8):
