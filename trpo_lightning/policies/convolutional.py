@@ -48,10 +48,18 @@ class ImageChain:
         return [[(next(parts), next(parts)) for _ in layers] for layers in self._layers], self._dense.views(dense)
 
     @torch.no_grad()
+    def outputs(self, rows: Tensor) -> Tensor:
+        """The outputs `[B, M]` for rows `[B, *row_shape]`."""
+        return self._through(rows, for_products=False)[-1]
+
+    @torch.no_grad()
     def forward(self, rows: Tensor) -> Kept:
         """What products need for rows `[B, *row_shape]`, and last the outputs `[B, M]`."""
+        return self._through(rows, for_products=True)
+
+    def _through(self, rows: Tensor, *, for_products: bool) -> Kept:
         pictures = self._network.layout.pictures(rows)
-        images = [scaled(picture, self._dtype, channels_last=True) for picture in pictures]
+        images = [scaled(picture, self._dtype, channels_last=for_products) for picture in pictures]
         outputs = []
         for x, layers, filters in zip(images, self._layers, self._filters, strict=True):
             found = []

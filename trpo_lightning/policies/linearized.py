@@ -67,9 +67,30 @@ class LinearizedPolicy:
 
 def linearized(policy: Policy, theta: Tensor, observations: Observations) -> LinearizedPolicy | None:
     """`policy` at `theta` `[P]` for observations `[B, *O]`; None unless it is a built-in policy without a memory."""
-    if type(policy) not in DISTRIBUTIONS or not isinstance(observations, Tensor):
+    parts = _parts(policy, theta)
+    if parts is None or not isinstance(observations, Tensor):
+        return None
+    return LinearizedPolicy(policy, *parts, observations)
+
+
+def evaluator(policy: Policy, theta: Tensor) -> Callable[[Observations], Any]:
+    """As `policy.at` with `theta` `[P]`, from observations to distributions, but without autograd."""
+    parts = _parts(policy, theta)
+
+    def evaluate(observations: Observations) -> Any:
+        if parts is None or not isinstance(observations, Tensor):
+            return policy.at(theta, observations)
+        chain, own = parts
+        return DISTRIBUTIONS[type(policy)](policy, chain.outputs(chain.native(observations)), own)
+
+    return evaluate
+
+
+def _parts(policy: Policy, theta: Tensor) -> tuple[Perceptron | ImageChain, Tensor] | None:
+    """The derivatives of the policy's network, and its own parameters, at `theta`."""
+    if type(policy) not in DISTRIBUTIONS:
         return None
     size = sum(parameter.numel() for parameter in policy.network.parameters())
     own, network = theta.detach().split([len(theta) - size, size])
     chain = chain_of(policy.network, network)
-    return None if chain is None else LinearizedPolicy(policy, chain, own, observations)
+    return None if chain is None else (chain, own)

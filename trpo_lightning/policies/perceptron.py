@@ -18,9 +18,14 @@ ArrayLike = Any
 Derivatives = dict[type[nn.Module], Callable[[ArrayLike, ArrayLike], ArrayLike]]
 """Derivatives of activations, from their outputs, times a gradient that may be overwritten."""
 
+
+def _relu(gradient: Tensor, y: Tensor) -> Tensor:
+    return torch.ops.aten.threshold_backward.grad_input(gradient, y, 0.0, grad_input=gradient)
+
+
 OF_TENSORS: Derivatives = {
     Tanh: torch.ops.aten.tanh_backward,
-    nn.ReLU: lambda gradient, y: torch.ops.aten.threshold_backward(gradient, y, 0.0),
+    nn.ReLU: _relu,
     nn.ELU: lambda gradient, y: torch.ops.aten.elu_backward(gradient, 1.0, 1.0, 1.0, True, y),
 }
 
@@ -93,6 +98,10 @@ class Perceptron:
                 self._activations[kind](x)
             inputs.append(x)
         return inputs
+
+    def outputs(self, x: ArrayLike) -> Tensor:
+        """The outputs `[B, M]` for rows `[B, I]`."""
+        return self.tensor(self.forward(x)[-1])
 
     @torch.no_grad()
     @np.errstate(all="ignore")

@@ -18,7 +18,7 @@ from trpo_lightning.numerics.curvature import (
 )
 from trpo_lightning.numerics.objectives import kl_divergence
 from trpo_lightning.policies.images import rows_at_once, rows_kept
-from trpo_lightning.policies.linearized import linearized
+from trpo_lightning.policies.linearized import evaluator, linearized
 from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.observations import in_precision
 from trpo_lightning.policies.policy import Policy
@@ -75,10 +75,10 @@ class Candidates:
         the mean KL to that and each state's KL to `kl_state_slack * delta`.
         """
         theta = self.policy.projected(theta)
-        unmoved = torch.equal(theta, self.theta)
+        unmoved, at = torch.equal(theta, self.theta), evaluator(self.policy, theta)
         value, kls = 0.0, []
         for part, old in self.surrogate.old:
-            new: Any = old if unmoved else self.policy.at(theta, self.surrogate.observations[part])
+            new: Any = old if unmoved else at(self.surrogate.observations[part])
             value += float(self.surrogate.total(new, part))
             kls.append(self.factor * kl_divergence(old, new, self.settings.kl_direction))
         kl, weights = torch.cat(kls), self.surrogate.kl_weights
