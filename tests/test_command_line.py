@@ -126,7 +126,12 @@ def test_train_refuses_in_one_line(arguments, parts, capsys):
         (["env.id=environments:with_actions", "env.kwargs.name=tuple"], ["action space Tuple"]),
         (["env.id=environments:with_observations", "env.kwargs.name=graph"], ["observation is a Graph"]),
         (
-            ["env.id=Pong-v5", "env.backend=envpool", "policy.image_network=sizes", "policy.convolutions=[16x99/1]"],
+            [
+                "env.id=ALE/Pong-v5",
+                "env.backend=envpool",
+                "policy.image_network=sizes",
+                "policy.convolutions=[16x99/1]",
+            ],
             ["policy.image_network: layer 1 (16x99/1) does not fit: the image of 84 x 84", "env.wrappers="],
         ),
         (["env.id=CartPol-v1", "env.backend=envpool"], ["env.id=CartPol-v1", "did you mean CartPole-v1?"]),

@@ -13,7 +13,8 @@ SMALL = """env.id=CartPole-v1 env.backend=gymnasium env.num_envs=2 env.max_episo
 
 def test_every_file_of_a_run_is_described(tmp_path):
     assert main(["train", *SMALL, "--run-dir", str(tmp_path), "--quiet"]) == 0
-    assert main(["evaluate", str(tmp_path), "--episodes", "1"]) == 0
+    for policy in ("last", "best"):
+        assert main(["evaluate", str(tmp_path), "--episodes", "1", "--policy", policy]) == 0
     left = [str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()]
     assert all(any(fnmatch(file, pattern) for pattern in FILES) for file in left), left
     others = {"failed_update_*.pt", "log.txt", "video_*.mp4", "trackers.json"}  # of failures, experiments and so on
