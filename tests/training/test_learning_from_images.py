@@ -236,9 +236,15 @@ def test_an_environment_of_code_from_a_file_is_made_only_if_asked():
     policy.settings.env.id, policy.settings.env.kwargs = "Pendulum-v1", {}
     policy.settings.env.wrappers = ["gymnasium.wrappers:FlattenObservation"]
     assert policy.make_env(render_mode="rgb_array").reset(seed=0)[0].shape == (3,)
-    policy.settings.env.wrappers.append("somewhere:Else")
-    with pytest.raises(UserError, match=r"env.wrappers=somewhere:Else names code"):
-        policy.make_env()
+    for name in ("somewhere:Else", "gymnasium.wrappers:gym.logger.os.system"):
+        policy.settings.env.wrappers = [name]
+        with pytest.raises(UserError, match=r"env.wrappers=\S+ names code"):
+            policy.make_env()
+    policy.settings.env.wrappers = []
+    for env_id in ("shutil:os.system", "popgym:popgym-RepeatPreviousEasy-v0"):
+        policy.settings.env.id = env_id
+        with pytest.raises(UserError, match=f"env.id={env_id} names code"):
+            policy.make_env()
 
 
 def test_images_train_on_one_device():

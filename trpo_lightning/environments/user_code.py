@@ -55,10 +55,11 @@ def adopt(environment: Any, settings: EnvSettings) -> None:
 
 
 def names_code(settings: EnvSettings) -> str | None:
-    """The setting that names a function or class to call instead of a registered environment; None if none does."""
-    if settings.id in OBJECTS or (settings.id.rpartition(":")[2].isidentifier() and ":" in settings.id):
+    """The setting that names a module to import or a function to call; None if gymnasium's registry does it all."""
+    if settings.id in OBJECTS or ":" in settings.id:
         return f"env.id={settings.id}"
-    outside = [name for name in settings.wrappers if not name.startswith("gymnasium.wrappers:")]
+    prefix = "gymnasium.wrappers:"
+    outside = [name for name in settings.wrappers if name not in {prefix + known for known in gym.wrappers.__all__}]
     return f"env.wrappers={outside[0]}" if outside else None
 
 

@@ -118,7 +118,7 @@ def write_onnx(trained: TrainedPolicy, file: Path) -> None:
     (found,) = ReferenceEvaluator(str(file)).run(None, {INPUT: observations})
     expected = _actions(trained, observations)
     error = np.abs(np.asarray(found, dtype=np.float64) - np.asarray(expected, dtype=np.float64)).max()
-    if not error <= TOLERANCE * _scale(module):
+    if not error <= TOLERANCE * max(_scale(module), float(np.abs(expected).max())):
         raise UserError(f"{file}: the graph differs from the policy by {error:.1e}: this is a bug, please report it")
 
 

@@ -50,7 +50,7 @@ def evaluate_run(run_dir: Path, which: str, episodes: int, seed: int, video: boo
 def _refuse_foreign_code(trained: TrainedPolicy, run_dir: Path) -> None:
     """Refuse a policy file that names code to import, unless the user's config.yaml names it too: the file is data."""
     env = trained.settings.env
-    named = names_code(env) or (f"env.id={env.id}" if ":" in env.id else None)
+    named = names_code(env)
     if named is None:
         return
     config = run_dir / "config.yaml"

@@ -158,8 +158,8 @@ class TrainedPolicy:
         """Make a `gymnasium.Env` as in training, with its wrappers, preprocessing and time limit; Atari's games whole.
 
         Args:
-            own_code: Whether functions and classes that `env.id` and `env.wrappers` name may be called. A file from
-                somebody else can name any: look at `policy.settings.env` first.
+            own_code: Whether modules that `env.id` and `env.wrappers` name may be imported, and their functions called.
+                A file from somebody else can name any: look at `policy.settings.env` first.
             **arguments: Of the environment besides those in the settings, such as `render_mode="human"`.
 
         Raises:
@@ -167,7 +167,7 @@ class TrainedPolicy:
         """
         env = self.settings.env
         if not own_code and (named := names_code(env)):
-            raise UserError(f"{named} names code that is no registered environment: make_env(own_code=True) runs it")
+            raise UserError(f"{named} names code outside of gymnasium's registry: make_env(own_code=True) runs it")
         return make_one(whole_games(env), **arguments)
 
     def save(self, path: str | Path, **metadata: Any) -> None:
