@@ -57,15 +57,10 @@ def compare(trained: TrainedPolicy, space: spaces.Space, running, count: int) ->
     (found,) = running.run(None, {"observation": flatten_batch(space, batch).astype(kind)})
     expected = trained.act(batch)
     assert found.shape == expected.shape and found.dtype == expected.dtype
-    bounds = [b for b in (getattr(trained.spec.spaces[1], "low", 0), getattr(trained.spec.spaces[1], "high", 0))]
-    scale = max(
-        [
-            1.0,
-            float(np.abs(expected).max()),
-            *(float(np.abs(b[np.isfinite(b)]).max(initial=0.0)) for b in map(np.asarray, bounds)),
-        ]
-    )
-    assert np.abs(found.astype(np.float64) - expected).max() <= 1e-6 * scale
+    bounds = [np.asarray(getattr(trained.spec.spaces[1], name, 0)) for name in ("low", "high")]
+    sizes = [float(np.abs(b[np.isfinite(b)]).max(initial=0.0)) for b in bounds]
+    scale = max(1.0, float(np.abs(expected).max()), *sizes)
+    assert np.abs(found.astype(np.float64) - expected).max() <= 2e-6 * scale
     return expected
 
 
