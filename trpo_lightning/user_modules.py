@@ -1,6 +1,7 @@
 """Imports the user's modules that settings name; nothing else in the package imports by name."""
 
 import importlib
+import os
 import sysconfig
 import traceback
 from collections.abc import Callable
@@ -51,8 +52,9 @@ def own_line(error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
     libraries = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
-    elsewhere = (*libraries, "<frozen ", str(Path(__file__).parent))
-    own = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(elsewhere)]
+    elsewhere = tuple(f"{folder}{os.sep}" for folder in (*libraries, Path(__file__).parent))
+    frames = traceback.extract_tb(error.__traceback__)  # compiled modules name files that are not here
+    own = [f for f in frames if not f.filename.startswith(elsewhere) and Path(f.filename).is_file()]
     return f"{own[-1].filename}:{own[-1].lineno}" if own else ""
 
 

@@ -103,3 +103,9 @@ def test_what_is_not_finite_stays_so():
     x[3, 0] = torch.nan
     product = fisher_vector_product(lambda th, part: linearized(policy, th, x[part]), theta, ROWS)(theta)
     assert not torch.isfinite(product).all()
+
+
+def test_networks_that_end_in_an_activation_are_left_to_autograd():
+    network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ReLU())
+    theta = torch.zeros(sum(parameter.numel() for parameter in network.parameters()))
+    assert Perceptron.of(network, theta) is None

@@ -5,7 +5,7 @@ can refuse. Every quantity is joint over the action's dimensions and has shape `
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import torch
@@ -91,7 +91,7 @@ class Gaussian:
         return mean * torch.exp(-2.0 * self.log_std), 2.0 * log_std
 
     def detach(self) -> Self:
-        return type(self)(self.mean.detach(), self.log_std.detach())
+        return replace(self, mean=self.mean.detach(), log_std=self.log_std.detach())
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Categorical:
         return (torch.cat(parts, dim=-1),)
 
     def detach(self) -> Self:
-        return type(self)(self.logits.detach(), self.choices)
+        return replace(self, logits=self.logits.detach())
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class Bernoulli:
         return (p * (1.0 - p) * tangents[0],)
 
     def detach(self) -> Self:
-        return type(self)(self.logits.detach())
+        return replace(self, logits=self.logits.detach())
 
 
 def _expectation(p: Tensor, x: Tensor) -> Tensor:

@@ -179,7 +179,8 @@ class ImageNetwork(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Outputs `[B, M]` for rows `[B, *row_shape]`."""
-        dtype = next(self.parameters()).dtype
+        first = next(self.parameters(), None)  # there is none before a recurrent layer without convolutions
+        dtype = torch.get_default_dtype() if first is None else first.dtype
         derived = torch.is_grad_enabled()
         images = [scaled(picture, dtype, channels_last=derived) for picture in self.layout.pictures(rows)]
         parts = [layers(image).flatten(1) for layers, image in zip(self.convolutions, images, strict=True)]

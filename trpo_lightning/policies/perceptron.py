@@ -68,9 +68,9 @@ class Perceptron:
 
     @classmethod
     def of(cls, network: nn.Module, theta: Tensor) -> "Perceptron | None":
-        """A perceptron with the layers of `network`; None if the network is not one."""
+        """A perceptron with the layers of `network`; None if it is not one, or its last layer has an activation."""
         layers = perceptron_layers(network)
-        return None if layers is None else cls(layers, theta)
+        return None if layers is None or layers[-1][2] is not None else cls(layers, theta)
 
     def native(self, tensor: Tensor) -> ArrayLike:
         """A tensor in the form that the other methods take."""

@@ -33,7 +33,7 @@ class LinearValueFunction(ValueFunction):
         super().__init__(observation_shape, settings, generator)
         layout = Layout.of(observation_shape)
         if layout.images:
-            raise UserError("value.name=linear does not see images: use adam, lbfgs, trust_region or none")
+            raise UserError("value.name=linear does not see images: use adam, gru, lstm, lbfgs, trust_region or none")
         size = 2 * layout.vector + 1
         self.weights = nn.Parameter(torch.zeros(size, dtype=torch.float64), requires_grad=False)
 
