@@ -1,6 +1,7 @@
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -336,3 +337,16 @@ def test_detach_keeps_the_numbers_and_cuts_the_graph(build):
     for before, after in zip(tracked.tensors, cut.tensors, strict=True):
         assert torch.equal(before, after) and before.requires_grad and not after.requires_grad
     assert tracked.entropy().requires_grad and not cut.entropy().requires_grad
+
+
+@dataclass(frozen=True)
+class Bounded(Gaussian):
+    """A distribution of one's own, with a field more."""
+
+    bound: float
+
+
+def test_distributions_of_ones_own_keep_their_fields_when_detached():
+    mean = torch.zeros(2, 3, requires_grad=True)
+    detached = Bounded(mean, mean, 0.5).detach()
+    assert type(detached) is Bounded and detached.bound == 0.5 and not detached.mean.requires_grad

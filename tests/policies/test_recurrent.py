@@ -52,6 +52,13 @@ def test_sequences_of_images_follow_the_equations_and_share_their_frames(name, s
     assert framed.to(torch.float64).observations is shared and observed.to(torch.float64).observations is rows
 
 
+def test_a_recurrent_layer_sees_bare_pixels():
+    shape = (2, 9, 8)
+    policy = recurrent_policy("gru", sizes=(3,), shape=shape, image_network="sizes", convolutions=[])
+    assert policy.network.cell.inputs == 2 * 9 * 8
+    assert policy(sequences(policy, shape=shape, dtype=torch.float32)).logits.isfinite().all()
+
+
 @pytest.mark.parametrize(("name", "units"), [("trpo_2015", 20), ("mnih_2015", 512)])
 def test_the_dense_layer_of_a_network_by_name_is_the_recurrent_one(name, units):
     network = recurrent_policy("gru", sizes=(64, 64), shape=(4, 84, 84), image_network=name).network

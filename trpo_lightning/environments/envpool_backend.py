@@ -39,7 +39,6 @@ def describe_suitable(settings: EnvSettings) -> EnvironmentSpec | None:
 
     if pool_id(settings.id) not in envpool.list_all_envs():
         return None
-    _refuse_bare_game(settings.id)
     if is_atari(settings.id):
         register(settings)
     if settings.id not in gymnasium_backend.registered_ids():

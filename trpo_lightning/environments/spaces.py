@@ -12,6 +12,9 @@ from trpo_lightning.errors import UserError
 from trpo_lightning.policies.observations import Image, Layout, Shape
 from trpo_lightning.policies.spaces import ActionSpec, BinaryActions, ContinuousActions, DiscreteActions
 
+DARK = 64
+"""Images whose brightest pixel is below this are no pictures, but planes of small numbers."""
+
 
 def action_spec(space: spaces.Space, env_id: str) -> ActionSpec:
     """What a policy needs to know about an action space. Raises `UserError` if no policy fits the space."""
@@ -28,10 +31,6 @@ def action_spec(space: spaces.Space, env_id: str) -> ActionSpec:
         f"env.id={env_id}: action space {space} is not one of Box of floats, Discrete, MultiDiscrete, MultiBinary: "
         "wrap it in a gymnasium.ActionWrapper that has one of these and whose `action` makes the environment's of it"
     )
-
-
-DARK = 64
-"""Images whose brightest pixel is below this are no pictures, but planes of small numbers."""
 
 
 def to_env_action(space: spaces.Space, *, scaled: bool) -> Callable[[np.ndarray], np.ndarray]:

@@ -58,8 +58,8 @@ def names_code(settings: EnvSettings) -> str | None:
     """The setting that names a module to import or a function to call; None if gymnasium's registry does it all."""
     if settings.id in OBJECTS or ":" in settings.id:
         return f"env.id={settings.id}"
-    prefix = "gymnasium.wrappers:"
-    outside = [name for name in settings.wrappers if name not in {prefix + known for known in gym.wrappers.__all__}]
+    known = {f"gymnasium.wrappers:{name}" for name in gym.wrappers.__all__}
+    outside = [name for name in settings.wrappers if name not in known]
     return f"env.wrappers={outside[0]}" if outside else None
 
 

@@ -142,6 +142,5 @@ def _backward(layer: nn.Conv2d, u: Tensor, x: Tensor, weight: Tensor, *, to_inpu
 def chain_of(network: nn.Module, theta: Tensor) -> Perceptron | ImageChain | None:
     """The derivatives of a perceptron or an image network at `theta` `[P]`; None for other networks."""
     if isinstance(network, ImageNetwork):
-        size = sum(parameter.numel() for parameter in network.dense.parameters())
-        return None if Perceptron.of(network.dense, theta[len(theta) - size :]) is None else ImageChain(network, theta)
+        return ImageChain(network, theta) if isinstance(network.dense[-1], nn.Linear) else None
     return Perceptron.of(network, theta)

@@ -218,15 +218,19 @@ def image_network(network: nn.Module) -> ImageNetwork | None:
 
 def products_per_row(network: nn.Module) -> int:
     """Multiplications of one forward pass for one observation: the weights, times the places a filter is applied at."""
-    weights, images = sum(parameter.numel() for parameter in network.parameters()), image_network(network)
+    images = image_network(network)
     if images is None:
-        return weights
+        return _size(network)
     filters = [
-        (layer, math.prod(_remaining(image, _layers_of(sequence)[: i + 1])))
+        layer.weight.numel() * math.prod(_remaining(image, _layers_of(sequence)[: i + 1]))
         for image, sequence in zip(images.layout.images, images.convolutions, strict=True)
         for i, layer in enumerate(_convs(sequence))
     ]
-    return weights + sum(layer.weight.numel() * (places - 1) - len(layer.weight) for layer, places in filters)
+    return _size(network) - _size(images.convolutions) + sum(filters)
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def rows_at_once(network: nn.Module, most: int) -> int:
