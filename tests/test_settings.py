@@ -93,6 +93,13 @@ def test_exclusive_limit_fails_and_just_above_passes(key):
     check(with_value(key, next_above(key, limit)))
 
 
+@pytest.mark.parametrize("key", limits("below"))
+def test_exclusive_limit_fails_and_just_below_passes(key):
+    limit = KEYS[key].metadata["below"]
+    refused(key, in_type(key, limit))
+    check(with_value(key, next_below(key, limit)))
+
+
 @pytest.mark.parametrize("key", limits("choices"))
 def test_choices_pass_and_another_word_fails(key):
     for choice in KEYS[key].metadata["choices"]:

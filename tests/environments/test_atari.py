@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -236,3 +237,62 @@ def test_envpools_own_name_of_a_game_is_answered_with_the_one_to_use():
     for backend in ("auto", "envpool"):
         with pytest.raises(UserError, match=r"env.id=Pong-v5 is EnvPool's name for a game: env.id=ALE/Pong-v5 is"):
             describe_environment(replace(settings(backend=backend), id="Pong-v5"))
+
+
+def training(backend, **more):
+    """TRPO on Breakout, whose episodes end with a life."""
+    from trpo_lightning import TRPO
+
+    if backend == "envpool":
+        pytest.importorskip("envpool")
+    keys = {"env.id": "ALE/Breakout-v5", "env.backend": backend, "env.num_envs": 2, "env.frame_size": SMALL}
+    keys |= {"env.episodic_life": True, "env.noop_max": 1, "normalize.reward_signs": True, "value.name": "none"}
+    return TRPO(settings=updated(RunSettings(), {**keys, "gae_lambda": 1.0, **more}))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_whole_episodes_are_whole_games_whose_returns_are_those_of_all_lives(backend):
+    keys = {"rollout.steps_per_iteration": 100, "rollout.whole_episodes": True, "env.max_episode_steps": 1000}
+    trpo = training(backend, **keys)
+    for _ in range(3):
+        rollout = trpo.scheme.collect(trpo.policy, trpo.normalizer, 0)
+        over = (rollout.terminated | rollout.truncated) & ~rollout.life_lost
+        ends = np.argwhere(over)  # in the order of the steps
+        assert over.sum() == 2 and (rollout.life_lost.sum(0) == 4).all()  # five lives
+        totals = [rollout.raw_rewards[: t + 1, n].sum() for t, n in ends]
+        assert totals == list(rollout.episode_returns)
+        assert [int(rollout.valid[: t + 1, n].sum()) for t, n in ends] == list(rollout.episode_lengths)
+    trpo.scheme.close()
+
+
+def test_a_game_that_was_cut_is_not_gone_on_with():
+    """As where a rollout cuts first episodes (rollout.spread_episodes) or a wrapper ends one."""
+    env = make_one(settings("Breakout", episodic_life=True, noop_max=1))
+    first, _ = env.reset(seed=0)
+    for _ in range(10):
+        seen, _, terminated, truncated, _ = env.step(2)
+    assert not (terminated or truncated or np.array_equal(seen, first))
+    np.testing.assert_array_equal(env.reset()[0], first)
+
+
+def test_beginning_anew_begins_a_game_even_after_a_lost_life():
+    envs = environments(settings("Breakout", episodic_life=True, noop_max=1))
+    first = envs.reset()
+    for action in actions(200, 1, 4):
+        envs.step(action)
+        if envs.life_lost[0]:
+            break
+    assert envs.life_lost[0]
+    np.testing.assert_array_equal(envs.reset(), first)
+    envs.close()
+
+
+@pytest.mark.parametrize("given", [str, gym.spec], ids=["an id", "a spec"])
+def test_keys_of_games_count_where_the_game_is_given_in_python(given):
+    from trpo_lightning import TRPO
+
+    small = {"num_envs": 2, "frame_stack": 1, "frame_size": SMALL}
+    trpo = TRPO(given("ALE/Pong-v5"), env=small, steps_per_iteration=8)
+    assert trpo.spec.observation_shape == (1, *SMALL)
+    with pytest.raises(UserError, match=r"env\.frame_stack"):
+        TRPO("CartPole-v1", env={"frame_stack": 1})

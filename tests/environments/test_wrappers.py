@@ -1,5 +1,7 @@
 """`env.wrappers`: wrappers that settings name."""
 
+import re
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from trpo_lightning import UserError, load
 from trpo_lightning.environments.backends import describe_environment, make_environments
 from trpo_lightning.environments.gymnasium_backend import make_one
 from trpo_lightning.environments.spaces import check_observations
+from trpo_lightning.environments.supervised.workers import make_worker
 from trpo_lightning.environments.user_code import adopt
 from trpo_lightning.runs.config import load_settings
 from trpo_lightning.runs.evaluate import evaluate_run
@@ -135,3 +138,43 @@ def test_the_wrapper_that_the_message_names_mends_it():
     mine = EnvSettings(wrappers=[FLATTEN])
     adopt(Image, mine)
     assert describe_environment(mine).observation_shape == (147,)
+
+
+class Breaks(gym.Wrapper):
+    """Fails in a line of the user's file, where and when `FAILS` says."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        if FAILS["in"] == "__init__":
+            raise KeyError("mass")
+
+    def snapshot(self):
+        return {}["a"] if FAILS["in"] == "snapshot" else 1
+
+    def restore(self, snapshot):
+        if FAILS["in"] == "restore":
+            raise ValueError("no such state")
+
+    def close(self):
+        super().close()
+        if FAILS["in"] == "close":
+            raise OSError("gone")
+
+
+FAILS = {"in": ""}
+
+
+@pytest.mark.parametrize("method", ["__init__", "snapshot", "restore", "close"])
+def test_a_failing_method_of_a_wrapper_is_one_line_that_names_file_and_line(method, monkeypatch, capsys):
+    mine = settings(f"{__name__}:Breaks")
+    monkeypatch.setitem(FAILS, "in", method)
+    if method == "close":
+        describe_environment(mine)
+        said = capsys.readouterr().out
+    else:
+        with pytest.raises(UserError) as failure:
+            worker = make_worker(mine)
+            worker.env.reset(seed=0)
+            worker.restore(worker.snapshot())
+        said = str(failure.value) + "\n"
+    assert "CartPole-v1" in said and re.search(r"test_wrappers\.py:\d+\)", said) and said.count("\n") == 1

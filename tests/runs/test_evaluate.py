@@ -5,6 +5,7 @@ import json
 import imageio.v3 as iio
 import pytest
 
+from trpo_lightning import load
 from trpo_lightning.__main__ import main
 from trpo_lightning.runs.config import load_settings
 from trpo_lightning.runs.run import train_run
@@ -57,3 +58,16 @@ def test_bad_calls_are_one_line(run_dir, tmp_path, capsys):
         assert main(arguments) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_a_policy_file_is_evaluated_as_what_it_is(run_dir, tmp_path, capsys):
+    """One of a run as by `--policy`, though `last` is the default; any other under its own name, beside it."""
+    (run_dir / "evaluation.json").unlink(missing_ok=True)
+    assert main(["evaluate", str(run_dir / "checkpoints" / "best.pt"), "--episodes", "2"]) == 0
+    assert f"written: {run_dir / 'evaluation_best.json'}" in capsys.readouterr().out
+    assert not (run_dir / "evaluation.json").exists()
+    for name in ("early", "late"):
+        load(run_dir).save(tmp_path / f"{name}.pt")
+        assert main(["evaluate", str(tmp_path / f"{name}.pt"), "--episodes", "1"]) == 0
+    assert "late policy after" in capsys.readouterr().out
+    assert {file.name for file in tmp_path.glob("*.json")} == {"evaluation_early.json", "evaluation_late.json"}

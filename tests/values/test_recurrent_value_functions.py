@@ -10,9 +10,13 @@ from recurrent_problem import LENGTHS, slow
 from torch import Tensor
 
 from trpo_lightning import TRPO
+from trpo_lightning.policies import images
+from trpo_lightning.policies.images import rows_at_once
+from trpo_lightning.policies.networks import parameter_vector
 from trpo_lightning.policies.sequences import Sequences
 from trpo_lightning.training.batches import make_batch
 from trpo_lightning.values import build_value_function
+from trpo_lightning.values.gradients import loss_gradient
 from trpo_lightning.values.recurrent import RecurrentValueFunction
 
 every_cell = pytest.mark.parametrize("name", ["gru", "lstm"])
@@ -150,3 +154,27 @@ def test_values_follow_whole_episodes_across_rollouts_and_see_the_last_observati
         module.iteration += 1
     module.scheme.close()
     assert checked > 80 and LENGTHS
+
+
+@every_cell
+def test_gradients_of_image_sequences_are_summed_over_parts_that_fit(name, monkeypatch):
+    """A minibatch whose intermediate results exceed the working memory is differentiated a few sequences at a time."""
+    shape, lengths = (2, 12, 12), torch.tensor([5, 1, 7, 3, 4])
+    sizes = {"hidden_sizes": [5], "image_network": "sizes", "convolutions": ["3x4/2", "2x2/1"]}
+    vf = build_value_function(shape, value_settings(name=name, **sizes), generator())
+    vf.network.double()
+    pixels = torch.randint(256, (int(lengths.sum()), *shape), generator=generator(1), dtype=torch.uint8)
+    x = Sequences(pixels, lengths, torch.zeros(len(lengths), vf.state_size, dtype=torch.float64))
+    y, theta = torch.randn(len(x), 1, generator=generator(2), dtype=torch.float64), parameter_vector(vf.network)
+    found = []
+    for memory in (images.WORKING_MEMORY, 4 * images.KEPT_BY_AUTOGRAD * vf.network.encoder.numbers_per_row * 8):
+        monkeypatch.setattr(images, "WORKING_MEMORY", memory)
+        parts, gradient = x.parts(rows_at_once(vf.network, len(x))), torch.full_like(theta, math.nan)
+        loss_gradient(vf.network, theta, gradient).write(x, lambda v: 2.0 * (v - y) / len(y))
+        found.append((len(parts), gradient))
+    (one, whole), (several, summed) = found
+    assert one == 1 and several >= 3
+    loss = (vf.network(x) - y).square().mean()
+    expected = torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, list(vf.network.parameters()))])
+    torch.testing.assert_close(whole, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(summed, expected, rtol=1e-9, atol=1e-12)

@@ -10,7 +10,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from trpo_lightning.environments.vector_environment import LIFE_LOST, could_not_be_built
+from trpo_lightning.environments.vector_environment import LIFE_LOST, NEW_GAME, could_not_be_built
 from trpo_lightning.errors import UserError, nearest
 from trpo_lightning.extras import check_extra
 from trpo_lightning.settings import EnvSettings, is_atari
@@ -47,30 +47,29 @@ def _free_emulators() -> None:
 class EpisodicLife(gym.Wrapper):
     """Ends an episode where a life is lost; the game goes on in the next one, which begins with what was seen last.
 
-    `info` says whether the end was that of a life only.
+    A reset at any other time, with a seed, or with `NEW_GAME` among its options begins a game. `info` says whether the
+    end was that of a life only.
     """
 
     def __init__(self, env: gym.Env) -> None:
         super().__init__(env)
-        self.lives, self.over = 0, True
+        self.lives, self.goes_on = 0, False
         self.last: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin a game, or go on with the one that a life was lost in."""
-        if self.over or seed is not None:
+        info: dict[str, Any] = {}
+        if not self.goes_on or seed is not None or NEW_GAME in (options or {}):
             self.last, info = self.env.reset(seed=seed, options=options)
-        else:
-            info = {}
-        self.lives, self.over = self._lives(), False
+        self.lives, self.goes_on = self._lives(), False
         return self.last, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Take a step."""
         self.last, reward, terminated, truncated, _ = self.env.step(action)
-        self.over = terminated or truncated
-        lost = self._lives() < self.lives and not self.over
+        self.goes_on = self._lives() < self.lives and not (terminated or truncated)
         self.lives = self._lives()
-        return self.last, reward, terminated or lost, truncated, {LIFE_LOST: True} if lost else {}
+        return self.last, reward, terminated or self.goes_on, truncated, {LIFE_LOST: True} if self.goes_on else {}
 
     def _lives(self) -> int:
         return self.env.unwrapped.ale.lives()  # type: ignore[attr-defined]

@@ -26,7 +26,13 @@ from trpo_lightning.environments.spaces import (
 from trpo_lightning.environments.supervised.checked_environment import CheckedEnvironment, locate
 from trpo_lightning.environments.supervised.deadline import Deadline
 from trpo_lightning.environments.user_code import port_hint, signature_of, user_function
-from trpo_lightning.environments.vector_environment import LIFE_LOST, EnvironmentSpec, Spaces, could_not_be_built
+from trpo_lightning.environments.vector_environment import (
+    LIFE_LOST,
+    EnvironmentSpec,
+    Spaces,
+    could_not_be_built,
+    first_options,
+)
 from trpo_lightning.environments.wrappers import wrapped
 from trpo_lightning.errors import UserError
 from trpo_lightning.settings import EnvSettings, is_atari
@@ -135,7 +141,7 @@ def describe(settings: EnvSettings) -> EnvironmentSpec:
             (*(atari.notes(settings) if is_atari(settings.id) else ()), *notes(env.observation_space, settings.id)),
         )
     finally:
-        env.close()
+        CheckedEnvironment(env, settings.id, 0).close()
 
 
 def checked_environment(
@@ -171,6 +177,7 @@ class GymnasiumEnvironments:
         logging.getLogger("gymnasium").setLevel(logging.ERROR)
         self.num_envs = len(seeds)
         self._seeds: Any = list(seeds)
+        self._options = first_options(settings)
         self.life_lost = self._none_lost = np.zeros(len(seeds), dtype=bool)
         envs = _all_or_none(settings, spaces, first_limits or [None] * len(seeds))
         makers = [partial(_handed_over, env) for env in envs]
@@ -186,7 +193,7 @@ class GymnasiumEnvironments:
 
     def reset(self, seeds: list[int] | None = None) -> np.ndarray:
         with self._deadline:
-            observations, _ = self._envs.reset(seed=self._seeds if seeds is None else list(seeds))
+            observations, _ = self._envs.reset(seed=self._seeds if seeds is None else list(seeds), options=self._options)
         self._seeds = None  # later episodes draw on from the environments' own generators
         return flatten_batch(self._space, observations)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from trpo_lightning.environments.vector_environment import one_line
+from trpo_lightning.environments.vector_environment import EnvironmentFailure, with_line
 from trpo_lightning.errors import UserError
 
 MUJOCO = "gymnasium.envs.mujoco."
@@ -68,7 +68,7 @@ class Restorable:
         try:
             states = [self._take(layer, memo) for layer in self._layers]
         except Exception as error:
-            raise UserError(f"env.id={self.env_id} cannot be copied mid-episode: {one_line(error)}") from error
+            raise UserError(f"env.id={self.env_id} cannot be copied mid-episode: {with_line(error)}") from error
         return Snapshot(states, anchors, self._simulator())
 
     def _simulator(self) -> Any:
@@ -78,11 +78,15 @@ class Restorable:
         return copy.copy(core.data) if self._simulates else None
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Return to the state of a snapshot, which is left unchanged."""
+        """Return to the state of a snapshot, which is left unchanged.
+
+        Raises:
+            EnvironmentFailure: The environment's own `restore` fails.
+        """
         memo = {id(anchor): own for anchor, own in zip(snapshot.anchors, self._own, strict=True)}
         for layer, (offered, attributes) in zip(self._layers, snapshot.states, strict=True):
             if _offers(layer):
-                layer.restore(offered)  # type: ignore[attr-defined]
+                self._give_back(layer, offered)
             else:
                 for name in vars(layer).keys() - KEPT:
                     del vars(layer)[name]
@@ -94,6 +98,14 @@ class Restorable:
             import mujoco
 
             mujoco.mj_copyData(core.data, core.model, snapshot.data)  # type: ignore[attr-defined]
+
+    def _give_back(self, layer: Any, offered: Any) -> None:
+        try:
+            layer.restore(offered)
+        except Exception as error:
+            raise EnvironmentFailure(
+                f"env.id={self.env_id}: restore of {type(layer).__name__} failed: {with_line(error)}"
+            ) from error
 
     @staticmethod
     def _take(layer: Any, memo: dict[int, Any]) -> tuple[Any, dict[str, Any]]:

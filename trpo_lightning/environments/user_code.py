@@ -54,6 +54,12 @@ def adopt(environment: Any, settings: EnvSettings) -> None:
         )
 
 
+def registered_id(environment: Any) -> str | None:
+    """The id, where an environment is given as one or as the spec of one."""
+    found = environment.id if isinstance(environment, EnvSpec) else environment
+    return found if isinstance(found, str) and found.strip() else None
+
+
 def names_code(settings: EnvSettings) -> str | None:
     """The setting that names a module to import or a function to call; None if gymnasium's registry does it all."""
     if settings.id in OBJECTS or ":" in settings.id:

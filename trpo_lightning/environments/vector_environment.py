@@ -44,6 +44,13 @@ class EnvironmentSpec:
 
 LIFE_LOST = "trpo_lightning_life_lost"
 """Key of `info` that says of an episode's end that it is only the loss of a life: the game goes on after the reset."""
+NEW_GAME = "trpo_lightning_new_game"
+"""Key of a reset's options that asks for a new game, even after a lost life."""
+
+
+def first_options(settings: EnvSettings) -> dict[str, bool] | None:
+    """Options of the resets that begin all environments anew; None where there are no games within episodes."""
+    return {NEW_GAME: True} if settings.episodic_life else None
 
 
 class VectorEnvironment(Protocol):

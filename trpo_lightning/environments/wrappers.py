@@ -6,7 +6,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from trpo_lightning.environments.vector_environment import one_line
+from trpo_lightning.environments.vector_environment import one_line, with_line
 from trpo_lightning.errors import UserError
 from trpo_lightning.settings import EnvSettings
 from trpo_lightning.user_modules import import_user_module
@@ -25,7 +25,7 @@ def wrapped(env: gym.Env, settings: EnvSettings) -> gym.Env:
             outer = wrapper(env)
         except Exception as error:
             raise UserError(
-                f"{what} does not take env.id={settings.id}: {one_line(error)} (it is given the environment alone: "
+                f"{what} does not take env.id={settings.id}: {with_line(error)} (it is given the environment alone: "
                 "where it needs more, env.id=module:function names a function of yours that wraps)"
             ) from error
         if not isinstance(outer, gym.Env):

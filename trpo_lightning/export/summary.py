@@ -57,11 +57,12 @@ def run_summary(run_dir: Path, trained: TrainedPolicy) -> RunSummary:
 
 
 def _evaluated(run_dir: Path, trained: TrainedPolicy) -> dict[str, Score]:
-    """What `evaluate` found of this policy, if it did."""
+    """What `evaluate` found of this policy, if it did; the last and the best one may be the same, the newer file counts."""
     found: dict[str, Score] = {}
-    for name in EVALUATIONS.values():
+    files = [file for name in EVALUATIONS.values() if (file := run_dir / name).is_file()]
+    for file in sorted(files, key=lambda file: file.stat().st_mtime_ns):
         with suppress(OSError, ValueError, LookupError, TypeError):
-            summary = json.loads((run_dir / name).read_text(encoding="utf-8"))
+            summary = json.loads(file.read_text(encoding="utf-8"))
             if summary["env_steps"] == trained.env_steps:
                 for kind in ("deterministic", "stochastic"):
                     returns = np.array(summary[kind]["returns"], dtype=np.float64)

@@ -29,7 +29,7 @@ class SinglePathScheme(SamplingScheme):
 
     With `rollout.whole_episodes` (the 2015 paper's batches), each iteration begins new episodes, and each environment
     finishes its share with the first episode that brings it to T steps or more; it then idles until all have finished.
-    Idle steps are neither data nor counted.
+    Idle steps are neither data nor counted. Where episodes end with a life, it finishes with the game.
     """
 
     Settings = SinglePathSettings
@@ -187,7 +187,8 @@ class SinglePathScheme(SamplingScheme):
                 f"rollout.whole_episodes: env.id={self.settings.env.id} has no time limit, so an iteration might never "
                 "end: set env.max_episode_steps"
             )
-        return 2 * self.steps + self.spec.max_episode_steps
+        lost = self.spec.max_episode_steps if self.settings.env.episodic_life else 0  # a reset after each lost life
+        return 2 * self.steps + self.spec.max_episode_steps + lost
 
     def _buffers(self, actions: torch.Tensor) -> SinglePathRollout:
         """An empty rollout for actions like these, `[N, A]`; untouched pages take no memory."""
@@ -222,11 +223,14 @@ class SinglePathScheme(SamplingScheme):
             rollout.running_returns[t] = self._running_return
             self._resetting = terminated | truncated
             self._running_return[self._resetting] = 0.0
-            over = self._resetting if rollout.life_lost is None else self._resetting & ~rollout.life_lost[t]
+            over = self._resetting
+            if rollout.life_lost is not None:
+                rollout.life_lost[t] &= valid
+                over = over & ~rollout.life_lost[t]
             self._ended += self._sums.add(t, rewards, valid, over)
             if self.whole_episodes:
                 self._done_steps += valid
-                self._idle |= self._resetting & (self._done_steps >= self.steps)
+                self._idle |= over & (self._done_steps >= self.steps)
 
 
 class _Actions:

@@ -12,7 +12,8 @@ import numpy as np
 
 from trpo_lightning.environments.atari import whole_games
 from trpo_lightning.environments.gymnasium_backend import make_one
-from trpo_lightning.environments.vector_environment import EnvironmentSpec, one_line
+from trpo_lightning.environments.supervised.checked_environment import CheckedEnvironment
+from trpo_lightning.environments.vector_environment import EnvironmentSpec, with_line
 from trpo_lightning.errors import UserError
 from trpo_lightning.randomness import Stream, environment_seed, global_generators
 from trpo_lightning.rollouts.episodes import MAX_STEPS_WITHOUT_LIMIT
@@ -76,10 +77,10 @@ def record_episode(actor: Actor, file: Path, seed: int) -> float:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"env.id={actor.settings.env.id} cannot be rendered here: {one_line(error)}") from error
+        raise UserError(f"env.id={actor.settings.env.id} cannot be rendered here: {with_line(error)}") from error
     finally:
         unfinished.unlink(missing_ok=True)
-        env.close()
+        CheckedEnvironment(env, actor.settings.env.id, 0).close()
 
 
 def _fps(actor: Actor, env: gym.Env) -> float:

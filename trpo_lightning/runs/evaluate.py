@@ -22,7 +22,16 @@ from trpo_lightning.training.trained_policy import TrainedPolicy
 
 
 def evaluate_run(run_dir: Path, which: str, episodes: int, seed: int, video: bool) -> None:
-    """Print the returns of the deterministic and the stochastic policy, write them to a file and log them to W&B."""
+    """Print the returns of the deterministic and the stochastic policy, write them to a file and log them to W&B.
+
+    Args:
+        run_dir: What `load` takes. Of a single policy file, the results lie beside it under its name.
+        which: As in `load`.
+        episodes: How many, of each of the two.
+        seed: Of environments and actions.
+        video: Whether to film an episode, too.
+    """
+    run_dir, which = _in_run(run_dir, which)
     trained = load(run_dir, which)
     _refuse_foreign_code(trained, run_dir)
     results = {
@@ -30,13 +39,13 @@ def evaluate_run(run_dir: Path, which: str, episodes: int, seed: int, video: boo
     }
     _print(trained, which, results)
     folder = run_dir if run_dir.is_dir() else run_dir.parent
+    written = folder / EVALUATIONS.get(which, f"evaluation_{which}.json")
     summary = {
         "policy": which,
         "env_steps": trained.env_steps,
         "seed": seed,
         **{name: {"returns": result.tolist(), "mean": float(result.mean())} for name, result in results.items()},
     }
-    written = folder / EVALUATIONS[which]
     write_atomically(written, json.dumps(summary, indent=2).encode() + b"\n")
     print(f"written: {written}")
     file = None
@@ -44,7 +53,17 @@ def evaluate_run(run_dir: Path, which: str, episodes: int, seed: int, video: boo
         file = folder / f"video_{which}.mp4"
         mean = record_episode(trained, file, seed)
         print(f"written: {file} (one episode of the deterministic policy, return {mean:.1f})")
-    log_evaluation(folder, trained.settings, summary, file)
+    log_evaluation(written, trained.settings, summary, file)
+
+
+def _in_run(path: Path, which: str) -> tuple[Path, str]:
+    """The run directory that a policy file is of, and which of its policies; or the file itself, and its name."""
+    if not path.is_file():
+        return path, which
+    run_dir = path.parent.parent
+    if path.parent.name == "checkpoints" and path.stem in EVALUATIONS and (run_dir / "config.yaml").is_file():
+        return run_dir, path.stem
+    return path, path.stem
 
 
 def _refuse_foreign_code(trained: TrainedPolicy, run_dir: Path) -> None:
@@ -91,9 +110,9 @@ def _print(trained: TrainedPolicy, which: str, results: dict[str, np.ndarray]) -
     Console(highlight=False, soft_wrap=True).print(table)
 
 
-def log_evaluation(run_dir: Path, settings: RunSettings, summary: dict[str, Any], video: Path | None) -> None:
+def log_evaluation(written: Path, settings: RunSettings, summary: dict[str, Any], video: Path | None) -> None:
     """Log the returns, the video and, online, the policy's lineage to a separate W&B run (job type `evaluation`)."""
-    mode = mode_of(settings)
+    mode, run_dir = mode_of(settings), written.parent
     if mode == "disabled":
         return
     status = run_dir / "status.json"
@@ -115,8 +134,7 @@ def log_evaluation(run_dir: Path, settings: RunSettings, summary: dict[str, Any]
             _use_policy(run, f"policy-{source}:{summary['policy']}")
         run.finish()
     except Exception as error:
-        file = run_dir / EVALUATIONS[summary["policy"]]
-        print(f"warning: W&B did not take the evaluation ({first_line(error)}); it is in {file}")
+        print(f"warning: W&B did not take the evaluation ({first_line(error)}); it is in {written}")
 
 
 def _evaluation_record(summary: dict[str, Any], video: Path | None) -> dict[str, Any]:

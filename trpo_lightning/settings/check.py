@@ -103,3 +103,5 @@ def _check_range(key: str, value: float, limits: Any) -> None:
         raise UserError(f"{key}={value} is too small: it must be greater than {limits['above']}")
     if limits["maximum"] is not None and value > limits["maximum"]:
         raise UserError(f"{key}={value} is too large: it must be at most {limits['maximum']}")
+    if limits["below"] is not None and value >= limits["below"]:
+        raise UserError(f"{key}={value} is too large: it must be less than {limits['below']}")

@@ -36,6 +36,7 @@ def option(
     minimum: float | None = None,
     above: float | None = None,
     maximum: float | None = None,
+    below: float | None = None,
     choices: tuple[Any, ...] | None = None,
     extensible: bool = False,
     when: dict[str, tuple[Any, ...]] | None = None,
@@ -49,14 +50,15 @@ def option(
         minimum: The smallest value allowed, also for the items of a list.
         above: A number that the value must exceed.
         maximum: The largest value allowed.
+        below: A number that the value must stay under.
         choices: The values allowed.
         extensible: Whether the key also takes a custom class, as `module:Class`.
         when: The key counts only if these dotted keys have one of these values (see `is_among`); otherwise, setting it
             is an error.
     """
-    limits = {"minimum": minimum, "above": above, "maximum": maximum, "choices": choices, "extensible": extensible}
-    limits["when"] = when or {}
-    metadata = {"meaning": meaning, "source": source, **limits}
+    limits = {"minimum": minimum, "above": above, "maximum": maximum, "below": below}
+    more = {"choices": choices, "extensible": extensible, "when": when or {}}
+    metadata = {"meaning": meaning, "source": source, **limits, **more}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -72,7 +72,7 @@ class EnvSettings:
         "probability that the emulator repeats its last action instead, frame by frame (Machado 2018: 0.25)",
         source="Mnih 2013",
         minimum=0.0,
-        maximum=1.0,
+        below=1.0,
         when=GAMES,
     )
     episodic_life: bool = option(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from trpo_lightning.environments.backends import describe_environment
-from trpo_lightning.environments.user_code import adopt
+from trpo_lightning.environments.user_code import adopt, registered_id
 from trpo_lightning.environments.vector_environment import EnvironmentFailure
 from trpo_lightning.errors import StuckError, UserError
 from trpo_lightning.policies.policy import Policy, build_policy
@@ -64,7 +64,8 @@ class TRPO(LightningHabits):
     def __init__(self, environment: Any = OF_SETTINGS, *, settings: RunSettings | None = None, **keywords: Any) -> None:
         super().__init__()
         if settings is None:
-            settings = from_keywords(**keywords)
+            named = registered_id(environment)  # which keys there are depends on it
+            settings = from_keywords(**keywords, **({"env.id": named} if named else {}))
             if environment is not OF_SETTINGS:
                 adopt(environment, settings.env)
         elif environment is not OF_SETTINGS or keywords:

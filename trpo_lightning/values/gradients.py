@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from trpo_lightning.policies.convolutional import ImageChain, chain_of
+from trpo_lightning.policies.images import image_network, rows_at_once
 from trpo_lightning.policies.networks import named_views
 from trpo_lightning.policies.perceptron import ArrayLike, Perceptron
+from trpo_lightning.policies.sequences import Sequences
 
 OutputGradient = Callable[[ArrayLike], ArrayLike]
 """From values `[B, 1]` to the loss's derivative in them, `[B, 1]`; it must not keep the values."""
@@ -56,5 +58,23 @@ class _Autograd:
     @torch.enable_grad()
     def write(self, x: Any, output_gradient: OutputGradient) -> None:
         leaf = self._theta.detach().requires_grad_(True)
-        values = torch.func.functional_call(self._network, named_views(self._network, leaf), (x,))
-        self._gradient.copy_(torch.autograd.grad(values, leaf, output_gradient(values.detach()))[0])
+        views = named_views(self._network, leaf)
+        parts = self._parts(x)
+        if len(parts) == 1:
+            values = self._values(views, x)
+            self._gradient.copy_(torch.autograd.grad(values, leaf, output_gradient(values.detach()))[0])
+            return
+        with torch.no_grad():  # one part's graph at a time: the loss's derivative takes all values
+            outer = output_gradient(torch.cat([self._values(views, x[part]) for part in parts]))
+        self._gradient.zero_()
+        for part in parts:
+            self._gradient += torch.autograd.grad(self._values(views, x[part]), leaf, outer[part])[0]
+
+    def _values(self, views: dict[str, Tensor], x: Any) -> Tensor:
+        return torch.func.functional_call(self._network, views, (x,))
+
+    def _parts(self, x: Any) -> list[slice]:
+        """Whole sequences of images whose intermediate results fit into the working memory; else all rows."""
+        if isinstance(x, Sequences) and image_network(self._network) is not None:
+            return x.parts(rows_at_once(self._network, len(x)))
+        return [slice(None)]

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.utils.seeding import np_random
 
 from trpo_lightning.environments.supervised.deadline import Overdue
-from trpo_lightning.environments.vector_environment import LIFE_LOST, EnvironmentFailure, one_line, with_line
+from trpo_lightning.environments.vector_environment import LIFE_LOST, EnvironmentFailure, with_line
 
 
 class CheckedEnvironment(gym.Wrapper):
@@ -82,7 +82,7 @@ class CheckedEnvironment(gym.Wrapper):
         try:
             super().close()
         except (Exception, SystemExit) as error:
-            print(f"warning: env.id={self.env_id}: environment {self.index} cannot be closed: {one_line(error)}")
+            print(f"warning: env.id={self.env_id}: environment {self.index} cannot be closed: {with_line(error)}")
 
     def _check(self, observation: Any) -> None:
         space = self.env.observation_space

@@ -16,7 +16,13 @@ from trpo_lightning.environments.gymnasium_backend import checked_environment
 from trpo_lightning.environments.spaces import flatten_batch, to_env_action
 from trpo_lightning.environments.supervised.deadline import ALARM, GRACE, Deadline
 from trpo_lightning.environments.user_code import OBJECTS
-from trpo_lightning.environments.vector_environment import LIFE_LOST, EnvironmentFailure, Spaces, one_line
+from trpo_lightning.environments.vector_environment import (
+    LIFE_LOST,
+    EnvironmentFailure,
+    Spaces,
+    first_options,
+    with_line,
+)
 from trpo_lightning.errors import UserError
 from trpo_lightning.randomness import Stream, seed_global_generators
 from trpo_lightning.settings import EnvSettings
@@ -76,7 +82,8 @@ class ProcessEnvironments:
         self._first = False
         self._resetting[:] = True
         self._count()
-        observations, _ = self._ask(partial(self._envs.reset_async, given), self._envs.reset_wait)
+        send = partial(self._envs.reset_async, given, first_options(self._settings))
+        observations, _ = self._ask(send, self._envs.reset_wait)
         self._resetting[:] = False
         return flatten_batch(self._space, observations)
 
@@ -212,7 +219,7 @@ def _in_process(
         told = (
             str(error)
             if isinstance(error, UserError)
-            else f"env.id={settings.id} could not be built: {one_line(error)}"
+            else f"env.id={settings.id} could not be built: {with_line(error)}"
         )
         reason.write_text(told, encoding="utf-8")
         os._exit(1)
