@@ -105,10 +105,12 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, vari
     assert [int(row["iteration"]) for row in rows_without_times(broken)] == list(range(1, 9))
 
 
-@pytest.mark.parametrize("name", ["lbfgs", "trust_region", "linear", "none"])
-def test_other_value_functions_resume_bit_for_bit(tmp_path, name):
-    few = ["value.iterations=3"] if name == "lbfgs" else []
-    variant = [f"value.name={name}", *few, "evaluation.every=0"]
+@pytest.mark.parametrize(
+    "keys",
+    ["name=lbfgs value.iterations=3", "name=trust_region", "name=linear", "name=none", "features=policy"],
+)
+def test_other_value_functions_resume_bit_for_bit(tmp_path, keys):
+    variant = [*f"value.{keys}".split(), "evaluation.every=0"]
     train(tmp_path / "straight", *variant, iterations=4)
     train(tmp_path / "broken", *variant, iterations=3)
     train(tmp_path / "broken", *variant, iterations=4, resume=True)

@@ -107,6 +107,7 @@ CHANGES = {
     "rule.least_log_std": (RWR, 0.5),
     "rule.regression_iterations": (RWR, 1),
     "value.name": ({}, "linear"),
+    "value.features": ({}, "policy"),
     "value.hidden_sizes": ({}, [32]),
     "value.activation": ({}, "elu"),
     "value.image_network": (SEEN, "sizes"),

@@ -15,6 +15,7 @@ from trpo_lightning.rollouts.frames import FrameStore
 from trpo_lightning.training.batches import make_batch
 
 FORMS = ("stack", "picture", "mixture")
+VALUE = {"image_network": "sizes", "convolutions": ["8x4/4"], "hidden_sizes": [16], "epochs": 2}
 
 
 def module(form, **keywords):
@@ -23,10 +24,9 @@ def module(form, **keywords):
         steps_per_iteration=256,
         total_env_steps=256 * 100,
         delta=0.05,
-        value={"image_network": "sizes", "convolutions": ["8x4/4"], "hidden_sizes": [16], "epochs": 2},
         policy={"image_network": "sizes", "convolutions": ["8x4/4"], "hidden_sizes": [16]},
         evaluation={"every": 0},
-        **keywords,
+        **{"value": VALUE, **keywords},
     )
 
 
@@ -43,9 +43,12 @@ def fit(trpo, tmp_path, iterations=8):
     return trainer
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_it_learns_from_pixels_and_acts_after_loading(form, tmp_path):
-    trpo = module(form)
+@pytest.mark.parametrize(
+    ("form", "value"),
+    [*((form, VALUE) for form in FORMS), ("stack", {"features": "policy", "hidden_sizes": [16], "epochs": 2})],
+)
+def test_it_learns_from_pixels_and_acts_after_loading(form, value, tmp_path):
+    trpo = module(form, value=value)
     fit(trpo, tmp_path)
     assert float(trpo.trainer.callback_metrics["episode/return_mean"]) > 12.0  # chance is 8 of 16
     trpo.save(tmp_path / "policy.pt")

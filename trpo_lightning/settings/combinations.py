@@ -1,7 +1,7 @@
 """Values that are valid on their own but not together."""
 
 from trpo_lightning.errors import UserError
-from trpo_lightning.settings.models import RecurrentPolicySettings, RecurrentValueSettings
+from trpo_lightning.settings.models import NetworkValueSettings, RecurrentPolicySettings, RecurrentValueSettings
 from trpo_lightning.settings.reuse import reuses
 from trpo_lightning.settings.rule import TrustRegionSettings
 from trpo_lightning.settings.run import RunSettings, TrackingSettings
@@ -108,6 +108,13 @@ def _check_memory(settings: RunSettings) -> None:
         if isinstance(chosen, RecurrentPolicySettings | RecurrentValueSettings) and not chosen.hidden_sizes:
             raise UserError(
                 f"{group}.hidden_sizes=[] has no last layer to be recurrent: {group}.name={chosen.name} needs one"
+            )
+    shared = isinstance(value, NetworkValueSettings) and value.features == "policy"
+    for group, chosen in (("policy", policy), ("value", value)):
+        if shared and isinstance(chosen, RecurrentPolicySettings | RecurrentValueSettings):
+            raise UserError(
+                f"value.features=policy does not go with {group}.name={chosen.name}, which has a memory: use "
+                "value.features=own"
             )
     reasons = {
         "population": "each candidate acts alone on single observations: use policy.name=mlp",

@@ -121,9 +121,22 @@ class NetworkValueSettings(FittedValueSettings):
 
     over_ranks: ClassVar[bool] = True
 
+    features: str = option(
+        "own",
+        "what its layers see: own sees the observations; policy sees the outputs of the policy's last hidden layer, "
+        "which fits leave as they are (it has hidden_sizes on top, and no convolutions of its own)",
+        choices=("own", "policy"),
+        when=SAMPLED_PATH,
+    )
     hidden_sizes: list[int] = option([64, 64], _HIDDEN_SIZES, source="Henderson 2018", minimum=1)
     activation: str = option("tanh", "hidden non-linearity", choices=("tanh", "relu", "elu"))
-    image_network: str = option("trpo_2015", _IMAGE_NETWORK, source="as the policy's", choices=IMAGE_NETWORKS)
+    image_network: str = option(
+        "trpo_2015",
+        _IMAGE_NETWORK,
+        source="as the policy's",
+        choices=IMAGE_NETWORKS,
+        when={"value.features": ("own",)},
+    )
     convolutions: list[str] = option(
         ["16x4/2", "16x4/2"], _CONVOLUTIONS, source="TRPO 2015", when={"value.image_network": ("sizes",)}
     )

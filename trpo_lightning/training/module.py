@@ -82,7 +82,7 @@ class TRPO(LightningHabits):
             torch_generator(settings.seed, Stream.POLICY_INIT),
         )
         self.value_function = build_value_function(
-            self.spec.observation_shape, settings.value, torch_generator(settings.seed, Stream.VALUE_INIT)
+            self.spec.observation_shape, settings.value, torch_generator(settings.seed, Stream.VALUE_INIT), self.policy
         )
         self.normalizer = Normalizer(self.spec.observation_shape, settings.normalize)
         self.rule = build_rule(settings.rule)
