@@ -108,7 +108,8 @@ def report(options: argparse.Namespace) -> int:
 
     experiment = load_experiment(options.name, options.scale)
     results = results_so_far(experiment.cells(options.overrides), options.root)
-    write_report(experiment, results, options.root, options.external, options.panels, options.tracker)
+    shown = options.external, options.panels, options.tracker
+    write_report(experiment, results, options.root, *shown, arguments=options.overrides)
     return 0
 
 

@@ -361,7 +361,7 @@ def test_two_at_a_time_a_crash_stops_no_other_and_a_larger_budget_extends(folder
 WITHOUT_REPORT = """
 import sys, types
 module = sys.modules["trpo_lightning.report.write"] = types.ModuleType("report")
-module.write_report = lambda *_: print("reported")
+module.write_report = lambda *_, **__: print("reported")
 from trpo_lightning.__main__ import main
 sys.exit(main(["experiment", "tiny", "--jobs", "1", *sys.argv[1:]]))
 """

@@ -189,3 +189,19 @@ def test_scores_by_definition_stand_side_by_side(tmp_path):
     assert "best evaluation" in (tmp_path / "made_up/full/report/report.html").read_text(encoding="utf-8")
     write_report(declared, finished(tmp_path, declared), tmp_path)  # never evaluated
     assert not (tmp_path / "made_up/full/report/scores_by_definition.csv").exists()
+
+
+def test_a_report_of_some_runs_leaves_that_of_all(tmp_path, capsys):
+    declared = two_levels(tmp_path)
+    write_report(declared, finished(tmp_path, declared), tmp_path)
+    whole = table(tmp_path, "runs.csv")
+    arguments = ["env.id=Hopper-v5", "seed=[0,1]", "tracking.wandb=disabled"]
+    some = [result(tmp_path, cell, learning()) for cell in declared.cells(arguments)]
+    write_report(declared, some, tmp_path, arguments=arguments)
+    beside = tmp_path / "made_up/full/report_env.id=Hopper-v5_seed=_0,1_"
+    assert table(tmp_path, "runs.csv") == whole and f"{beside / 'report.html'}\n" in capsys.readouterr().out
+    assert (beside / "runs.csv").read_text(encoding="utf-8").count("\n") == 5
+    write_report(declared, some, tmp_path, arguments=[f"seed={[*range(1000)]}", "env.id=Ü"])
+    assert {len(path.name.encode()) <= 200 for path in beside.parent.glob("report*")} == {True}
+    write_report(declared, finished(tmp_path, declared), tmp_path, arguments=["env.id=[Hopper-v5,Walker2d-v5]"])
+    assert len([*beside.parent.glob("report*")]) == 3

@@ -45,5 +45,5 @@ def run_experiment(
 
     experiment = load_experiment(name, scale)
     results = run_cells(experiment.cells(list(arguments)), Path(root), jobs=jobs, force=force, options=options)
-    write_report(experiment, results, Path(root))
+    write_report(experiment, results, Path(root), arguments=arguments)
     return results

@@ -138,10 +138,10 @@ class Experiment:
         axes = [*self.axes, *self.search.get("ranges", {})]
         found = []
         for (variant, own), point in itertools.product((self.variants or {"": {}}).items(), self._points({})):
-            name, bases = _safe(_name(variant, point, axes)), tuple(own.get("bases", ()))
+            name, bases = safe_name(_name(variant, point, axes)), tuple(own.get("bases", ()))
             for env_id in self._environments(own, {}):
                 env_id = point.get("env.id") or env_id or self.overrides.get("env.id") or self._base(bases).env.id
-                found += [self.directory / _safe(env_id) / name / f"seed_{s}" for s in own.get("seeds", self.seeds)]
+                found += [self.directory / safe_name(env_id) / name / f"seed_{s}" for s in own.get("seeds", self.seeds)]
         return found
 
     def _with_seed(self, cell: Cell, seed: Any) -> Cell:
@@ -354,10 +354,10 @@ def _refuse_duplicates(file: Path, cells: list[Cell]) -> None:
 
 def directory_of(settings: RunSettings) -> Path:
     """`<env>/<variant>/seed_<n>`, the last components of a run directory's path."""
-    return Path(_safe(settings.env.id)) / _safe(settings.name) / f"seed_{settings.seed}"
+    return Path(safe_name(settings.env.id)) / safe_name(settings.name) / f"seed_{settings.seed}"
 
 
-def _safe(name: str) -> str:
+def safe_name(name: str) -> str:
     """The name with unsafe characters replaced, as one path component."""
     text = "".join(c if c.isalnum() or c in "._-=," else "_" for c in name)
     return text if text.strip(".") else "_" * len(text)

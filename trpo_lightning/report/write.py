@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from trpo_lightning.experiment.declaration import Experiment
+from trpo_lightning.experiment.declaration import Experiment, safe_name
 from trpo_lightning.experiment.runner import CellResult
 from trpo_lightning.report.diagnosis import diagnose
 from trpo_lightning.report.external import external_records
@@ -26,6 +26,8 @@ from trpo_lightning.report.verdicts import judge
 
 EQUAL = 0.95
 """Share of the longest run's env steps from which another one is as long."""
+LONGEST_NAME = 200
+"""Bytes of a report's folder name; file systems take 255 bytes."""
 FIGURES = ("learning_curves", "score_intervals", "sensitivity", "heat_map")
 """Names of the static figures, written as PNG and PDF."""
 
@@ -37,9 +39,11 @@ def write_report(
     external: Sequence[str] = (),
     panels: Sequence[str] = (),
     tracker: str | None = None,
+    arguments: Sequence[str] = (),
 ) -> None:
     """Write figures, tables and `report.html` to `report/` in the experiment's directory, and print a table.
 
+    A report of some of the declared runs is written beside it, to a folder named after what they have in common.
     Missing, failed and running runs are shown as such everywhere.
 
     Args:
@@ -49,12 +53,13 @@ def write_report(
         external: Specifications of curves from elsewhere (see `external_records`).
         panels: Names of the user's functions for custom panels (see `own_panels`).
         tracker: Where to read the runs from instead of their directories (see `tracked_records`).
+        arguments: What chose the runs, as for `Experiment.cells`.
 
     Raises:
         UserError: A file cannot be read, a user's function fails, or the tracker has none of the runs.
     """
     data = _gather(experiment, results, external, panels, tracker)
-    folder = root / experiment.directory / "report"
+    folder = root / experiment.directory / _folder_name(experiment, results, arguments)
     folder.mkdir(parents=True, exist_ok=True)
     figures = [folder / f"{name}.png" for name in FIGURES]
     drawn = [
@@ -77,10 +82,20 @@ def write_report(
     write_page(data, stills, folder / "report.html")
     print()
     print_table(experiment, data.records, data.summaries, data.verdicts, data.warnings)
-    _print_places(root, experiment, list(stills.values()))
+    _print_places(folder, list(stills.values()))
     declared = len(experiment.cells())
     if len(results) < declared:
         print(f"note    this report has {len(results)} of {declared} declared runs: `report` without arguments has all")
+
+
+def _folder_name(experiment: Experiment, results: list[CellResult], arguments: Sequence[str]) -> str:
+    """`report`, or that with what narrowed the runs, so that a report of all is not replaced by one of some."""
+    keys = ("seed", "env.id", "name", *experiment.axes)
+    chosen = [text for text in arguments if text.partition("=")[0] in keys]
+    if {cell.directory for cell in experiment.cells()} <= {result.cell.directory for result in results}:
+        chosen = []
+    name = safe_name("_".join(["report", *chosen]))
+    return name.encode()[:LONGEST_NAME].decode(errors="ignore")
 
 
 def _gather(
@@ -161,11 +176,10 @@ def _unequal(records: list[Record]) -> list[str]:
     return found
 
 
-def _print_places(root: Path, experiment: Experiment, figures: list[Path]) -> None:
-    folder = root / experiment.directory
+def _print_places(folder: Path, figures: list[Path]) -> None:
     print()
     for figure in figures:
         print(f"figure  {figure}")
-    print(f"table   {folder / 'report' / 'scores.csv'}")
-    print(f"report  {folder / 'report' / 'report.html'}")
-    print(f"runs    {folder}/<environment>/<variant>/seed_<n>")
+    print(f"table   {folder / 'scores.csv'}")
+    print(f"report  {folder / 'report.html'}")
+    print(f"runs    {folder.parent}/<environment>/<variant>/seed_<n>")
