@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 from wandb_records import offline_config, offline_history
 
@@ -15,6 +16,9 @@ from trpo_lightning import load
 from trpo_lightning.__main__ import main
 from trpo_lightning.experiment.declaration import load_experiment
 from trpo_lightning.experiment.runner import results_so_far
+from trpo_lightning.runs import checkpoint
+from trpo_lightning.runs.config import load_settings, overridden, recorded_settings
+from trpo_lightning.runs.run import train_run
 from trpo_lightning.settings import get
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -96,6 +100,72 @@ def test_a_policy_that_cannot_act_in_a_space_says_so(tmp_path, capsys):
     command = ["train", "policy.name=state_dependent_std:StateDependentStd", "env.id=CartPole-v1", *SMALL]
     assert main([*command, "--run-dir", str(tmp_path / "run")]) == 2
     assert "policy.name=state_dependent_std:StateDependentStd: needs continuous actions" in capsys.readouterr().err
+
+
+def trained(folder, *keys, iterations=3):
+    """The policy's and the value function's parameters after a few iterations, and the rows of metrics."""
+    small = """env.id=Pendulum-v1 env.num_envs=2 env.backend=gymnasium rollout.steps_per_iteration=64 evaluation.every=0
+        threads=1 checkpoint.every=1 tracking.wandb=disabled total_env_steps=10000""".split()
+    train_run(load_settings([*small, f"total_iterations={iterations}", *keys]), folder, quiet=True)
+    with open(folder / "metrics.csv", newline="") as file:
+        return parameters(folder), list(csv.DictReader(file))
+
+
+def parameters(folder):
+    state = checkpoint.read(checkpoint.checkpoint_files(folder / "checkpoints")[0])
+    return [*state["policy"].values(), *state["value_function"].values()]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["rule.name=cheaper_reuse:SeveralSteps", "rule.steps=1"],
+        ["rule.name=cheaper_reuse:SeveralSteps", "rule.steps=1", "rule.refresh_curvature=false"],
+        ["rule.name=cheaper_reuse:FisherOverBatches", "rule.fisher_batches=1"],
+        ["rule.name=cheaper_reuse:WarmStart"],
+        ["value.name=cheaper_reuse:ValuesOverBatches", "value.batches=1"],
+    ],
+)
+def test_cheaper_reuse_without_reuse_is_trpo_bit_for_bit(tmp_path, keys):
+    (ours, _), (plain, _) = trained(tmp_path / "ours", *keys), trained(tmp_path / "plain")
+    assert all(torch.equal(x, y) for x, y in zip(ours, plain, strict=True))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["rule.name=cheaper_reuse:SeveralSteps"],
+        ["rule.name=cheaper_reuse:FisherOverBatches"],
+        ["rule.name=cheaper_reuse:WarmStart"],
+        ["value.name=cheaper_reuse:ValuesOverBatches"],
+    ],
+)
+def test_cheaper_reuse_differs_from_trpo_and_resumes_bit_for_bit(tmp_path, keys):
+    straight, rows = trained(tmp_path / "straight", *keys, iterations=6)
+    if "rule.name=cheaper_reuse:WarmStart" not in keys:
+        plain, _ = trained(tmp_path / "plain", iterations=6)
+        assert not all(torch.equal(x, y) for x, y in zip(straight, plain, strict=True))
+    else:
+        assert float(rows[-1]["warm_start/cold"]) > float(rows[-1]["cg/residual"])  # after half of the products
+    trained(tmp_path / "broken", *keys, iterations=4)
+    settings = overridden(recorded_settings(tmp_path / "broken"), "here", ["total_iterations=6"])
+    train_run(settings, tmp_path / "broken", resume=True, quiet=True)
+    assert all(torch.equal(x, y) for x, y in zip(parameters(tmp_path / "broken"), straight, strict=True))
+
+
+def test_several_steps_together_go_as_far_as_one(tmp_path):
+    """Along a straight line K steps of radius delta / K^2 have the KL delta."""
+    for steps in (2, 4):
+        keys = [
+            "rule.name=cheaper_reuse:SeveralSteps",
+            f"rule.steps={steps}",
+            "rule.damping=1e-4",
+            "rule.final_delta=null",
+        ]
+        _, rows = trained(tmp_path / str(steps), *keys, "rollout.steps_per_iteration=512", "rule.max_step_size=null")
+        assert all(float(row["several_steps/taken"]) == steps for row in rows)
+        assert all(0.3 * 0.01 < float(row["several_steps/kl"]) < 1.5 * 0.01 for row in rows)
+        assert all(float(row["trust_region/delta"]) == pytest.approx(0.01 / steps**2) for row in rows)
 
 
 @pytest.mark.slow

@@ -105,7 +105,10 @@ def test_a_rollout_is_valued_with_the_features_that_the_head_was_fitted_to():
     [
         ({"policy": {"name": "gru"}}, r"value\.features=policy does not go with policy\.name=gru.*features=own"),
         ({"value": {"features": "policy", "name": "lstm"}}, r"does not go with value\.name=lstm"),
-        ({"value": {"features": "policy", "image_network": "mnih_2015"}}, r"image_network does not count with .*policy"),
+        (
+            {"value": {"features": "policy", "image_network": "mnih_2015"}},
+            r"image_network does not count with .*policy",
+        ),
     ],
 )
 def test_what_has_no_features_is_refused_in_one_line(keywords, message):

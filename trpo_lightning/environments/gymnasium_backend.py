@@ -193,7 +193,9 @@ class GymnasiumEnvironments:
 
     def reset(self, seeds: list[int] | None = None) -> np.ndarray:
         with self._deadline:
-            observations, _ = self._envs.reset(seed=self._seeds if seeds is None else list(seeds), options=self._options)
+            observations, _ = self._envs.reset(
+                seed=self._seeds if seeds is None else list(seeds), options=self._options
+            )
         self._seeds = None  # later episodes draw on from the environments' own generators
         return flatten_batch(self._space, observations)
 

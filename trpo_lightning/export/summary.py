@@ -57,7 +57,7 @@ def run_summary(run_dir: Path, trained: TrainedPolicy) -> RunSummary:
 
 
 def _evaluated(run_dir: Path, trained: TrainedPolicy) -> dict[str, Score]:
-    """What `evaluate` found of this policy, if it did; the last and the best one may be the same, the newer file counts."""
+    """What `evaluate` found of this policy, if it did; where it is the last and the best one, the newer file counts."""
     found: dict[str, Score] = {}
     files = [file for name in EVALUATIONS.values() if (file := run_dir / name).is_file()]
     for file in sorted(files, key=lambda file: file.stat().st_mtime_ns):
