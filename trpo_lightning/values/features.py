@@ -64,12 +64,14 @@ def hidden_part(policy: Policy) -> tuple[nn.Module, int]:
     """
     network = policy.network
     dense = network.dense if isinstance(network, ImageNetwork) else network
-    if not (isinstance(dense, nn.Sequential) and isinstance(dense[-1], nn.Linear)):
+    layers = list(dense.children()) if isinstance(dense, nn.Sequential) else []
+    last = layers.pop() if layers else None
+    if not isinstance(last, nn.Linear):
         raise UserError(
             f"value.features=policy: the network of {type(policy).__name__} does not end in a linear layer after "
             "hidden ones: use value.features=own"
         )
-    hidden, count = dense[:-1], dense[-1].in_features
+    hidden, count = nn.Sequential(*layers), last.in_features
     if isinstance(network, ImageNetwork):
         convolutions = [part for part in network.convolutions if isinstance(part, nn.Sequential)]
         return ImageNetwork(network.layout, convolutions, hidden), count
