@@ -75,6 +75,16 @@ class WrongShape(UpdateRule):
         return RuleResult(parameter_vector(policy)[:-1])
 
 
+class ReturnsNothing(UpdateRule):
+    def update(self, policy, batch, generator):
+        return None
+
+
+class Fails(UpdateRule):
+    def update(self, policy, batch, generator):
+        return batch.observations @ torch.zeros(1, 1)
+
+
 class Writes(UpdateRule):
     def update(self, policy, batch, generator):
         with torch.no_grad():
@@ -94,6 +104,11 @@ class Constant(NoValueFunction):
 
     def predict(self, observations, chunk=65536):
         return super().predict(observations) + self.settings.level
+
+
+class ShortValues(NoValueFunction):
+    def predict(self, observations, chunk=65536):
+        return torch.zeros(3)
 
 
 @dataclass

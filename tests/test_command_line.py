@@ -271,7 +271,7 @@ def test_an_experiment_ends_with_a_code_that_tells_how_its_runs_stand(tiny, monk
 
     told = []
     monkeypatch.setattr(runner, "run_cells", run_cells)
-    monkeypatch.setattr(report, "write_report", lambda experiment, results, root: told.append(results))
+    monkeypatch.setattr(report, "write_report", lambda experiment, results, root, **more: told.append(results))
     assert main(["experiment", "tiny"]) == code
     assert [result.state for result in told[0]] == states
 

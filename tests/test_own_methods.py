@@ -1,6 +1,7 @@
 """`module:Class` for each choosing key: its keys are keys like all others, and what does not fit is one line."""
 
 import csv
+import re
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from trpo_lightning import TRPO, UserError, load
 from trpo_lightning.__main__ import main
 from trpo_lightning.runs.config import load_settings, recorded_settings, write_config
+from trpo_lightning.runs.records import read_status
 from trpo_lightning.settings import CHOICES, counting_keys, from_keywords, from_record, get, keys, load_class, to_dict
 from trpo_lightning.storage import checksummed_file
 from trpo_lightning.training.batches import make_batch
@@ -101,12 +103,30 @@ def test_what_is_no_method_is_one_line(override, said, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("rule", "said"), [("WrongShape", "parameters of shape"), ("Writes", "wrote to the policy")])
-def test_a_rule_that_breaks_its_contract_is_one_line(rule, said, tmp_path, capsys):
-    rule = f"rule.name=own_methods:{rule}"
-    assert main(["train", *SMALL, rule, "--run-dir", str(tmp_path / "run"), "--quiet"]) == 2
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("rule.name=own_methods:WrongShape", "parameters of shape"),
+        ("rule.name=own_methods:Writes", "wrote to the policy"),
+        ("rule.name=own_methods:ReturnsNothing", "update returned a NoneType, not a RuleResult"),
+        ("value.name=own_methods:ShortValues", r"predict returned shape [3] for"),
+    ],
+)
+def test_a_method_that_breaks_its_contract_is_one_line(method, said, tmp_path, capsys):
+    assert main(["train", *SMALL, method, "--run-dir", str(tmp_path / "run"), "--quiet"]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-    assert rule in line and said in line
+    assert method in line and said in line
+
+
+def test_an_exception_in_a_method_is_one_line_with_its_file_and_line(tmp_path, capsys, monkeypatch):
+    command = ["train", *SMALL, "rule.name=own_methods:Fails", "--quiet", "--run-dir"]
+    assert main([*command, str(tmp_path / "run")]) == 1
+    said = capsys.readouterr().err
+    assert re.search(r"^error: .*own_methods\.py:\d+: RuntimeError: .*TRPO_FULL_ERROR=1", said, re.M)
+    assert "Traceback" not in said and read_status(tmp_path / "run")["state"] == "failed"
+    monkeypatch.setenv("TRPO_FULL_ERROR", "1")
+    with pytest.raises(RuntimeError):
+        main([*command, str(tmp_path / "again")])
 
 
 def test_a_file_alone_has_no_code_run(tmp_path, capsys, monkeypatch):

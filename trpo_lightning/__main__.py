@@ -8,6 +8,9 @@ from trpo_lightning.command_line import build_parser
 from trpo_lightning.errors import DiskError, UserError
 from trpo_lightning.output import OF_FILES, drop_what_does_not_fit, print_what_there_is_no_letter_for
 
+FULL_ERROR = "TRPO_FULL_ERROR"
+"""Environment variable with which an exception from the user's code is shown with its whole traceback."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code.
@@ -41,11 +44,24 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:
-        if error.errno not in OF_FILES:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in OF_FILES:
+            print(f"error: {error.filename or 'a file'}: cannot be read or written: {error.strerror}", file=sys.stderr)
+            return DiskError.exit_code
+        if not _tell_of_users_code(error):
             raise
-        print(f"error: {error.filename or 'a file'}: cannot be read or written: {error.strerror}", file=sys.stderr)
-        return DiskError.exit_code
+        return 1
+
+
+def _tell_of_users_code(error: Exception) -> bool:
+    """Print one line for an exception from the user's own classes and functions; False if it is none of these."""
+    from trpo_lightning.user_modules import one_line, own_line
+
+    line = own_line(error)
+    if not line or os.environ.get(FULL_ERROR):
+        return False
+    print(f"error: {line}: {one_line(error)} ({FULL_ERROR}=1 shows what called it)", file=sys.stderr)
+    return True
 
 
 def _find_modules_here() -> None:

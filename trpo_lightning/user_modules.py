@@ -47,6 +47,12 @@ def import_user_function(name: str, what: str) -> Callable[..., Any]:
     return found
 
 
+def one_line(error: BaseException) -> str:
+    """The type and text of a third-party exception, short enough for one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+
+
 def own_line(error: BaseException) -> str:
     """`file:line` where the user's code failed, the last frame of it; empty if none was reached."""
     if isinstance(error, SyntaxError) and error.filename:

@@ -11,10 +11,9 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
 from trpo_lightning.environments.packages import missing_package
-from trpo_lightning.environments.vector_environment import one_line
 from trpo_lightning.errors import UserError
 from trpo_lightning.settings import EnvSettings
-from trpo_lightning.user_modules import import_user_module
+from trpo_lightning.user_modules import import_user_module, one_line
 
 OBJECTS: dict[str, Any] = {}
 """Functions, classes, specs and instances that have no importable name, by their `env.id` in this process."""

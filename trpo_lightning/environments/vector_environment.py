@@ -15,7 +15,7 @@ from trpo_lightning.errors import UserError
 from trpo_lightning.policies.observations import Shape
 from trpo_lightning.policies.spaces import ActionSpec
 from trpo_lightning.settings import EnvSettings
-from trpo_lightning.user_modules import own_line
+from trpo_lightning.user_modules import one_line, own_line
 
 Spaces = tuple[gym.Space, gym.Space]
 """The spaces of observations and of actions, as the environment declares them."""
@@ -86,12 +86,6 @@ class VectorEnvironment(Protocol):
     def close(self) -> None:
         """Free what the environments hold."""
         ...
-
-
-def one_line(error: BaseException) -> str:
-    """The type and text of a third-party exception, short enough for one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 
 
 def with_line(error: BaseException) -> str:

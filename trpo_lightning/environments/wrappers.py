@@ -6,10 +6,10 @@ from typing import Any
 
 import gymnasium as gym
 
-from trpo_lightning.environments.vector_environment import one_line, with_line
+from trpo_lightning.environments.vector_environment import with_line
 from trpo_lightning.errors import UserError
 from trpo_lightning.settings import EnvSettings
-from trpo_lightning.user_modules import import_user_module
+from trpo_lightning.user_modules import import_user_module, one_line
 
 
 def wrapped(env: gym.Env, settings: EnvSettings) -> gym.Env:

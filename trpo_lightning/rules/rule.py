@@ -55,6 +55,8 @@ def apply_rule(rule: "UpdateRule", policy: Policy, batch: Any, generator: torch.
 def _check_result(rule: "UpdateRule", result: RuleResult, policy: Policy, before: Tensor) -> None:
     """Check what a custom rule may get wrong."""
     name = f"rule.name={rule.settings.name}"
+    if not isinstance(result, RuleResult):
+        raise UserError(f"{name}: update returned a {type(result).__name__}, not a RuleResult")
     if result.theta.shape != before.shape:
         shape, size = list(result.theta.shape), len(before)
         raise UserError(f"{name}: update returned parameters of shape {shape}: the policy has [{size}]")

@@ -1,5 +1,6 @@
 """Turns rollouts into what is learned from: advantages, value targets, batches."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trpo_lightning.errors import UserError
 from trpo_lightning.numerics.returns import discounted_returns, generalized_advantages, standardize
 from trpo_lightning.policies.sequences import Observations, Sequences
 from trpo_lightning.ranks import Share
@@ -240,8 +242,11 @@ def _values(rollout: SinglePathRollout, value_function: Any, device: torch.devic
     shape = (len(rollout.observations), rollout.valid.shape[1])
     if value_function.state_size:
         return _remembering_values(rollout, value_function, device)
-    values = value_function.predict(observation_rows(rollout.observations, None, device)).cpu().double().view(shape)
-    return values, *_in_order_of_time(rollout, device)
+    values = value_function.predict(observation_rows(rollout.observations, None, device))
+    if values.numel() != math.prod(shape):
+        name, rows = value_function.settings.name, math.prod(shape)
+        raise UserError(f"value.name={name}: predict returned shape {list(values.shape)} for {rows} observations")
+    return values.cpu().double().view(shape), *_in_order_of_time(rollout, device)
 
 
 def _remembering_values(
