@@ -9,12 +9,14 @@ the Fisher matrix or for the value function, the last direction as a beginning f
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from trpo_lightning.errors import UserError
 from trpo_lightning.numerics.conjugate_gradient import conjugate_gradient
 from trpo_lightning.numerics.trust_region import TrustRegionProblem, TrustRegionStep
 from trpo_lightning.policies.networks import assign_parameter_vector
@@ -29,10 +31,16 @@ from trpo_lightning.values.network import NetworkValueFunction
 
 
 @dataclass
-class SeveralStepsSettings(TrustRegionSettings):
-    """Keys of `SeveralSteps`, besides those of `trust_region`."""
+class OneProcessSettings(TrustRegionSettings):
+    """Keys of `trust_region`, for rules that do not share their batches with other processes."""
 
     schemes: ClassVar[tuple[str, ...]] = ("single_path",)
+    over_ranks: ClassVar[bool] = False
+
+
+@dataclass
+class SeveralStepsSettings(OneProcessSettings):
+    """Keys of `SeveralSteps`, besides those of `trust_region`."""
 
     steps: int = option(2, "steps from each batch; all lengths of one are divided by their number", minimum=1)
     refresh_curvature: bool = option(True, "each step has the Fisher matrix of where it begins; false: the first one's")
@@ -53,8 +61,12 @@ class SeveralSteps(TrustRegionRule):
         "several_steps/taken": "steps that were not rejected",
     }
 
+    _product: Callable[[Tensor], Tensor] | None = None
+
     def update(self, policy: Policy, batch: Batch, generator: torch.Generator) -> RuleResult:
         """The last accepted step's result; a rejection if the first step was rejected."""
+        if batch.log_probs is not None:
+            raise UserError(f"rule.name={self.settings.name} learns from one batch: use rule.reuse=none")
         with torch.no_grad():
             old = policy(batch.observations)
             collected = replace(batch, log_probs=old.log_prob(batch.actions))
@@ -89,10 +101,8 @@ class SeveralSteps(TrustRegionRule):
 
 
 @dataclass
-class FisherOverBatchesSettings(TrustRegionSettings):
+class FisherOverBatchesSettings(OneProcessSettings):
     """Keys of `FisherOverBatches`, besides those of `trust_region`."""
-
-    schemes: ClassVar[tuple[str, ...]] = ("single_path",)
 
     fisher_batches: int = option(
         4, "batches whose states the Fisher matrix is a mean over, the newest included", minimum=1
@@ -110,13 +120,16 @@ class FisherOverBatches(TrustRegionRule):
 
     def __init__(self, settings: FisherOverBatchesSettings) -> None:
         super().__init__(settings)
+        if settings.curvature != "fisher":
+            raise UserError(f"rule.curvature={settings.curvature} needs actions: earlier batches keep states alone")
         self._past: list[Tensor] = []
 
     def update(self, policy: Policy, batch: Batch, generator: torch.Generator) -> RuleResult:
-        """As `TrustRegionRule.update`; then keep the states."""
+        """As `TrustRegionRule.update`; then keep the states, unless the update left no trace."""
         result = super().update(policy, batch, generator)
         assert isinstance(batch.observations, Tensor)
-        self._past = [batch.observations, *self._past][: self.settings.fisher_batches - 1]
+        if result.rejection_reason is None:
+            self._past = [batch.observations, *self._past][: self.settings.fisher_batches - 1]
         return result
 
     def problem(self, policy: Any, batch: Any, surrogate: Any, gradient: Any, candidates: Any, generator: Any) -> Any:
@@ -138,7 +151,7 @@ class FisherOverBatches(TrustRegionRule):
 
 
 @dataclass
-class WarmStartSettings(TrustRegionSettings):
+class WarmStartSettings(OneProcessSettings):
     """Keys of `WarmStart`, besides those of `trust_region`."""
 
     products: int = option(5, "Fisher-vector products that both beginnings get", minimum=2)
@@ -158,22 +171,24 @@ class WarmStart(TrustRegionRule):
     def __init__(self, settings: WarmStartSettings) -> None:
         super().__init__(settings)
         self._last: Tensor | None = None
+        self._new: Tensor | None = None
         self._found: dict[str, float] = {}
 
     def update(self, policy: Policy, batch: Any, generator: torch.Generator) -> RuleResult:
         """As `TrustRegionRule.update`."""
-        self._found = {}
+        self._found, self._new = {}, None
         result = super().update(policy, batch, generator)
+        if result.rejection_reason is None:
+            self._last = self._new
         return replace(result, metrics={**result.metrics, **self._found})
 
     def solve(self, problem: TrustRegionProblem, batch: Any) -> TrustRegionStep:
         """As `TrustRegionRule.solve`, after the comparison."""
         step = super().solve(problem, batch)
-        if step.solution is None:
-            return step
-        if self._last is not None:
-            self._compare(problem, self._last)
-        self._last = step.solution.x
+        if step.solution is not None:
+            if self._last is not None:
+                self._compare(problem, self._last)
+            self._new = step.solution.x
         return step
 
     def _compare(self, problem: TrustRegionProblem, last: Tensor) -> None:
@@ -219,7 +234,8 @@ class ValuesOverBatches(NetworkValueFunction):
         newest = [observations, targets]
         rows, values = (torch.cat(columns) for columns in zip(newest, *self._pairs(), strict=True))
         loss = super().fit(rows, values, generator, share)
-        self._past = [*newest, *self._past][: 2 * (self.settings.batches - 1)]
+        if loss == loss:  # else there was nothing to fit to, or numbers were not finite
+            self._past = [*newest, *self._past][: 2 * (self.settings.batches - 1)]
         return loss
 
     def _pairs(self) -> list[list[Tensor]]:

@@ -9,7 +9,17 @@ from trpo_lightning.policies.policy import MLPPolicy
 from trpo_lightning.policies.recurrent import Cell, RecurrentPolicy
 from trpo_lightning.rollouts.single_path import SinglePathScheme
 from trpo_lightning.rules.rule import RuleResult, UpdateRule
-from trpo_lightning.settings import AdvantageRuleSettings, MLPPolicySettings, RuleSettings, SinglePathSettings, option
+from trpo_lightning.rules.trust_region import TrustRegionRule
+from trpo_lightning.settings import (
+    AdvantageRuleSettings,
+    FittedValueSettings,
+    MLPPolicySettings,
+    RuleSettings,
+    SinglePathSettings,
+    TrustRegionSettings,
+    option,
+)
+from trpo_lightning.values.network import NetworkValueFunction
 from trpo_lightning.values.value_function import NoValueFunction
 
 
@@ -145,3 +155,51 @@ class ClashingSettings(RuleSettings):
 
 class Clashing(UpdateRule):
     Settings = ClashingSettings
+
+
+@dataclass
+class LongerSettings(TrustRegionSettings):
+    delta: float = option(0.05, "a default of its own", above=0.0)
+
+
+class Longer(TrustRegionRule):
+    Settings = LongerSettings
+
+
+@dataclass
+class ClashSettings(FittedValueSettings):
+    epochs: str = option("many", "a key that value.name=adam has as a number")
+
+
+class Clash(NoValueFunction):
+    Settings = ClashSettings
+
+
+class Documented(NetworkValueFunction):
+    """With the signatures that the documentation shows, and no other arguments."""
+
+    def predict(self, observations):
+        return super().predict(observations)
+
+    def fit(self, observations, targets, generator):
+        return super().fit(observations, targets, generator)
+
+
+class NoTheta(UpdateRule):
+    def update(self, policy, batch, generator):
+        return RuleResult(None)
+
+
+class NoMetrics(UpdateRule):
+    def update(self, policy, batch, generator):
+        return RuleResult(parameter_vector(policy), metrics=None)
+
+
+class ArrayOfValues(NoValueFunction):
+    def predict(self, observations, chunk=65536):
+        return observations.numpy()[:, 0]
+
+
+class MeasuresNothing(NoValueFunction):
+    def measure(self):
+        return None

@@ -174,3 +174,36 @@ def test_the_experiment_runs_from_its_folder(tmp_path):
     assert main(["experiment", "kl_penalty", *few]) == 0
     states = [done.state for done in results_so_far(load_experiment("kl_penalty", "quick").cells(few[4:]), tmp_path)]
     assert states == ["finished", "finished"]
+
+
+@pytest.mark.parametrize("rule", ["SeveralSteps", "FisherOverBatches", "WarmStart"])
+def test_rejected_updates_of_cheaper_reuse_are_replayed(tmp_path, capsys, rule):
+    impossible = """rule.max_rejections=2 rule.max_backtracks=0 rule.improvement_ratio=0.99 rule.delta=50
+        rule.final_delta=null rule.max_step_size=null""".split()
+    small = [item for item in SMALL if not item.startswith("tracking")]
+    command = ["train", f"rule.name=cheaper_reuse:{rule}", *small, *impossible, "tracking.wandb=disabled"]
+    command += ["env.id=Pendulum-v1", "total_iterations=20", "--quiet", "--run-dir", str(tmp_path / "run")]
+    assert main(command) == 3  # stuck
+    (failed,) = (tmp_path / "run").glob("failed_update_*.pt")
+    capsys.readouterr()
+    assert main(["replay", str(failed)]) == 0, capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("devices=2", "does not go with devices=2"),
+        ("rule.curvature=empirical_fisher", "needs actions"),
+    ],
+)
+def test_what_cheaper_reuse_cannot_do_is_one_line(tmp_path, capsys, override, said):
+    command = [
+        "train",
+        "rule.name=cheaper_reuse:FisherOverBatches",
+        *SMALL,
+        override,
+        "--run-dir",
+        str(tmp_path / "run"),
+    ]
+    assert main(command) == 2
+    assert said in capsys.readouterr().err

@@ -10,9 +10,20 @@ from trpo_lightning import TRPO, UserError, load
 from trpo_lightning.__main__ import main
 from trpo_lightning.runs.config import load_settings, recorded_settings, write_config
 from trpo_lightning.runs.records import read_status
-from trpo_lightning.settings import CHOICES, counting_keys, from_keywords, from_record, get, keys, load_class, to_dict
+from trpo_lightning.settings import (
+    CHOICES,
+    counting_keys,
+    from_keywords,
+    from_record,
+    get,
+    keys,
+    load_class,
+    to_dict,
+    updated,
+)
 from trpo_lightning.storage import checksummed_file
 from trpo_lightning.training.batches import make_batch
+from trpo_lightning.user_modules import own_line, users_failure
 
 SMALL = [
     *("env.id=CartPole-v1", "env.num_envs=4", "env.backend=gymnasium", "rollout.steps_per_iteration=32"),
@@ -109,21 +120,27 @@ def test_what_is_no_method_is_one_line(override, said, tmp_path, capsys):
         ("rule.name=own_methods:WrongShape", "parameters of shape"),
         ("rule.name=own_methods:Writes", "wrote to the policy"),
         ("rule.name=own_methods:ReturnsNothing", "update returned a NoneType, not a RuleResult"),
-        ("value.name=own_methods:ShortValues", r"predict returned shape [3] for"),
+        ("rule.name=own_methods:NoTheta", "update returned a NoneType for theta, not a Tensor"),
+        ("rule.name=own_methods:NoMetrics", "update returned a NoneType for metrics, not a dict"),
+        ("value.name=own_methods:ShortValues", "ShortValues.predict returned shape [3] for"),
+        ("value.name=own_methods:ArrayOfValues", "ArrayOfValues.predict returned a ndarray for"),
+        ("value.name=own_methods:MeasuresNothing", "MeasuresNothing.measure returned a NoneType, not a dict"),
     ],
 )
 def test_a_method_that_breaks_its_contract_is_one_line(method, said, tmp_path, capsys):
     assert main(["train", *SMALL, method, "--run-dir", str(tmp_path / "run"), "--quiet"]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-    assert method in line and said in line
+    assert said in line and (method in line or method.startswith("value"))
 
 
 def test_an_exception_in_a_method_is_one_line_with_its_file_and_line(tmp_path, capsys, monkeypatch):
     command = ["train", *SMALL, "rule.name=own_methods:Fails", "--quiet", "--run-dir"]
     assert main([*command, str(tmp_path / "run")]) == 1
     said = capsys.readouterr().err
-    assert re.search(r"^error: .*own_methods\.py:\d+: RuntimeError: .*TRPO_FULL_ERROR=1", said, re.M)
+    assert re.search(r"^error: .*own_methods\.py:\d+: RuntimeError: .*the traceback is in", said, re.M)
     assert "Traceback" not in said and read_status(tmp_path / "run")["state"] == "failed"
+    assert "own_methods.py" in (tmp_path / "run" / "traceback.txt").read_text(encoding="utf-8")
+    assert f"the traceback is in {tmp_path / 'run' / 'traceback.txt'}" in said
     monkeypatch.setenv("TRPO_FULL_ERROR", "1")
     with pytest.raises(RuntimeError):
         main([*command, str(tmp_path / "again")])
@@ -142,3 +159,41 @@ def test_a_file_alone_has_no_code_run(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("trpo_lightning.settings.choices._OWN", {})
     with pytest.raises(UserError, match="names code to run"):
         load(tmp_path / "run")
+
+
+def test_a_method_s_own_defaults_count_unless_a_value_was_given(tmp_path):
+    longer = "rule.name=own_methods:Longer"
+    assert load_settings([longer]).rule.delta == 0.05
+    assert from_keywords(rule={"name": "own_methods:Longer"}).rule.delta == 0.05
+    (tmp_path / "base.yaml").write_text("rule: {delta: 0.01}\n", encoding="utf-8")
+    assert load_settings([longer], tmp_path / "base.yaml").rule.delta == 0.01
+    given = load_settings(["rule.delta=0.02", "value.epochs=3"])
+    assert updated(given, {"rule.name": "own_methods:Longer"}).rule.delta == 0.02
+    clash = {"value.name": "own_methods:Clash", "gae_lambda": 1.0}
+    assert updated(given, clash).value.epochs == load_settings(["value.name=own_methods:Clash"]).value.epochs == "many"
+
+
+def test_a_value_function_with_the_documented_signatures_stands_on_the_policy_s_features():
+    trpo = TRPO(
+        "CartPole-v1",
+        num_envs=2,
+        steps_per_iteration=32,
+        value={"name": "own_methods:Documented", "features": "policy"},
+    )
+    estimated = make_batch(trpo.collect(), trpo.value_function, trpo.settings, trpo.device)
+    trpo.fit_values(estimated.value_data).finish()
+    trpo.scheme.close()
+
+
+def test_failures_of_installed_packages_are_not_taken_for_the_user_s(tmp_path, monkeypatch):
+    package = tmp_path / "elsewhere" / "site-packages"
+    package.mkdir(parents=True)
+    (package / "a_library.py").write_text("def fail():\n    raise RuntimeError('a bug of its own')\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(package)
+    import a_library
+
+    with pytest.raises(RuntimeError) as caught:
+        exec(compile("a_library.fail()", "<none>", "exec"), {"a_library": a_library})
+    assert own_line(caught.value).partition(":")[0] == __file__  # this test, which called it
+    error = RuntimeError("x").with_traceback(caught.value.__traceback__.tb_next.tb_next.tb_next)
+    assert users_failure(error) is None

@@ -45,23 +45,19 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
+        from trpo_lightning.user_modules import own_line, users_failure
+
         if isinstance(error, OSError) and error.errno in OF_FILES:
-            print(f"error: {error.filename or 'a file'}: cannot be read or written: {error.strerror}", file=sys.stderr)
+            line = own_line(error)
+            where = f"cannot be read or written: {error.strerror}" + (f" ({line})" if line else "")
+            print(f"error: {error.filename or 'a file'}: {where}", file=sys.stderr)
             return DiskError.exit_code
-        if not _tell_of_users_code(error):
+        told = None if os.environ.get(FULL_ERROR, "0") != "0" else users_failure(error)
+        if told is None:
             raise
+        more = " ".join(getattr(error, "__notes__", [])) or f"{FULL_ERROR}=1 shows what called it"
+        print(f"error: {told} ({more})", file=sys.stderr)
         return 1
-
-
-def _tell_of_users_code(error: Exception) -> bool:
-    """Print one line for an exception from the user's own classes and functions; False if it is none of these."""
-    from trpo_lightning.user_modules import one_line, own_line
-
-    line = own_line(error)
-    if not line or os.environ.get(FULL_ERROR):
-        return False
-    print(f"error: {line}: {one_line(error)} ({FULL_ERROR}=1 shows what called it)", file=sys.stderr)
-    return True
 
 
 def _find_modules_here() -> None:

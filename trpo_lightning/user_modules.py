@@ -11,6 +11,9 @@ from typing import Any
 
 from trpo_lightning.errors import UserError
 
+INSTALLED = {"site-packages", "dist-packages"}
+"""Folders of installed packages, wherever they are."""
+
 
 def import_user_module(name: str, what: str) -> ModuleType:
     """Import a module by name; importing runs its code, so the name must come from the user.
@@ -60,8 +63,15 @@ def own_line(error: BaseException) -> str:
     libraries = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
     elsewhere = tuple(f"{folder}{os.sep}" for folder in (*libraries, Path(__file__).parent))
     frames = traceback.extract_tb(error.__traceback__)  # compiled modules name files that are not here
-    own = [f for f in frames if not f.filename.startswith(elsewhere) and Path(f.filename).is_file()]
+    files = [frame for frame in frames if Path(frame.filename).is_file()]
+    own = [f for f in files if not f.filename.startswith(elsewhere) and INSTALLED.isdisjoint(Path(f.filename).parts)]
     return f"{own[-1].filename}:{own[-1].lineno}" if own else ""
+
+
+def users_failure(error: BaseException) -> str | None:
+    """One line for an exception from the user's own classes and functions; None if it is none of these."""
+    line = own_line(error)
+    return f"{line}: {one_line(error)}" if line else None
 
 
 def _line_of(error: BaseException) -> str:

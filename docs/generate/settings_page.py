@@ -114,7 +114,7 @@ def _allowed(hint: Any, limits: Any) -> str:
     if limits["choices"]:
         own = ["`module:Class`"] if limits["extensible"] else []
         return ", ".join([*(f"`{_shown(choice)}`" for choice in limits["choices"]), *own])
-    signs = {"minimum": "≥", "above": ">", "maximum": "≤"}
+    signs = {"minimum": "≥", "above": ">", "maximum": "≤", "below": "<"}
     bounds = [f"{sign} {limits[name]:g}" for name, sign in signs.items() if limits[name] is not None]
     return ", ".join([_kind(hint), *bounds])
 

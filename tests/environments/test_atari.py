@@ -296,3 +296,12 @@ def test_keys_of_games_count_where_the_game_is_given_in_python(given):
     assert trpo.spec.observation_shape == (1, *SMALL)
     with pytest.raises(UserError, match=r"env\.frame_stack"):
         TRPO("CartPole-v1", env={"frame_stack": 1})
+
+
+def test_a_spec_that_is_not_made_from_its_id_has_no_keys_of_games():
+    from trpo_lightning import TRPO
+
+    wrapped = gym.wrappers.FlattenObservation(gym.make("ALE/Pong-v5", obs_type="ram"))
+    with pytest.raises(UserError, match=r"env\.frame_stack"):
+        TRPO(wrapped.spec, env={"frame_stack": 1})
+    wrapped.close()

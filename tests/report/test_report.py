@@ -205,3 +205,14 @@ def test_a_report_of_some_runs_leaves_that_of_all(tmp_path, capsys):
     assert {len(path.name.encode()) <= 200 for path in beside.parent.glob("report*")} == {True}
     write_report(declared, finished(tmp_path, declared), tmp_path, arguments=["env.id=[Hopper-v5,Walker2d-v5]"])
     assert len([*beside.parent.glob("report*")]) == 3
+
+
+def test_a_report_of_some_points_of_a_search_goes_beside_that_of_all(tmp_path):
+    search = {"runs": 3, "ranges": {"rule.delta": {"min": 0.001, "max": 0.1}}}
+    declared = experiment(tmp_path, environments=["Hopper-v5"], seeds=[0], search=search)
+    write_report(declared, finished(tmp_path, declared), tmp_path)
+    whole = table(tmp_path, "runs.csv")
+    some = [result(tmp_path, cell, learning()) for cell in declared.cells(["rule.delta=0.05"])]
+    write_report(declared, some, tmp_path, arguments=["rule.delta=0.05"])
+    assert table(tmp_path, "runs.csv") == whole
+    assert (tmp_path / "made_up/full/report_rule.delta=0.05/runs.csv").exists()

@@ -71,3 +71,19 @@ def test_a_policy_file_is_evaluated_as_what_it_is(run_dir, tmp_path, capsys):
         assert main(["evaluate", str(tmp_path / f"{name}.pt"), "--episodes", "1"]) == 0
     assert "late policy after" in capsys.readouterr().out
     assert {file.name for file in tmp_path.glob("*.json")} == {"evaluation_early.json", "evaluation_late.json"}
+
+
+def test_checkpoints_of_others_in_a_folder_of_that_name_are_themselves(run_dir, tmp_path, capsys, monkeypatch):
+    (tmp_path / "config.yaml").write_text("model: {}\n", encoding="utf-8")
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("last.ckpt", "best.ckpt"):
+        load(run_dir).save(tmp_path / "checkpoints" / name)
+    assert main(["evaluate", str(tmp_path / "checkpoints" / "last.ckpt"), "--episodes", "1"]) == 0
+    assert {file.name for file in (tmp_path / "checkpoints").glob("*.json")} == {"evaluation_last.json"}
+    (run_dir / "evaluation_best.json").unlink(missing_ok=True)
+    monkeypatch.chdir(run_dir / "checkpoints")
+    assert main(["evaluate", "best.pt", "--episodes", "1"]) == 0
+    assert (run_dir / "evaluation_best.json").exists() and not [*(run_dir / "checkpoints").glob("*.json")]
+    capsys.readouterr()
+    assert main(["evaluate", "last.pt", "--policy", "best"]) == 2
+    assert "--policy best goes with a run directory" in capsys.readouterr().err

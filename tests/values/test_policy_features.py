@@ -104,10 +104,10 @@ def test_a_rollout_is_valued_with_the_features_that_the_head_was_fitted_to():
     ("keywords", "message"),
     [
         ({"policy": {"name": "gru"}}, r"value\.features=policy does not go with policy\.name=gru.*features=own"),
-        ({"value": {"features": "policy", "name": "lstm"}}, r"does not go with value\.name=lstm"),
+        ({"value": {"features": "policy", "name": "lstm"}}, r"value\.features does not count with value\.name=lstm"),
         (
             {"value": {"features": "policy", "image_network": "mnih_2015"}},
-            r"image_network does not count with .*policy",
+            r"image_network=mnih_2015 does not go with .*policy",
         ),
     ],
 )
@@ -121,4 +121,22 @@ def test_a_policy_that_does_not_end_in_a_linear_layer_is_refused():
     policy = policy_for((3,))
     policy.network = nn.Sequential(nn.Linear(3, 4), nn.Tanh())
     with pytest.raises(UserError, match=r"the network of CategoricalPolicy does not end in a linear layer"):
+        value_on(policy, (3,))
+
+
+class Residual(nn.Sequential):
+    """Gives its last layer more than its layers say."""
+
+    def forward(self, x):
+        *hidden, last = self
+        y = x
+        for layer in hidden:
+            y = layer(y)
+        return last(x + y)
+
+
+def test_a_network_with_a_forward_of_its_own_is_refused():
+    policy = policy_for((3,))
+    policy.network = Residual(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 4))
+    with pytest.raises(UserError, match=r"features=policy: the network of CategoricalPolicy"):
         value_on(policy, (3,))

@@ -151,7 +151,7 @@ def checked_environment(
     env = make_one(settings)
     mine = env.observation_space, env.action_space
     if spaces is not None and mine != spaces:
-        env.close()
+        CheckedEnvironment(env, settings.id, index).close()
         name, one, other = next(
             (name, *pair)
             for name, *pair in zip(("observation", "action"), mine, spaces, strict=True)

@@ -54,8 +54,8 @@ def adopt(environment: Any, settings: EnvSettings) -> None:
 
 
 def registered_id(environment: Any) -> str | None:
-    """The id, where an environment is given as one or as the spec of one."""
-    found = environment.id if isinstance(environment, EnvSpec) else environment
+    """The id, where an environment is given as one or as the spec of one that is registered."""
+    found = environment.id if isinstance(environment, EnvSpec) and _is_registered(environment) else environment
     return found if isinstance(found, str) and found.strip() else None
 
 
@@ -85,16 +85,22 @@ def port_hint(env: Any) -> str:
 
 
 def _adopt_spec(spec: EnvSpec, settings: EnvSettings) -> None:
-    known = gym.registry.get(spec.id)
-    if known is None or known.entry_point != spec.entry_point or spec.additional_wrappers:
+    if not _is_registered(spec):
         settings.id = _object_id(spec, f"{spec.id} spec")
         return
+    known = gym.registry[spec.id]
     settings.id = spec.id
     own = {name: value for name, value in spec.kwargs.items() if known.kwargs.get(name, ...) != value}
     own.pop("render_mode", None)  # concerns the display of one instance
     settings.kwargs = {**own, **settings.kwargs}
     if settings.max_episode_steps is None and spec.max_episode_steps != known.max_episode_steps:
         settings.max_episode_steps = spec.max_episode_steps
+
+
+def _is_registered(spec: EnvSpec) -> bool:
+    """Whether gymnasium makes this environment from its id, apart from its arguments and time limit."""
+    known = gym.registry.get(spec.id)
+    return known is not None and known.entry_point == spec.entry_point and not spec.additional_wrappers
 
 
 def _name(function: Any) -> str | None:

@@ -1,5 +1,6 @@
 """Writes the runs so far as figures, tables and one self-contained page."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from trpo_lightning.report.verdicts import judge
 EQUAL = 0.95
 """Share of the longest run's env steps from which another one is as long."""
 LONGEST_NAME = 200
-"""Bytes of a report's folder name; file systems take 255 bytes."""
+"""Bytes of a report's folder name, from which on a hash stands for what was chosen; file systems take 255."""
 FIGURES = ("learning_curves", "score_intervals", "sensitivity", "heat_map")
 """Names of the static figures, written as PNG and PDF."""
 
@@ -90,12 +91,14 @@ def write_report(
 
 def _folder_name(experiment: Experiment, results: list[CellResult], arguments: Sequence[str]) -> str:
     """`report`, or that with what narrowed the runs, so that a report of all is not replaced by one of some."""
-    keys = ("seed", "env.id", "name", *experiment.axes)
-    chosen = [text for text in arguments if text.partition("=")[0] in keys]
     if {cell.directory for cell in experiment.cells()} <= {result.cell.directory for result in results}:
-        chosen = []
-    name = safe_name("_".join(["report", *chosen]))
-    return name.encode()[:LONGEST_NAME].decode(errors="ignore")
+        return "report"
+    keys = ("seed", "env.id", "name", *experiment.axes, *experiment.search.get("ranges", {}))
+    chosen = "_".join(text for text in arguments if text.partition("=")[0] in keys) or "some"
+    name = safe_name(f"report_{chosen}")
+    if len(name.encode()) > LONGEST_NAME:
+        name = f"report_{hashlib.sha256(chosen.encode()).hexdigest()[:12]}"
+    return name
 
 
 def _gather(

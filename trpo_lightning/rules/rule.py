@@ -57,6 +57,9 @@ def _check_result(rule: "UpdateRule", result: RuleResult, policy: Policy, before
     name = f"rule.name={rule.settings.name}"
     if not isinstance(result, RuleResult):
         raise UserError(f"{name}: update returned a {type(result).__name__}, not a RuleResult")
+    for field_name, value, kind in (("theta", result.theta, Tensor), ("metrics", result.metrics, dict)):
+        if not isinstance(value, kind):
+            raise UserError(f"{name}: update returned a {type(value).__name__} for {field_name}, not a {kind.__name__}")
     if result.theta.shape != before.shape:
         shape, size = list(result.theta.shape), len(before)
         raise UserError(f"{name}: update returned parameters of shape {shape}: the policy has [{size}]")

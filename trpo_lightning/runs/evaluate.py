@@ -39,7 +39,7 @@ def evaluate_run(run_dir: Path, which: str, episodes: int, seed: int, video: boo
     }
     _print(trained, which, results)
     folder = run_dir if run_dir.is_dir() else run_dir.parent
-    written = folder / EVALUATIONS.get(which, f"evaluation_{which}.json")
+    written = folder / (EVALUATIONS[which] if run_dir.is_dir() else f"evaluation_{which}.json")
     summary = {
         "policy": which,
         "env_steps": trained.env_steps,
@@ -60,9 +60,12 @@ def _in_run(path: Path, which: str) -> tuple[Path, str]:
     """The run directory that a policy file is of, and which of its policies; or the file itself, and its name."""
     if not path.is_file():
         return path, which
-    run_dir = path.parent.parent
-    if path.parent.name == "checkpoints" and path.stem in EVALUATIONS and (run_dir / "config.yaml").is_file():
-        return run_dir, path.stem
+    if which != "last" and path.stem != which:
+        raise UserError(f"{path} is one policy: --policy {which} goes with a run directory")
+    checkpoints = path.absolute().parent
+    of_run = checkpoints.name == "checkpoints" and (checkpoints.parent / "config.yaml").is_file()
+    if of_run and path.suffix == ".pt" and path.stem in EVALUATIONS:
+        return (path.parent if path.parent.name else checkpoints).parent, path.stem
     return path, path.stem
 
 

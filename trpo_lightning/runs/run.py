@@ -1,6 +1,7 @@
 """One run in one directory: files, W&B, signals, barriers, and resuming from them."""
 
 import signal
+import traceback
 from collections.abc import Callable
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from trpo_lightning.ranks import Ranks
 from trpo_lightning.runs.checkpoint import CheckpointCallback, checkpoint_files, read_checkpoint
 from trpo_lightning.runs.config import write_config
 from trpo_lightning.runs.console import ConsoleCallback
+from trpo_lightning.runs.files import TRACEBACK
 from trpo_lightning.runs.lock import locked
 from trpo_lightning.runs.metrics_file import MetricsFile, read_rows
 from trpo_lightning.runs.provenance import git_state
@@ -23,7 +25,7 @@ from trpo_lightning.runs.ranks.member import StopBetweenIterations, iterate, pre
 from trpo_lightning.runs.records import append_provenance, reached, read_status, recorded_run_id, write_status
 from trpo_lightning.settings import BUDGET, RunSettings, depends_on_budget, get, is_over
 from trpo_lightning.stopping import StopRequest
-from trpo_lightning.storage.files import writing
+from trpo_lightning.storage.files import write_atomically, writing
 from trpo_lightning.tracking.background_logger import RunFacts
 from trpo_lightning.tracking.packages import check_loggers
 from trpo_lightning.tracking.trackers import Trackers, send_the_rest, start_trackers, title_of
@@ -102,6 +104,7 @@ def train_run(
             return outcome
         except BaseException as error:
             with suppress(UserError):  # if the disk is full, `error` already says so
+                _keep_traceback(error, run_dir / TRACEBACK)
                 if read_status(run_dir).get("state") != "finished":  # else it could not even go on: it stays finished
                     write_status(run_dir, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
             raise
@@ -111,6 +114,13 @@ def train_run(
             unwanted = outcome is not None and outcome.stopped_by_sweep
             ended = outcome.state if outcome else "failed"
             trackers.finish(ended, code, preempting=code == 128 + signal.SIGTERM and not unwanted)
+
+
+def _keep_traceback(error: BaseException, file: Path) -> None:
+    """Write what an unexpected exception says to the run directory, whoever shows a part of it only."""
+    if isinstance(error, Exception) and not isinstance(error, UserError):
+        write_atomically(file, "".join(traceback.format_exception(error)).encode())
+        error.add_note(f"the traceback is in {file}")
 
 
 def _send_the_rest(settings: RunSettings, run_dir: Path, status: dict[str, Any]) -> None:
@@ -143,6 +153,7 @@ def _fit(
     module = prepared(settings, run_dir, state, ranks)
     module.rows_may_wait = True
     run_id = trackers.run_id
+    (run_dir / TRACEBACK).unlink(missing_ok=True)
     write_status(run_dir, "running", module, wandb_run_id=run_id)  # first: `finished` is wrong for a larger budget
     write_config(settings, run_dir / "config.yaml")
     append_provenance(run_dir, module, run_id, state)

@@ -40,6 +40,7 @@ from trpo_lightning.settings.keys import (
 from trpo_lightning.settings.models import (
     AdamValueSettings,
     DescentValueSettings,
+    FeatureValueSettings,
     FittedValueSettings,
     LBFGSValueSettings,
     LinearValueSettings,
@@ -103,6 +104,7 @@ __all__ = [
     "EnvSettings",
     "EvaluationSettings",
     "ExactSettings",
+    "FeatureValueSettings",
     "FittedValueSettings",
     "LBFGSValueSettings",
     "LinearValueSettings",

@@ -42,7 +42,11 @@ def _plain(value: Any) -> Any:
 
 
 def conform(settings: RunSettings) -> None:
-    """Give each group the dataclass of the method it names; keys that both dataclasses have keep their values."""
+    """Give each group the dataclass of the method it names.
+
+    Of keys that both dataclasses have with the same type, values other than the default are kept: a method's own
+    defaults count.
+    """
     for key in CHOICES:
         name, group = get(settings, key), getattr(settings, group_of(key))
         if not isinstance(name, str):
@@ -51,8 +55,15 @@ def conform(settings: RunSettings) -> None:
             raise UserError(f"{key} is empty")
         wanted = find_method(key, name).settings
         if type(group) is not wanted:
-            common = {item.name for item in dataclasses.fields(wanted)} & vars(group).keys()
-            setattr(settings, group_of(key), wanted(**{field: getattr(group, field) for field in common}))
+            setattr(settings, group_of(key), wanted(**{**_kept(group, wanted), key.rpartition(".")[2]: name}))
+
+
+def _kept(group: Any, wanted: type) -> dict[str, Any]:
+    """The values of a group that one of another class takes over."""
+    before, after = typing.get_type_hints(type(group)), typing.get_type_hints(wanted)
+    items = {item.name: (getattr(group, item.name), default_of(item)) for item in dataclasses.fields(group)}
+    values = {name: value for name, (value, default) in items.items() if value != default}
+    return {name: value for name, value in values.items() if before[name] == after.get(name)}
 
 
 def default_of(item: dataclasses.Field) -> Any:

@@ -1,7 +1,12 @@
 """Values that are valid on their own but not together."""
 
 from trpo_lightning.errors import UserError
-from trpo_lightning.settings.models import NetworkValueSettings, RecurrentPolicySettings, RecurrentValueSettings
+from trpo_lightning.settings.models import (
+    FeatureValueSettings,
+    PolicySettings,
+    RecurrentPolicySettings,
+    RecurrentValueSettings,
+)
 from trpo_lightning.settings.reuse import reuses
 from trpo_lightning.settings.rule import TrustRegionSettings
 from trpo_lightning.settings.run import RunSettings, TrackingSettings
@@ -109,18 +114,27 @@ def _check_memory(settings: RunSettings) -> None:
             raise UserError(
                 f"{group}.hidden_sizes=[] has no last layer to be recurrent: {group}.name={chosen.name} needs one"
             )
-    shared = isinstance(value, NetworkValueSettings) and value.features == "policy"
-    for group, chosen in (("policy", policy), ("value", value)):
-        if shared and isinstance(chosen, RecurrentPolicySettings | RecurrentValueSettings):
-            raise UserError(
-                f"value.features=policy does not go with {group}.name={chosen.name}, which has a memory: use "
-                "value.features=own"
-            )
+    if isinstance(value, FeatureValueSettings) and value.features == "policy":
+        _check_features(policy, value)
     reasons = {
         "population": "each candidate acts alone on single observations: use policy.name=mlp",
         "exact": "a table of states has no history: use policy.name=mlp",
     }
     _refuse([(policy.has_memory and scheme in reasons, f"policy.name={policy.name}", reasons.get(scheme, ""))], scheme)
+
+
+def _check_features(policy: PolicySettings, value: FeatureValueSettings) -> None:
+    """Refuse what does not go with a value function on the policy's features."""
+    if policy.has_memory:
+        raise UserError(
+            f"value.features=policy does not go with policy.name={policy.name}, which has a memory: use "
+            "value.features=own"
+        )
+    if value.image_network != type(value)().image_network:
+        raise UserError(
+            f"value.image_network={value.image_network} does not go with value.features=policy, which has the "
+            "policy's convolutions: leave it out, value.hidden_sizes come on top"
+        )
 
 
 def _check_exact(settings: RunSettings) -> None:

@@ -121,24 +121,24 @@ class NetworkValueSettings(FittedValueSettings):
 
     over_ranks: ClassVar[bool] = True
 
+    hidden_sizes: list[int] = option([64, 64], _HIDDEN_SIZES, source="Henderson 2018", minimum=1)
+    activation: str = option("tanh", "hidden non-linearity", choices=("tanh", "relu", "elu"))
+    image_network: str = option("trpo_2015", _IMAGE_NETWORK, source="as the policy's", choices=IMAGE_NETWORKS)
+    convolutions: list[str] = option(
+        ["16x4/2", "16x4/2"], _CONVOLUTIONS, source="TRPO 2015", when={"value.image_network": ("sizes",)}
+    )
+
+
+@dataclass
+class FeatureValueSettings(NetworkValueSettings):
+    """Keys of networks that may stand on the policy's."""
+
     features: str = option(
         "own",
         "what its layers see: own sees the observations; policy sees the outputs of the policy's last hidden layer, "
         "which fits leave as they are (it has hidden_sizes on top, and no convolutions of its own)",
         choices=("own", "policy"),
         when=SAMPLED_PATH,
-    )
-    hidden_sizes: list[int] = option([64, 64], _HIDDEN_SIZES, source="Henderson 2018", minimum=1)
-    activation: str = option("tanh", "hidden non-linearity", choices=("tanh", "relu", "elu"))
-    image_network: str = option(
-        "trpo_2015",
-        _IMAGE_NETWORK,
-        source="as the policy's",
-        choices=IMAGE_NETWORKS,
-        when={"value.features": ("own",)},
-    )
-    convolutions: list[str] = option(
-        ["16x4/2", "16x4/2"], _CONVOLUTIONS, source="TRPO 2015", when={"value.image_network": ("sizes",)}
     )
 
 
@@ -160,7 +160,7 @@ class DescentValueSettings(NetworkValueSettings):
 
 
 @dataclass
-class AdamValueSettings(DescentValueSettings):
+class AdamValueSettings(FeatureValueSettings, DescentValueSettings):
     """A network fitted by Adam on minibatches of transitions."""
 
     minibatch_size: int = option(256, "transitions of one step", minimum=1, when=SAMPLED_PATH)
@@ -189,7 +189,7 @@ class RecurrentValueSettings(DescentValueSettings):
 
 
 @dataclass
-class LBFGSValueSettings(NetworkValueSettings):
+class LBFGSValueSettings(FeatureValueSettings):
     """A network fitted by L-BFGS on the whole batch."""
 
     iterations: int = option(25, "iterations at most in each fit", source="modular_rl", minimum=1, when=SAMPLED_PATH)
@@ -204,7 +204,7 @@ class LBFGSValueSettings(NetworkValueSettings):
 
 
 @dataclass
-class TrustRegionValueSettings(NetworkValueSettings):
+class TrustRegionValueSettings(FeatureValueSettings):
     """A network fitted by one step in a trust region (GAE 2016, section 5)."""
 
     epsilon: float = option(

@@ -243,10 +243,13 @@ def _values(rollout: SinglePathRollout, value_function: Any, device: torch.devic
     if value_function.state_size:
         return _remembering_values(rollout, value_function, device)
     values = value_function.predict(observation_rows(rollout.observations, None, device))
-    if values.numel() != math.prod(shape):
-        name, rows = value_function.settings.name, math.prod(shape)
-        raise UserError(f"value.name={name}: predict returned shape {list(values.shape)} for {rows} observations")
-    return values.cpu().double().view(shape), *_in_order_of_time(rollout, device)
+    if not isinstance(values, Tensor) or values.numel() != math.prod(shape):
+        found = f"shape {list(values.shape)}" if isinstance(values, Tensor) else f"a {type(values).__name__}"
+        raise UserError(
+            f"{type(value_function).__name__}.predict returned {found} for {math.prod(shape)} observations: it must "
+            "return a tensor of as many values"
+        )
+    return values.detach().cpu().double().view(shape), *_in_order_of_time(rollout, device)
 
 
 def _remembering_values(

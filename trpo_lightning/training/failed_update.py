@@ -160,6 +160,8 @@ def _packed(value: Any) -> Any:
         return {"class": type(value).__name__, "fields": {name: _packed(part) for name, part in given.items()}}
     if isinstance(value, dict):
         return {key: _packed(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_packed(part) for part in value]
     return value.detach().cpu() if isinstance(value, Tensor) else value
 
 

@@ -65,7 +65,7 @@ class TRPO(LightningHabits):
         super().__init__()
         if settings is None:
             named = registered_id(environment)  # which keys there are depends on it
-            settings = from_keywords(**keywords, **({"env.id": named} if named else {}))
+            settings = from_keywords(**{**keywords, **({"env.id": named} if named else {})})
             if environment is not OF_SETTINGS:
                 adopt(environment, settings.env)
         elif environment is not OF_SETTINGS or keywords:

@@ -4,6 +4,7 @@ from functools import partial
 
 import torch
 
+from trpo_lightning.errors import UserError
 from trpo_lightning.numerics.returns import explained_variance
 from trpo_lightning.training.background_task import BackgroundTask
 from trpo_lightning.training.batches import ValueData
@@ -45,4 +46,7 @@ class ValueFit:
     def metrics(self) -> dict[str, float | None]:
         """The metrics of the fit; those that are not known while it runs are None or left out."""
         measured = {} if self.goes_on else self._value_function.measure()
+        if not isinstance(measured, dict):
+            kind = type(self._value_function).__name__
+            raise UserError(f"{kind}.measure returned a {type(measured).__name__}, not a dict of metrics")
         return {"value/loss": self._loss, "value/explained_variance": self._explained, **measured}

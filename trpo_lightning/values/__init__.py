@@ -4,7 +4,7 @@ import torch
 
 from trpo_lightning.policies.observations import Shape
 from trpo_lightning.policies.policy import Policy
-from trpo_lightning.settings import NetworkValueSettings, ValueSettings, load_class
+from trpo_lightning.settings import FeatureValueSettings, ValueSettings, load_class
 from trpo_lightning.values.features import OnPolicyFeatures, hidden_part
 from trpo_lightning.values.value_function import ValueFunction
 
@@ -27,7 +27,7 @@ def build_value_function(
     """
     cls = load_class("value.name", settings.name)
     assert issubclass(cls, ValueFunction)
-    if isinstance(settings, NetworkValueSettings) and settings.features == "policy":
+    if isinstance(settings, FeatureValueSettings) and settings.features == "policy":
         assert policy is not None
         _, count = hidden_part(policy)
         return OnPolicyFeatures(policy, cls((count,), settings, generator))

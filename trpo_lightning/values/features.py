@@ -16,7 +16,8 @@ class OnPolicyFeatures(ValueFunction):
     """V(s) = head(phi(s)), with phi the policy's layers before its last one.
 
     Only the head is fitted; phi changes with the policy, by its trust-region steps alone. A fit comes after the update,
-    so that the next rollout is valued with the features that the head was fitted to.
+    so that the next rollout is valued with the features that the head was fitted to. It holds on to the policy object
+    that it was made with.
     """
 
     def __init__(self, policy: Policy, head: ValueFunction) -> None:
@@ -41,11 +42,12 @@ class OnPolicyFeatures(ValueFunction):
 
     def predict(self, observations: Any, chunk: int = 65536) -> Tensor:
         """As `ValueFunction.predict`."""
-        return self.head.predict(self.features(observations, chunk), chunk)
+        return self.head.predict(self.features(observations, chunk))
 
     def fit(self, observations: Any, targets: Tensor, generator: torch.Generator, share: Share | None = None) -> float:
         """As `ValueFunction.fit`; the features are computed once."""
-        return self.head.fit(self.features(observations), targets, generator, share)
+        several = {} if share is None else {"share": share}
+        return self.head.fit(self.features(observations), targets, generator, **several)
 
     def optimizer_state(self) -> dict[str, Any]:
         """The head's."""
@@ -63,8 +65,8 @@ def hidden_part(policy: Policy) -> tuple[nn.Module, int]:
         UserError: The policy's network is none of the built-in ones without a memory.
     """
     network = policy.network
-    dense = network.dense if isinstance(network, ImageNetwork) else network
-    layers = list(dense.children()) if isinstance(dense, nn.Sequential) else []
+    dense = network.dense if type(network) is ImageNetwork else network
+    layers = list(dense.children()) if type(dense) is nn.Sequential else []  # others may do more in their forward
     last = layers.pop() if layers else None
     if not isinstance(last, nn.Linear):
         raise UserError(
@@ -72,7 +74,7 @@ def hidden_part(policy: Policy) -> tuple[nn.Module, int]:
             "hidden ones: use value.features=own"
         )
     hidden, count = nn.Sequential(*layers), last.in_features
-    if isinstance(network, ImageNetwork):
+    if type(network) is ImageNetwork:
         convolutions = [part for part in network.convolutions if isinstance(part, nn.Sequential)]
         return ImageNetwork(network.layout, convolutions, hidden), count
     return hidden, count

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trpo_lightning.errors import UserError
 from trpo_lightning.settings import RunSettings
 from trpo_lightning.stopping import StopRequest
+from trpo_lightning.user_modules import users_failure
 
 if TYPE_CHECKING:
     from trpo_lightning.ranks import Ranks
@@ -27,6 +28,12 @@ def main(rank: str, size: str, port: str, device: str) -> int:
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return LOST if isinstance(error, RankError) else error.exit_code
+        except Exception as error:
+            told = users_failure(error)
+            if told is None:
+                raise
+            print(f"error: {told}", file=sys.stderr)
+            return 1
         return 0
 
 
