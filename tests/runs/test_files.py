@@ -17,6 +17,6 @@ def test_every_file_of_a_run_is_described(tmp_path):
         assert main(["evaluate", str(tmp_path), "--episodes", "1", "--policy", policy]) == 0
     left = [str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()]
     assert all(any(fnmatch(file, pattern) for pattern in FILES) for file in left), left
-    others = {"failed_update_*.pt", "log.txt", "video_*.mp4", "trackers.json"}  # of failures, experiments and so on
+    others = {"failed_update_*.pt", "traceback.txt", "log.txt", "video_*.mp4", "trackers.json"}  # of failures and so on
     for pattern in set(FILES) - others:
         assert any(fnmatch(file, pattern) for file in left), pattern
