@@ -65,7 +65,7 @@ def _in_run(path: Path, which: str) -> tuple[Path, str]:
     checkpoints = path.absolute().parent
     of_run = checkpoints.name == "checkpoints" and (checkpoints.parent / "config.yaml").is_file()
     if of_run and path.suffix == ".pt" and path.stem in EVALUATIONS:
-        return (path.parent if path.parent.name else checkpoints).parent, path.stem
+        return checkpoints.parent, path.stem
     return path, path.stem
 
 

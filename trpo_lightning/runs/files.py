@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+TRACEBACK = "traceback.txt"
 FILES: dict[str, str] = {
     "config.yaml": "every setting; `train --config` repeats the run",
     "metrics.csv": "one row an iteration; its columns are the [metrics](metrics.md)",
@@ -12,7 +13,7 @@ FILES: dict[str, str] = {
     "checkpoints/best.pt": "the policy with the best evaluation and its normalizers, for `load` and `evaluate`",
     "checkpoints/last.pt": "the latest policy and its normalizers",
     "failed_update_*.pt": "the rejected update that stopped the run, for `replay`",
-    "traceback.txt": "of an exception that was not foreseen, such as one in your own code",
+    TRACEBACK: "of an exception that was not foreseen, such as one in your own code",
     "log.txt": "the console output, if an experiment started the run",
     "evaluation.json": "the returns that `evaluate` measured",
     "evaluation_best.json": "those of `evaluate --policy best`",
@@ -22,7 +23,6 @@ FILES: dict[str, str] = {
     "wandb/*": "W&B's files; `wandb sync` uploads an offline run later",
 }
 
-TRACEBACK = "traceback.txt"
 EVALUATIONS = {"last": "evaluation.json", "best": "evaluation_best.json"}
 """The file that `evaluate` writes, by the policy it takes."""
 

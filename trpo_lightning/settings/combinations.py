@@ -24,6 +24,8 @@ def check_combination(settings: RunSettings) -> None:
     if settings.env.instances is not None:
         _check_instances(settings.env.instances, settings)
     _check_memory(settings)
+    if isinstance(settings.value, FeatureValueSettings) and settings.value.features == "policy":
+        _check_features(settings.policy, settings.value)
     if rollout.kind == "exact":
         _check_exact(settings)
     if rollout.kind == "vine":
@@ -114,8 +116,6 @@ def _check_memory(settings: RunSettings) -> None:
             raise UserError(
                 f"{group}.hidden_sizes=[] has no last layer to be recurrent: {group}.name={chosen.name} needs one"
             )
-    if isinstance(value, FeatureValueSettings) and value.features == "policy":
-        _check_features(policy, value)
     reasons = {
         "population": "each candidate acts alone on single observations: use policy.name=mlp",
         "exact": "a table of states has no history: use policy.name=mlp",
